@@ -1,0 +1,217 @@
+//! The mesh as the rest of the node sees it: ask for a blob, ask what a tag stands for.
+//!
+//! A [`Mesh`] is a handle on the driver's queue. It holds no state of its own, so a test can stand in for the
+//! driver by answering [`Command`]s.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use layermesh_proto::{
+    ContentId, ObjectKind, Repository, TagRef,
+    engine::event::{PromiseId, Resolution, ResolveId, WantError, WantId},
+};
+use tokio::sync::{mpsc, oneshot};
+
+/// Commands that may wait for the driver. The driver never awaits, so the queue is empty but for bursts; a full
+/// one makes the mirror's requests wait.
+pub const COMMAND_QUEUE_LEN: usize = 256;
+
+/// Something asked of the driver.
+#[derive(Debug)]
+pub enum Command {
+    /// A blob is needed.
+    Want {
+        /// Id of the want.
+        want: WantId,
+        /// The blob.
+        content: ContentId,
+        /// Its kind.
+        kind: ObjectKind,
+        /// Where an origin has it, if known.
+        repository: Option<Repository>,
+        /// Where to say how it ended.
+        ended: oneshot::Sender<Result<(), WantError>>,
+    },
+    /// A want's reader stands here.
+    ReaderAt {
+        /// The want.
+        want: WantId,
+        /// Byte offset.
+        offset: u64,
+    },
+    /// A want is no longer needed.
+    Unwant {
+        /// The want.
+        want: WantId,
+    },
+    /// What does a tag stand for?
+    Resolve {
+        /// Id of the question.
+        resolve: ResolveId,
+        /// The tag.
+        reference: TagRef,
+        /// Where to answer.
+        answer: oneshot::Sender<Result<Resolution, WantError>>,
+    },
+    /// Can all of these be had?
+    Promise {
+        /// Id of the question.
+        promise: PromiseId,
+        /// The blobs.
+        contents: Vec<ContentId>,
+        /// Where an origin has them.
+        repository: Repository,
+        /// Where to answer with those that cannot.
+        answer: oneshot::Sender<Vec<ContentId>>,
+    },
+    /// How is the mesh?
+    Status {
+        /// Where to answer.
+        answer: oneshot::Sender<MeshStatus>,
+    },
+}
+
+/// The mesh as this node sees it now.
+#[derive(Debug, Clone, Default)]
+pub struct MeshStatus {
+    /// Connected peers.
+    pub peers: Vec<PeerStatus>,
+    /// Transfers under way.
+    pub transfers: Vec<TransferStatus>,
+    /// Registries asked since the start, and whether they answered last time.
+    pub origins: Vec<(String, bool)>,
+}
+
+/// A connected peer.
+#[derive(Debug, Clone)]
+pub struct PeerStatus {
+    /// The peer.
+    pub peer: layermesh_proto::NodeId,
+    /// Address it is connected from.
+    pub address: std::net::IpAddr,
+    /// Its bulk address, once it said hello.
+    pub bulk: Option<std::net::SocketAddr>,
+    /// Program version, once it said hello.
+    pub version: Option<String>,
+    /// Platform, once it said hello.
+    pub platform: Option<String>,
+    /// Blobs that it said it holds.
+    pub blobs: usize,
+}
+
+/// A transfer under way.
+#[derive(Debug, Clone)]
+pub struct TransferStatus {
+    /// The blob.
+    pub content: ContentId,
+    /// Its size in bytes, once known.
+    pub size: Option<u64>,
+    /// Bytes that are durable.
+    pub durable_bytes: u64,
+    /// Where the running fetch takes its bytes from, for people.
+    pub source: Option<String>,
+}
+
+/// Handle on the driver.
+#[derive(Debug, Clone)]
+pub struct Mesh {
+    commands: mpsc::Sender<Command>,
+    next_id: Arc<AtomicU64>,
+}
+
+impl Mesh {
+    /// A handle and the queue that the driver drains.
+    pub fn new() -> (Self, mpsc::Receiver<Command>) {
+        let (commands, queue) = mpsc::channel(COMMAND_QUEUE_LEN);
+        (Self { commands, next_id: Arc::new(AtomicU64::new(1)) }, queue)
+    }
+
+    fn id(&self) -> u64 {
+        self.next_id.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Asks for a blob. It is fetched for as long as the [`Want`] lives.
+    pub async fn want(&self, content: ContentId, kind: ObjectKind, repository: Option<Repository>) -> Want {
+        let want = WantId(self.id());
+        let (ended, outcome) = oneshot::channel();
+        // If the driver is gone, `ended` is dropped with the command and the want ends as unavailable.
+        let _ = self.commands.send(Command::Want { want, content, kind, repository, ended }).await;
+        Want { id: want, outcome: Outcome::Pending(outcome), commands: self.commands.clone() }
+    }
+
+    /// Asks what a tag stands for.
+    ///
+    /// # Errors
+    /// If neither the origin nor anybody on the site can say.
+    pub async fn resolve(&self, reference: TagRef) -> Result<Resolution, WantError> {
+        let (answer, answered) = oneshot::channel();
+        let resolve = ResolveId(self.id());
+        let _ = self.commands.send(Command::Resolve { resolve, reference, answer }).await;
+        answered.await.unwrap_or_else(|_| Err(shutting_down()))
+    }
+
+    /// Asks which of these blobs could not be had now; empty is a promise.
+    pub async fn promise(&self, contents: Vec<ContentId>, repository: Repository) -> Vec<ContentId> {
+        let (answer, answered) = oneshot::channel();
+        let all = contents.clone();
+        let promise = PromiseId(self.id());
+        let _ = self.commands.send(Command::Promise { promise, contents, repository, answer }).await;
+        answered.await.unwrap_or(all)
+    }
+
+    /// The mesh as it is now; empty while the node shuts down.
+    pub async fn status(&self) -> MeshStatus {
+        let (answer, answered) = oneshot::channel();
+        let _ = self.commands.send(Command::Status { answer }).await;
+        answered.await.unwrap_or_default()
+    }
+}
+
+fn shutting_down() -> WantError {
+    WantError::Unavailable("the node is shutting down".to_owned())
+}
+
+#[derive(Debug)]
+enum Outcome {
+    Pending(oneshot::Receiver<Result<(), WantError>>),
+    Known(Result<(), WantError>),
+}
+
+/// A blob that is being had. Dropping it says that nobody waits any more.
+#[derive(Debug)]
+pub struct Want {
+    id: WantId,
+    outcome: Outcome,
+    commands: mpsc::Sender<Command>,
+}
+
+impl Want {
+    /// Waits until the blob is held or cannot be had. Can be called again and says the same.
+    ///
+    /// # Errors
+    /// Why it cannot be had.
+    pub async fn ended(&mut self) -> Result<(), WantError> {
+        if let Outcome::Pending(outcome) = &mut self.outcome {
+            let result = outcome.await.unwrap_or_else(|_| Err(shutting_down()));
+            self.outcome = Outcome::Known(result);
+        }
+        match &self.outcome {
+            Outcome::Known(result) => result.clone(),
+            Outcome::Pending(_) => Err(shutting_down()),
+        }
+    }
+
+    /// Says where the reader stands, so that pieces from there on come first. A hint: lost when the queue is full.
+    pub fn reader_at(&self, offset: u64) {
+        let _ = self.commands.try_send(Command::ReaderAt { want: self.id, offset });
+    }
+}
+
+impl Drop for Want {
+    fn drop(&mut self) {
+        // Should the queue be full, the driver finds the closed outcome by itself.
+        let _ = self.commands.try_send(Command::Unwant { want: self.id });
+    }
+}

@@ -1,0 +1,463 @@
+//! What goes into the engine and what comes out.
+//!
+//! Every [`Action`] that asks for something carries an id; the [`Event`] that answers it echoes the id. An
+//! answer to an id that the engine no longer knows is ignored, so drivers never need to cancel precisely.
+
+use std::{
+    fmt,
+    ops::{Add, Range},
+    time::Duration,
+};
+
+use thiserror::Error;
+
+use crate::{
+    ContentId, NodeId, ObjectKind, PieceIndex, PieceSet, Repository, TagRef,
+    wire::{Announcement, Binding, ControlRequest, ControlResponse},
+};
+
+/// A moment on the driver's monotonic clock: nanoseconds since a start of its choosing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Instant(u64);
+
+impl Instant {
+    /// The moment `nanos` nanoseconds after the clock's start.
+    pub const fn from_nanos(nanos: u64) -> Self {
+        Self(nanos)
+    }
+
+    /// Nanoseconds since the clock's start.
+    pub const fn as_nanos(self) -> u64 {
+        self.0
+    }
+
+    /// Time from `earlier` to this moment, zero if `earlier` is later.
+    pub const fn since(self, earlier: Self) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+}
+
+impl Add<Duration> for Instant {
+    type Output = Self;
+    fn add(self, rhs: Duration) -> Self {
+        Self(self.0.saturating_add(u64::try_from(rhs.as_nanos()).unwrap_or(u64::MAX)))
+    }
+}
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(pub u64);
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{}", self.0)
+            }
+        }
+    };
+}
+
+id!(
+    /// A want: somebody on this device needs a blob. Chosen by the driver.
+    WantId
+);
+id!(
+    /// A question what a tag stands for. Chosen by the driver.
+    ResolveId
+);
+id!(
+    /// A question whether blobs can be had. Chosen by the driver.
+    PromiseId
+);
+id!(
+    /// A control request that a peer sent. Chosen by the driver.
+    CallId
+);
+id!(
+    /// A fetch of pieces from one source. Chosen by the engine.
+    FetchId
+);
+id!(
+    /// A control request to a peer. Chosen by the engine.
+    RequestId
+);
+id!(
+    /// A question to an origin. Chosen by the engine.
+    LookupId
+);
+
+/// Where pieces come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// A node of this site that holds the blob.
+    Peer(NodeId),
+    /// The registry, asked for the object in this repository.
+    Origin(Repository, ObjectKind),
+}
+
+/// Why a question to an origin, or a fetch from it or from a peer, failed.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum SourceError {
+    /// No connection, no answer, or one that broke off. Another try may work.
+    #[error("not reachable: {0}")]
+    Unreachable(String),
+    /// The source answered and does not have it. Final for this source.
+    #[error("not found")]
+    NotFound,
+    /// The source wants credentials that this node lacks. Final until they change.
+    #[error("not authorised: {0}")]
+    Unauthorized(String),
+    /// The source asks to slow down.
+    #[error("rate limited")]
+    RateLimited {
+        /// How long it asked to wait, if it said.
+        retry_after: Option<Duration>,
+    },
+    /// The source is ill (5xx, or an answer that makes no sense).
+    #[error("failed: {0}")]
+    Failed(String),
+    /// The source sent bytes that do not have the hash that was vouched for.
+    #[error("sent wrong bytes")]
+    WrongBytes,
+    /// This device could not store what came (disk full, read-only, damaged). Not the source's fault.
+    #[error("cannot store: {0}")]
+    Store(String),
+    /// The driver stopped it because the engine said so.
+    #[error("cancelled")]
+    Cancelled,
+}
+
+/// What an origin said of a tag.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OriginTag {
+    /// The manifest or index that the tag stands for.
+    pub content: ContentId,
+    /// The wall clock when the answer came, in seconds since the Unix epoch.
+    pub now_unix_s: u64,
+}
+
+/// Something happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// A peer is connected (its first connection).
+    PeerConnected {
+        /// The peer.
+        peer: NodeId,
+    },
+    /// A peer's last connection is gone.
+    PeerDisconnected {
+        /// The peer.
+        peer: NodeId,
+    },
+    /// A gossip message arrived; its signature is the author's.
+    Announced {
+        /// The author.
+        from: NodeId,
+        /// The message.
+        announcement: Announcement,
+    },
+    /// A peer asks. Answered by [`Action::Respond`] with the same id.
+    Requested {
+        /// The driver's id of the question.
+        call: CallId,
+        /// Who asks.
+        from: NodeId,
+        /// The question.
+        request: ControlRequest,
+    },
+    /// A peer answered [`Action::Request`].
+    Responded {
+        /// Id of the action.
+        request: RequestId,
+        /// The answer.
+        response: ControlResponse,
+    },
+    /// [`Action::Request`] got no answer.
+    RequestFailed {
+        /// Id of the action.
+        request: RequestId,
+    },
+    /// The store holds this blob: whole, verified and durable. Sent for everything it holds at start, and when
+    /// [`Action::Complete`] succeeded.
+    Held {
+        /// The blob.
+        content: ContentId,
+        /// Its size in bytes.
+        size: u64,
+    },
+    /// The store no longer holds a blob whole: evicted, vanished, or found damaged.
+    Lost {
+        /// The blob.
+        content: ContentId,
+    },
+    /// The store has some durable pieces of a blob. Sent at start, and after [`Event::Lost`] for the pieces of
+    /// a damaged blob that are still good.
+    PartlyHeld {
+        /// The blob.
+        content: ContentId,
+        /// Its size in bytes.
+        size: u64,
+        /// The pieces.
+        pieces: PieceSet,
+    },
+    /// The store remembers a binding. Sent at start.
+    BindingKnown(Binding),
+    /// Somebody on this device needs a blob. Answered by [`Action::WantEnded`].
+    Want {
+        /// The driver's id.
+        want: WantId,
+        /// The blob.
+        content: ContentId,
+        /// Its kind, which decides the origin's endpoint.
+        kind: ObjectKind,
+        /// Where an origin has it, if whoever wants it knows.
+        repository: Option<Repository>,
+    },
+    /// A want's reader stands at this byte; pieces from here on are needed first.
+    ReaderAt {
+        /// The want.
+        want: WantId,
+        /// Byte offset in the blob.
+        offset: u64,
+    },
+    /// Nobody waits for this want any more. Its id is forgotten; no [`Action::WantEnded`] follows.
+    Unwant {
+        /// The want.
+        want: WantId,
+    },
+    /// What does this tag stand for? Answered by [`Action::Resolved`].
+    Resolve {
+        /// The driver's id.
+        resolve: ResolveId,
+        /// The tag.
+        reference: TagRef,
+    },
+    /// Could all of these be had now, from this device, its peers or the origin? Answered by [`Action::Promised`].
+    Promise {
+        /// The driver's id.
+        promise: PromiseId,
+        /// The blobs.
+        contents: Vec<ContentId>,
+        /// Where an origin has them.
+        repository: Repository,
+    },
+    /// A fetch's source answered and said how large the blob is; its partial is open.
+    FetchStarted {
+        /// Id of the action.
+        fetch: FetchId,
+        /// Size of the blob in bytes.
+        size: u64,
+    },
+    /// Bytes came in since the last such event. Sent at most a few times a second per fetch.
+    FetchProgress {
+        /// Id of the action.
+        fetch: FetchId,
+        /// Bytes since then.
+        bytes: u64,
+    },
+    /// Pieces of a fetch are verified and durable.
+    FetchStored {
+        /// Id of the action.
+        fetch: FetchId,
+        /// The pieces.
+        pieces: Vec<PieceIndex>,
+    },
+    /// A fetch is over: all its pieces are durable, or it failed. Nothing follows with this id.
+    FetchEnded {
+        /// Id of the action.
+        fetch: FetchId,
+        /// How it ended.
+        result: Result<(), SourceError>,
+    },
+    /// A whole blob did not have its digest, so [`Action::Complete`] discarded all its pieces.
+    CompleteFailed {
+        /// The blob.
+        content: ContentId,
+        /// Why: [`SourceError::WrongBytes`], or [`SourceError::Store`] when the pieces are kept.
+        error: SourceError,
+    },
+    /// An origin answered [`Action::AskOrigin`], or did not.
+    OriginAnswered {
+        /// Id of the action.
+        lookup: LookupId,
+        /// The answer.
+        result: Result<OriginTag, SourceError>,
+    },
+    /// The time that [`super::Engine::next_deadline`] named has come.
+    Tick,
+}
+
+/// How a want ended.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum WantError {
+    /// No peer has it and the origin says that it does not exist.
+    #[error("no peer holds it and the origin does not have it")]
+    NotFound,
+    /// No peer has it and the origin refuses without (other) credentials.
+    #[error("no peer holds it and the origin refused access: {0}")]
+    Unauthorized(String),
+    /// No peer has it and the origin cannot give it now.
+    #[error("no peer holds it and the origin cannot give it: {0}")]
+    Unavailable(String),
+    /// This device cannot store it.
+    #[error("this device cannot store it: {0}")]
+    Store(String),
+    /// Too many wants are open.
+    #[error("too many transfers are open on this node")]
+    Busy,
+}
+
+/// Who said what a tag stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Provenance {
+    /// The origin, now.
+    Origin,
+    /// This node asked the origin at this time (seconds since the Unix epoch); the origin is away.
+    Remembered {
+        /// When the origin said so.
+        observed_unix_s: u64,
+    },
+    /// A peer asked the origin at this time; the origin is away.
+    Peer {
+        /// The peer.
+        peer: NodeId,
+        /// When the origin told it so, by the peer's clock.
+        observed_unix_s: u64,
+    },
+}
+
+/// What a tag stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Resolution {
+    /// The manifest or index.
+    pub content: ContentId,
+    /// Who said so.
+    pub provenance: Provenance,
+}
+
+/// Something that people should know; the driver logs it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Note {
+    /// A source failed and another is tried.
+    SourceFailed {
+        /// The blob.
+        content: ContentId,
+        /// The source.
+        source: Source,
+        /// What happened.
+        error: SourceError,
+    },
+    /// A fetch made no progress for too long and was cancelled.
+    Stalled {
+        /// The blob.
+        content: ContentId,
+        /// The source.
+        source: Source,
+    },
+    /// A peer vouched for pieces that together are not the blob, or sent pieces that are not what was vouched
+    /// for. It is not asked for a while.
+    PeerPenalised {
+        /// The peer.
+        peer: NodeId,
+        /// The blob.
+        content: ContentId,
+    },
+    /// An origin that answered before does not, or does again.
+    OriginReachability {
+        /// The registry.
+        registry: String,
+        /// Whether it answers.
+        reachable: bool,
+    },
+    /// A peer broke the protocol; what it sent was ignored.
+    ProtocolViolation {
+        /// The peer.
+        peer: NodeId,
+        /// What it did.
+        what: &'static str,
+    },
+    /// Something was not taken up because a limit was reached.
+    LimitReached {
+        /// Name of the limit.
+        limit: &'static str,
+    },
+}
+
+/// Something is to be done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Gossip this.
+    Announce(Announcement),
+    /// Ask a peer. Answered by [`Event::Responded`] or [`Event::RequestFailed`].
+    Request {
+        /// The engine's id.
+        request: RequestId,
+        /// Whom to ask.
+        peer: NodeId,
+        /// The question.
+        body: ControlRequest,
+    },
+    /// Answer [`Event::Requested`].
+    Respond {
+        /// Id of the event.
+        call: CallId,
+        /// The answer.
+        response: ControlResponse,
+    },
+    /// Fetch pieces and store them. Answered by events that end with [`Event::FetchEnded`].
+    Fetch {
+        /// The engine's id.
+        fetch: FetchId,
+        /// The blob.
+        content: ContentId,
+        /// From where.
+        source: Source,
+        /// The blob's size in bytes; `None` if it is not known yet, and then `pieces` is `0..u32::MAX`.
+        size: Option<u64>,
+        /// Which pieces, in order. The end may lie beyond the blob's last piece.
+        pieces: Range<PieceIndex>,
+    },
+    /// Stop a fetch. What it stored stays.
+    CancelFetch {
+        /// Id of the fetch.
+        fetch: FetchId,
+    },
+    /// All pieces are durable: check the whole blob and take it into the store. Answered by [`Event::Held`] or
+    /// [`Event::CompleteFailed`].
+    Complete {
+        /// The blob.
+        content: ContentId,
+    },
+    /// Ask an origin what a tag stands for. Answered by [`Event::OriginAnswered`].
+    AskOrigin {
+        /// The engine's id.
+        lookup: LookupId,
+        /// The tag.
+        reference: TagRef,
+    },
+    /// Keep a binding across restarts.
+    Remember(Binding),
+    /// Answers [`Event::Want`]: the blob is held, or cannot be had.
+    WantEnded {
+        /// The driver's id.
+        want: WantId,
+        /// How it ended.
+        result: Result<(), WantError>,
+    },
+    /// Answers [`Event::Resolve`].
+    Resolved {
+        /// The driver's id.
+        resolve: ResolveId,
+        /// What the tag stands for.
+        result: Result<Resolution, WantError>,
+    },
+    /// Answers [`Event::Promise`].
+    Promised {
+        /// The driver's id.
+        promise: PromiseId,
+        /// The blobs that neither this device nor a connected peer holds and no origin can give; empty is yes.
+        missing: Vec<ContentId>,
+    },
+    /// Tell people.
+    Note(Note),
+}

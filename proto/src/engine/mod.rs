@@ -1,0 +1,3 @@
+//! The sans-IO mesh engine.
+pub mod config;
+pub mod event;

@@ -1,0 +1,17 @@
+//! What nodes say to each other, one file per conversation.
+//!
+//! Invariant: every message has a size limit that is checked before it is decoded, and a value that decodes is
+//! within the limits of its parts. Nothing here decides anything.
+
+pub mod announcement;
+pub mod codec;
+pub mod control;
+
+/// Version of the wire protocol. Nodes of another version are not talked to; it is part of every protocol name.
+pub const PROTOCOL_VERSION: u32 = 1;
+
+pub use announcement::{ANNOUNCEMENT_BYTES_MAX, Announcement};
+pub use codec::{DecodeError, EncodeError};
+pub use control::{
+    Binding, Change, ControlRequest, ControlResponse, Entry, Hello, InventoryPage, InventoryPosition, Summary,
+};
