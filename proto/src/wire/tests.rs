@@ -355,10 +355,15 @@ fn bombs_are_refused_before_decoding() {
 /// What a peer sends can end up in a log: no control characters, and not much of it.
 #[test]
 fn complaints_do_not_carry_what_a_peer_wrote_into_a_terminal() {
-    let mut bytes = samples()[0].clone();
-    let name = bytes.windows(9).position(|window| window == b"docker.io").unwrap();
-    bytes[name..name + 5].copy_from_slice(b"\x1b[2J\n");
-    let Err(DecodeError::Mismatch(complaint)) = decode_announcement(&bytes) else { panic!("taken") };
-    assert!(complaint.contains("is not a registry"), "{complaint}");
-    assert!(complaint.chars().all(|char| !char.is_control()), "{complaint:?}");
+    let mut bad_name = samples()[0].clone();
+    let name = bad_name.windows(9).position(|window| window == b"docker.io").unwrap();
+    bad_name[name..name + 5].copy_from_slice(b"\x1b[2J\n");
+    let variant = "\u{1b}[2J\n".repeat(100);
+    let bad_variant = [&[0xa1, 0x79, 0x01, 0xf4][..], variant.as_bytes(), &[0xa0]].concat();
+    for (bytes, why) in [(bad_name, "is not a registry"), (bad_variant, "unknown variant")] {
+        let Err(DecodeError::Mismatch(complaint)) = decode_announcement(&bytes) else { panic!("not a mismatch") };
+        assert!(complaint.contains(why), "{complaint}");
+        assert!(complaint.chars().all(|char| !char.is_control()), "{complaint:?}");
+        assert!(complaint.len() <= 200, "{complaint}");
+    }
 }
