@@ -53,6 +53,8 @@ mod partial;
 mod paths;
 mod reader;
 mod recovery;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::HashMap,
@@ -299,11 +301,14 @@ impl Store {
         if found != content {
             return Err(InsertError::WrongDigest { found });
         }
-        // A second try, since a partial that was there may have had a wrong piece.
+        // A second try, since a partial that was there may have had a wrong piece, or ended meanwhile.
         match self.insert_once(content, &bytes).await {
-            Err(InsertError::Complete(
-                CompleteError::WrongDigest { .. } | CompleteError::NotBegun | CompleteError::Incomplete { .. },
-            )) => self.insert_once(content, &bytes).await,
+            Err(
+                InsertError::Write(WriteError::Discarded)
+                | InsertError::Complete(
+                    CompleteError::WrongDigest { .. } | CompleteError::NotBegun | CompleteError::Incomplete { .. },
+                ),
+            ) => self.insert_once(content, &bytes).await,
             other => other,
         }
     }

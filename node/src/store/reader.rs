@@ -67,11 +67,7 @@ impl BlobReader {
     pub async fn size(&mut self) -> u64 {
         loop {
             let mut changed = self.store.0.changed.subscribe();
-            if let Some(Source::Growing(growing)) = &self.source
-                && growing.phase() == Phase::Discarded
-            {
-                self.source = None;
-            }
+            self.let_go_of_discarded();
             if let Some(source) = &self.source {
                 return source.layout().blob_size();
             }
@@ -128,7 +124,6 @@ impl BlobReader {
     async fn read_growing(&mut self, growing: Arc<Growing>, index: PieceIndex) -> Result<(), ReadError> {
         let mut changed = growing.changed.subscribe();
         if growing.phase() == Phase::Discarded {
-            self.source = None;
             return Ok(());
         }
         if !growing.is_readable(index) {
@@ -148,6 +143,16 @@ impl BlobReader {
         Ok(())
     }
 
+    /// Forgets a partial whose bytes turned out not to be the blob, and what was read of it.
+    fn let_go_of_discarded(&mut self) {
+        if let Some(Source::Growing(growing)) = &self.source
+            && growing.phase() == Phase::Discarded
+        {
+            self.source = None;
+            self.piece = None;
+        }
+    }
+
     async fn withdraw(&mut self) -> Result<ReadError, ReadError> {
         self.source = None;
         self.piece = None;
@@ -158,6 +163,7 @@ impl BlobReader {
     /// Where to read from; waits until there is something.
     async fn source(&mut self) -> Result<Source, ReadError> {
         loop {
+            self.let_go_of_discarded();
             if let Some(source) = &self.source {
                 return Ok(source.clone());
             }
