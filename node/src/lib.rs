@@ -7,3 +7,4 @@
 
 pub mod counters;
 pub mod mesh;
+pub mod mirror;
