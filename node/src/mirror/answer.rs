@@ -253,11 +253,7 @@ async fn blob<S: MirrorStore, D: Discovery>(
 }
 
 /// A body of what the supply gives, counted as it leaves. Nothing is read ahead of the connection.
-fn streamed<S: MirrorStore, D: Discovery>(
-    state: &MirrorState<S, D>,
-    mut supply: Supply<S>,
-    first: Option<Bytes>,
-) -> Body {
+fn streamed<S: MirrorStore, D: Discovery>(state: &MirrorState<S, D>, supply: Supply<S>, first: Option<Bytes>) -> Body {
     let counters = state.counters.clone();
     let Some(first) = first else { return Body::empty() };
     let rest = stream::unfold(Some(supply), |supply| async move {

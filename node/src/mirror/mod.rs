@@ -14,6 +14,8 @@
 
 mod answer;
 mod blob;
+#[cfg(test)]
+mod fake;
 mod lists;
 pub mod manifest;
 mod range;
@@ -21,6 +23,8 @@ mod refusal;
 pub mod route;
 mod server;
 mod source;
+#[cfg(test)]
+mod tests;
 mod via;
 
 use std::{sync::Arc, time::Duration};

@@ -50,11 +50,11 @@ fn parse(line: &str, size: u64) -> Option<Slice> {
         });
     }
     let first = number(first)?;
-    let end = if last.is_empty() { size } else { number(last)?.saturating_add(1) };
-    if !last.is_empty() && end <= first {
+    let last = if last.is_empty() { u64::MAX } else { number(last)? };
+    if last < first {
         return None;
     }
-    Some(if first >= size { Slice::Unsatisfiable } else { Slice::Part(first, end.min(size)) })
+    Some(if first >= size { Slice::Unsatisfiable } else { Slice::Part(first, last.saturating_add(1).min(size)) })
 }
 
 /// Decimal digits; what is beyond 64 bits is beyond every blob.

@@ -110,11 +110,6 @@ impl Refusal {
             _ => Self::unavailable(message),
         }
     }
-
-    /// The status that goes on the wire.
-    pub(super) fn status(&self) -> StatusCode {
-        self.status
-    }
 }
 
 impl From<RouteError> for Refusal {
@@ -183,7 +178,7 @@ mod tests {
             .iter()
             .map(|error| Refusal::of_want(error, Code::BlobUnknown))
             .chain(sources.iter().map(Refusal::of_source))
-            .map(|refusal| refusal.status().as_u16());
+            .map(|refusal| refusal.status.as_u16());
         assert_eq!(refusals.collect::<Vec<_>>(), [404, 404, 503, 503, 503, 503, 404, 404, 503, 503]);
     }
 }
