@@ -8,7 +8,7 @@
 //! - "not me" is 404 or 503, so that every runtime goes upstream at once; there is no 401, 408 or 429;
 //! - content is never encoded, whatever `Accept-Encoding` says: its digest is that of the bytes as they are.
 //!
-//! [`route`] says what a request asks, [`answer`] how it is answered, [`server`] keeps the connections. Deliberately
+//! [`route`] says what a request asks, `answer` how it is answered, `server` keeps the connections. Deliberately
 //! absent: the push half, TLS and authentication (it listens on loopback), any policy of where bytes come from, and
 //! any cache beside the store.
 
