@@ -8,3 +8,4 @@
 pub mod counters;
 pub mod mesh;
 pub mod store;
+pub mod mirror;
