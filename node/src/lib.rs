@@ -6,4 +6,6 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr))]
 
 pub mod counters;
+pub mod embedded;
 pub mod mesh;
+pub mod origin;
