@@ -143,7 +143,9 @@ fn read(path: &Path, key: &str) -> Result<Option<Credentials>, LookupError> {
         Err(CredentialRetrievalError::MalformedHelperResponse) => {
             Err(LookupError::Helper("its answer is not the JSON it should be".to_owned()))
         }
-        Err(CredentialRetrievalError::CredentialDecodingError) => Err(malformed("`auth` is not base64 of user:password")),
+        Err(CredentialRetrievalError::CredentialDecodingError) => {
+            Err(malformed("`auth` is not base64 of user:password"))
+        }
         Err(CredentialRetrievalError::CredentialMismatchError) => {
             Err(malformed("`auth` contradicts `username` and `password`"))
         }

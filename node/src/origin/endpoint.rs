@@ -228,7 +228,8 @@ mod tests {
         let path = dir.path().join("ca.pem");
         let mut config = config("a.test", None, false);
         config.ca_file = Some(path.clone());
-        for text in [None, Some("no certificate here"), Some("-----BEGIN CERTIFICATE-----\n%%\n-----END CERTIFICATE-----")]
+        for text in
+            [None, Some("no certificate here"), Some("-----BEGIN CERTIFICATE-----\n%%\n-----END CERTIFICATE-----")]
         {
             if let Some(text) = text {
                 fs::write(&path, text).unwrap();

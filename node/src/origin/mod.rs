@@ -84,7 +84,9 @@ pub enum OriginSetupError {
         reason: String,
     },
     /// A plain HTTP endpoint without the setting that allows it.
-    #[error("origin `{registry}`: endpoint `{endpoint}` is plain HTTP; if that is meant, set `plain_http = true` for it")]
+    #[error(
+        "origin `{registry}`: endpoint `{endpoint}` is plain HTTP; if that is meant, set `plain_http = true` for it"
+    )]
     PlainHttp {
         /// The registry.
         registry: String,

@@ -11,8 +11,8 @@ use layermesh_proto::{Algorithm, ContentId, ObjectKind, Repository, engine::even
 use reqwest::{
     Method, Response, StatusCode,
     header::{
-        ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderMap,
-        HeaderName, RANGE,
+        ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE,
+        HeaderMap, HeaderName, RANGE,
     },
 };
 use serde::Deserialize;
@@ -314,7 +314,9 @@ mod tests {
         let range = |first, last, total| Some(ContentRange { first, last, total });
         assert_eq!(ContentRange::parse("bytes 5-9/10"), range(5, 9, Some(10)));
         assert_eq!(ContentRange::parse("bytes 5-9/*"), range(5, 9, None));
-        for nonsense in ["", "bytes", "bytes */10", "bytes 9-5/10", "bytes 5-10/10", "5-9/10", "bytes 5-9", "bytes a-9/10"] {
+        for nonsense in
+            ["", "bytes", "bytes */10", "bytes 9-5/10", "bytes 5-10/10", "5-9/10", "bytes 5-9", "bytes a-9/10"]
+        {
             assert_eq!(ContentRange::parse(nonsense), None, "{nonsense}");
         }
     }
