@@ -6,6 +6,8 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr))]
 
 pub mod counters;
+pub mod embedded;
 pub mod mesh;
 pub mod store;
 pub mod mirror;
+pub mod origin;
