@@ -7,6 +7,7 @@
 
 pub mod counters;
 pub mod embedded;
+pub mod exchange;
 pub mod mesh;
 pub mod store;
 pub mod mirror;
