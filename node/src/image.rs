@@ -50,7 +50,9 @@ pub enum ImageError {
     #[error(transparent)]
     Digest(#[from] ContentIdError),
     /// A transport that cannot be read from.
-    #[error("`{0}` is not a transport: write docker://IMAGE, oci:DIR[:REF], oci-archive:FILE[:REF] or docker-archive:FILE[:REF]")]
+    #[error(
+        "`{0}` is not a transport: write docker://IMAGE, oci:DIR[:REF], oci-archive:FILE[:REF] or docker-archive:FILE[:REF]"
+    )]
     Transport(String),
     /// A transport without a path.
     #[error("`{0}` needs a path")]
@@ -133,11 +135,8 @@ fn repository(name: &str) -> Result<Repository, ImageError> {
     }
     // Docker Hub's older name.
     let registry = if registry == "index.docker.io" { DEFAULT_REGISTRY } else { registry };
-    let path = if registry == DEFAULT_REGISTRY && !path.contains('/') {
-        format!("library/{path}")
-    } else {
-        path.to_owned()
-    };
+    let path =
+        if registry == DEFAULT_REGISTRY && !path.contains('/') { format!("library/{path}") } else { path.to_owned() };
     let lower = path.to_ascii_lowercase();
     match Repository::new(registry, &path) {
         Err(NameError::Repository(_)) if lower != path && Repository::new(registry, &lower).is_ok() => {

@@ -6,8 +6,10 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr))]
 
 pub mod admin;
+pub mod cli;
 pub mod config;
 pub mod counters;
+pub mod daemon;
 pub mod image;
 pub mod mesh;
 pub mod pull;

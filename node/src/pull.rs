@@ -181,8 +181,7 @@ impl<S: StoreView> Puller<'_, S> {
             Version::Digest(content) => (*content, "you".to_owned()),
             Version::Tag(reference) => {
                 let resolution = self.mesh.resolve(reference.clone()).await;
-                let resolution =
-                    resolution.map_err(|error| PullError::Unknown { image: image.to_string(), error })?;
+                let resolution = resolution.map_err(|error| PullError::Unknown { image: image.to_string(), error })?;
                 (resolution.content, said_by(resolution.provenance))
             }
         };

@@ -117,7 +117,8 @@ impl AdminClient {
                 .map_err(|error| ClientError::Broken(error.to_string()))?;
             Ok::<_, ClientError>(sender.send_request(request).await?)
         };
-        let response: Response<Incoming> = timeout(ANSWER_TIME_MAX, exchange).await.map_err(|_| ClientError::Slow)??;
+        let response: Response<Incoming> =
+            timeout(ANSWER_TIME_MAX, exchange).await.map_err(|_| ClientError::Slow)??;
         if response.status().is_success() {
             return Ok(response);
         }

@@ -99,7 +99,11 @@ impl<S: StoreView> NodeView<S> {
             bytes_to_peers: counters.to_peers.get(),
             bytes_to_runtimes: counters.to_runtimes.get(),
             bytes_discarded: counters.discarded.get(),
-            origins: mesh.origins.into_iter().map(|(registry, reachable)| OriginStatus { registry, reachable }).collect(),
+            origins: mesh
+                .origins
+                .into_iter()
+                .map(|(registry, reachable)| OriginStatus { registry, reachable })
+                .collect(),
             transfers: mesh.transfers.into_iter().map(TransferStatus::from).collect(),
         }
     }

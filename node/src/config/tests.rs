@@ -67,7 +67,8 @@ fn flags_win_over_variables_and_those_over_the_file() {
         .collect();
     assert_eq!(origins, [("a.test", "https://file.test/", false), ("b.test", "http://flag.test/", true)]);
 
-    let variables = [("LAYERMESH_PEERS", "/ip4/10.0.0.2/tcp/1,/dns/x/tcp/2 /ip6/::1/tcp/3"), ("LAYERMESH_MDNS", "false")];
+    let variables =
+        [("LAYERMESH_PEERS", "/ip4/10.0.0.2/tcp/1,/dns/x/tcp/2 /ip6/::1/tcp/3"), ("LAYERMESH_MDNS", "false")];
     let config = with_file(text, &variables, Layer::default()).unwrap();
     assert_eq!((config.static_peers.len(), config.mdns), (3, false));
 }
@@ -132,9 +133,14 @@ fn syntax_errors_have_their_line_too() {
 #[test]
 fn a_mistyped_variable_is_an_error_and_a_foreign_one_is_not() {
     let errors = with_file("", &[("LAYERMESH_MIROR_ADDR", "x")], Layer::default()).unwrap_err();
-    assert_eq!(errors.0[0].to_string(), "LAYERMESH_MIROR_ADDR: unknown variable; did you mean `LAYERMESH_MIRROR_ADDR`?");
+    assert_eq!(
+        errors.0[0].to_string(),
+        "LAYERMESH_MIROR_ADDR: unknown variable; did you mean `LAYERMESH_MIRROR_ADDR`?"
+    );
     // Kubernetes sets these for a service named layermesh.
-    assert!(with_file("", &[("LAYERMESH_SERVICE_HOST", "10.0.0.1"), ("LAYERMESH_PORT", "x")], Layer::default()).is_ok());
+    assert!(
+        with_file("", &[("LAYERMESH_SERVICE_HOST", "10.0.0.1"), ("LAYERMESH_PORT", "x")], Layer::default()).is_ok()
+    );
 }
 
 #[test]
@@ -175,7 +181,8 @@ fn admin_commands_find_the_data_dir_in_the_same_order() {
     let path = dir.path().join("layermesh.toml");
     std::fs::write(&path, "data_dir = \"data\"\nnonsense = 1\n").unwrap();
     let named = path.to_str().unwrap();
-    let find = |flag: Option<&str>, variables: &[(&str, &str)]| find_data_dir(flag.map(Into::into), &environment(variables));
+    let find =
+        |flag: Option<&str>, variables: &[(&str, &str)]| find_data_dir(flag.map(Into::into), &environment(variables));
     assert_eq!(find(None, &[("LAYERMESH_CONFIG", named)]), Some(dir.path().join("data")));
     assert_eq!(find(None, &[("LAYERMESH_CONFIG", named), ("LAYERMESH_DATA_DIR", "/v")]), Some("/v".into()));
     assert_eq!(find(Some("/f"), &[("LAYERMESH_DATA_DIR", "/v")]), Some("/f".into()));

@@ -114,9 +114,13 @@ mod tests {
         ] {
             assert_eq!(show_bytes(bytes), text);
         }
-        for (millis, text) in
-            [(420, "0.42 s"), (12_340, "12.3 s"), (185_000, "3 min 05 s"), (7_620_000, "2 h 07 min"), (273_600_000, "3 d 4 h")]
-        {
+        for (millis, text) in [
+            (420, "0.42 s"),
+            (12_340, "12.3 s"),
+            (185_000, "3 min 05 s"),
+            (7_620_000, "2 h 07 min"),
+            (273_600_000, "3 d 4 h"),
+        ] {
             assert_eq!(show_duration(Duration::from_millis(millis)), text);
         }
     }

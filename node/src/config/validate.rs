@@ -174,7 +174,10 @@ impl Validator {
         let endpoint = raw.endpoint.as_ref().and_then(|given| self.parsed(given, parse_endpoint));
         let is_plain = endpoint.as_ref().is_some_and(|url| url.scheme() == "http");
         if let (Some(given), true, false, false) = (&raw.endpoint, is_plain, typed, plain_http == Some(true)) {
-            self.error(&given.place, "plain HTTP is neither private nor authentic: write https://, or add `plain_http = true`");
+            self.error(
+                &given.place,
+                "plain HTTP is neither private nor authentic: write https://, or add `plain_http = true`",
+            );
         }
         Some(OriginConfig {
             registry: registry?,
@@ -238,7 +241,8 @@ impl Validator {
                     Some(given) => given.place.clone(),
                     None => continue,
                 };
-                let message = format!("{} and {} would listen on the same port {}", setting.flag(), other.flag(), address.port());
+                let message =
+                    format!("{} and {} would listen on the same port {}", setting.flag(), other.flag(), address.port());
                 self.error(&place, message);
             }
         }
@@ -266,7 +270,9 @@ fn parse_bool(text: &str) -> Result<bool, String> {
 fn parse_fleet(text: &str) -> Result<String, String> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     if text.is_empty() || text.len() > FLEET_LEN_MAX || !text.chars().all(allowed) {
-        return Err(format!("`{text}` is not a fleet's name: write up to {FLEET_LEN_MAX} letters, digits, `.`, `_` and `-`"));
+        return Err(format!(
+            "`{text}` is not a fleet's name: write up to {FLEET_LEN_MAX} letters, digits, `.`, `_` and `-`"
+        ));
     }
     Ok(text.to_owned())
 }
@@ -288,7 +294,8 @@ fn parse_filter(text: &str) -> Result<String, String> {
 
 fn parse_peer(text: &str) -> Result<Multiaddr, String> {
     let example = "write one such as `/ip4/192.168.1.10/tcp/7118`";
-    let address: Multiaddr = text.parse().map_err(|error| format!("`{text}` is not a multiaddress ({error}): {example}"))?;
+    let address: Multiaddr =
+        text.parse().map_err(|error| format!("`{text}` is not a multiaddress ({error}): {example}"))?;
     if !address.iter().any(|part| matches!(part, Protocol::Tcp(_))) {
         return Err(format!("`{text}` has no TCP port: {example}"));
     }
@@ -311,7 +318,9 @@ fn parse_endpoint(text: &str) -> Result<Url, String> {
     }
     if !url.username().is_empty() || url.password().is_some() {
         // Not shown: it holds a password.
-        return Err("the URL has credentials in it: use `username` and `password_file`, or docker's configuration".into());
+        return Err(
+            "the URL has credentials in it: use `username` and `password_file`, or docker's configuration".into()
+        );
     }
     if url.query().is_some() || url.fragment().is_some() {
         return Err(format!("`{text}` has a query or fragment: {example}"));

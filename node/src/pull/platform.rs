@@ -79,7 +79,8 @@ impl FromStr for Platform {
 
     fn from_str(text: &str) -> Result<Self, PlatformError> {
         let parts: Vec<&str> = text.split('/').collect();
-        let word = |part: &&str| !part.is_empty() && part.len() <= 32 && part.bytes().all(|b| b.is_ascii_alphanumeric());
+        let word =
+            |part: &&str| !part.is_empty() && part.len() <= 32 && part.bytes().all(|b| b.is_ascii_alphanumeric());
         if !parts.iter().all(word) {
             return Err(PlatformError(text.to_owned()));
         }
@@ -154,7 +155,8 @@ mod tests {
 
     #[test]
     fn the_nearest_variant_that_runs_is_chosen() {
-        let index = ["unknown/unknown", "linux/amd64", "linux/arm/v5", "linux/arm/v6", "linux/arm/v7", "linux/arm64/v8"];
+        let index =
+            ["unknown/unknown", "linux/amd64", "linux/arm/v5", "linux/arm/v6", "linux/arm/v7", "linux/arm64/v8"];
         let entries: Vec<Entry> = index.iter().map(|text| entry(Some(text))).collect();
         for (wanted, chosen) in [
             ("linux/amd64", Some("linux/amd64")),

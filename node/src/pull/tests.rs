@@ -67,7 +67,12 @@ async fn what_cannot_be_had_is_named() {
     let error = result.unwrap_err().to_string();
     assert_eq!(error, "the image has nothing for linux/s390x; it has linux/amd64, linux/arm64");
 
-    let (result, _) = run_in(World::new(), pull("app@sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855", "all"), &[]).await;
+    let (result, _) = run_in(
+        World::new(),
+        pull("app@sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855", "all"),
+        &[],
+    )
+    .await;
     assert!(matches!(result, Err(PullError::Part { kind: ObjectKind::Manifest, error: WantError::NotFound, .. })));
 
     let mut world = World::new();
