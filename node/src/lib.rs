@@ -5,6 +5,9 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr))]
 
+pub mod admin;
+pub mod cli;
+pub mod config;
 pub mod counters;
 pub mod embedded;
 pub mod exchange;
@@ -12,3 +15,7 @@ pub mod mesh;
 pub mod store;
 pub mod mirror;
 pub mod origin;
+pub mod daemon;
+pub mod image;
+pub mod pull;
+pub mod status;
