@@ -8,3 +8,4 @@
 pub mod counters;
 pub mod exchange;
 pub mod mesh;
+pub mod swarm;
