@@ -71,3 +71,16 @@ impl NetworkBehaviour for Gate {
         Poll::Pending
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_nodes_keys_are_let_in() {
+        let node = NodeId::from_public_key([3; 32]);
+        assert_eq!(Gate::admit(&super::super::peer_id(node)).unwrap(), node);
+        // An identity multihash of something that is no key.
+        assert!(Gate::admit(&PeerId::random()).is_err());
+    }
+}
