@@ -19,3 +19,4 @@ pub mod daemon;
 pub mod image;
 pub mod pull;
 pub mod status;
+pub mod swarm;

@@ -98,6 +98,12 @@ pub(super) fn node_of(chain: Option<&[CertificateDer<'_>]>) -> Option<NodeId> {
     certificate_node(chain?.first()?, &[]).ok()
 }
 
+/// What checks a certificate without expecting anybody, for clients that a node would not be.
+#[cfg(test)]
+pub(super) fn any_node() -> Arc<dyn ServerCertVerifier> {
+    Arc::new(PeerVerifier { expected: None })
+}
+
 fn own_certificate(keypair: &Keypair) -> Result<Arc<SingleCertAndKey>, TlsSetupError> {
     let (certificate, key) = certificate::generate(keypair)?;
     Ok(Arc::new(SingleCertAndKey::from(CertifiedKey::new(vec![certificate], any_ecdsa_type(&key)?))))
