@@ -204,7 +204,7 @@ async fn send(state: &Arc<State>, request: &Request<Incoming>, object: Object, f
 fn not_satisfiable(size: u64, faults: &[Fault]) -> Response<Body> {
     if faults.contains(&Fault::OddRangeNotSatisfiable) {
         // A stream's length is not corrected, and one that is not ready at its end lets hyper send what there is.
-        let said = stream::once(async { Ok(Bytes::from_static(b"requested range is not satisfiable")) });
+        let said = stream::once(async { Ok(Bytes::from_static(b"invalid range: failed to overlap\n")) });
         let end = stream::once(async {
             tokio::task::yield_now().await;
             Ok::<_, std::io::Error>(Bytes::new())
