@@ -19,13 +19,12 @@ use libp2p::Multiaddr;
 
 mod file;
 mod layer;
-mod origin;
 mod paths;
 pub mod units;
 mod validate;
 
 pub use layer::{ConfigError, ConfigErrors, Layer, Setting};
-pub use origin::{Credentials, OriginConfig};
+pub use crate::origin::{Credentials, OriginConfig};
 pub use paths::{DataDirInputs, Environment, SYSTEM_CONFIG_FILE, SYSTEM_DATA_DIR, default_data_dir};
 pub use validate::{find_data_dir, load};
 
