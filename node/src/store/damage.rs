@@ -28,14 +28,12 @@ impl Store {
         let Some(remains) = remains else { return Ok(()) };
         let turn = Arc::clone(&self.0.structure).lock_owned().await;
         self.job(move |inner| {
-            let withdrawn = inner.withdraw(content, remains);
+            let events = inner.withdraw(content, &remains);
             drop(turn);
-            for event in withdrawn? {
-                inner.tell(event);
-            }
-            Ok(())
+            events.into_iter().for_each(|event| inner.tell(event));
         })
-        .await?
+        .await?;
+        Ok(())
     }
 }
 
@@ -57,28 +55,34 @@ impl Inner {
         Ok((!good.is_full() || !right_length).then_some(Remains { map, good }))
     }
 
-    fn withdraw(&self, content: ContentId, remains: Remains) -> Result<Vec<StoreEvent>, ReadError> {
+    /// Returns what there is to tell; that the blob is lost even if not all of the rest can be done.
+    fn withdraw(&self, content: ContentId, remains: &Remains) -> Vec<StoreEvent> {
         if lock(&self.held).remove(&content).is_none() {
-            return Ok(Vec::new());
+            return Vec::new();
         }
         tracing::warn!(%content, good = ?remains.good, "a stored blob was damaged and has been withdrawn");
         let mut events = vec![StoreEvent::Lost { content }];
-        let moved = demote(&*self.ops, &self.paths, &content, &remains, || {
-            self.meta.remove(&content).map(|_| ()).map_err(io::Error::other)
-        });
-        match moved? {
-            Some(growing) => {
+        let forget = || self.meta.remove(&content).map(|_| ()).map_err(io::Error::other);
+        match demote(&*self.ops, &self.paths, &content, remains, forget) {
+            Ok(Some(growing)) => {
                 let (size, pieces) = (growing.layout.blob_size(), growing.durable());
                 lock(&self.partials).insert(content, Arc::new(growing));
                 events.push(StoreEvent::PartlyHeld { content, size, pieces });
             }
-            None => tracing::warn!(%content, "nothing of it is left"),
+            Ok(None) => {}
+            Err(error) => {
+                tracing::warn!(%content, %error, "cannot keep its good pieces");
+                // The row must go, or the next start lists the blob again; its file then is one that nobody vouches for.
+                if let Err(error) = forget() {
+                    tracing::warn!(%content, %error, "cannot forget it; it will be found damaged again");
+                }
+            }
         }
         self.changed.send_replace(());
         if let Err(error) = self.index_if_bound(&content, remains.map.layout().blob_size()) {
             tracing::warn!(%content, %error, "cannot take it out of index.json");
         }
-        Ok(events)
+        events
     }
 
     /// Discards a growing blob whose content has been found whole elsewhere.

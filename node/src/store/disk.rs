@@ -112,7 +112,7 @@ fn absent_is_fine(result: io::Result<()>) -> io::Result<()> {
 
 /// Whether an error says that the disk, or the user's part of it, is full.
 pub(super) fn is_full(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge)
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// Whether a read failed because of what is on the disk, not because of how it was asked.

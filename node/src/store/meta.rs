@@ -124,8 +124,8 @@ impl Meta {
         Ok(bindings)
     }
 
-    /// Records what a tag stands for, durably, unless that would say nothing new. Says whether the tag now stands
-    /// for something else than before. An observation older than the one recorded changes nothing.
+    /// Records what a tag stands for, durably, unless that would say next to nothing new. Says whether the tag now
+    /// stands for something else than before. The last call counts, not the latest time: clocks are set back, too.
     pub(super) fn bind(&self, binding: &Binding) -> Result<bool, MetaError> {
         let repository = binding.reference.repository();
         let key = (repository.registry(), repository.name(), binding.reference.tag());
@@ -135,10 +135,8 @@ impl Meta {
             table.get(key)?.map(|row| (row.value().0 == cid, row.value().1))
         };
         let now = binding.observed_unix_s;
-        match before {
-            Some((_, known)) if known > now => return Ok(false),
-            Some((true, known)) if now - known < BINDING_REFRESH_S_MIN => return Ok(false),
-            _ => {}
+        if before.is_some_and(|(same, known)| same && now.abs_diff(known) < BINDING_REFRESH_S_MIN) {
+            return Ok(false);
         }
         let write = self.db.begin_write()?;
         {

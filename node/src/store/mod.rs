@@ -60,6 +60,7 @@ use std::{
     collections::HashMap,
     fs::File,
     io,
+    os::unix::fs::MetadataExt,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
@@ -81,7 +82,7 @@ const JOBS_MAX: usize = 4;
 const SCANS_MAX: usize = 1;
 /// Events that wait for the driver; a scan that finds more waits too.
 pub const EVENT_QUEUE_LEN: usize = 256;
-/// Blobs that are begun and not whole. Each has an open file and 33 bytes a piece in memory.
+/// Blobs that can be begun and not whole at a time. Each has an open file and 33 bytes a piece in memory.
 pub const PARTIALS_MAX: usize = 256;
 /// Space that is left to the rest of the device unless told otherwise, in bytes.
 pub const FREE_BYTES_MIN_DEFAULT: u64 = 64 << 20;
@@ -404,7 +405,7 @@ impl Inner {
         let known = lock(&self.partials).get(&content).cloned();
         if let Some(growing) = known {
             if growing.layout == layout {
-                self.check_room(growing.data.metadata()?, layout)?;
+                self.make_room(&growing.data, layout)?;
                 return Ok(growing);
             }
             if !growing.durable().is_empty() {
@@ -423,13 +424,7 @@ impl Inner {
         let dir = self.paths.partial(&content);
         self.ops.create_dir(&dir)?;
         let data = self.ops.open(&paths::data_of(&dir))?;
-        let reserved = self.check_room(data.metadata()?, layout).and_then(|()| {
-            let size = layout.blob_size();
-            if size == 0 {
-                return Ok(());
-            }
-            self.ops.reserve(&data, size, false).map_err(|error| self.no_room(error, size))
-        });
+        let reserved = self.make_room(&data, layout);
         if let Err(error) = reserved {
             growing::remove_partial(&*self.ops, &dir)?;
             return Err(error);
@@ -440,23 +435,26 @@ impl Inner {
         Ok(growing)
     }
 
-    /// Checks that what is still to be allocated for a blob, and for those begun before it, leaves the reserve free.
-    fn check_room(&self, data: std::fs::Metadata, layout: PieceLayout) -> Result<(), BeginError> {
-        use std::os::unix::fs::MetadataExt;
-        let lacking = |data: &std::fs::Metadata, size: u64| size.saturating_sub(data.blocks() * 512);
-        let needed = lacking(&data, layout.blob_size());
+    /// Allocates what a blob still lacks, if that and what was promised to those begun before leaves the reserve free.
+    fn make_room(&self, data: &File, layout: PieceLayout) -> Result<(), BeginError> {
+        let size = layout.blob_size();
+        let own = data.metadata()?;
+        let needed = lacking(&own, size);
         if needed == 0 {
             return Ok(());
         }
-        // Where the file system reserves space at begin, the others lack nothing.
+        // Where the file system can reserve space, the others lack nothing.
         let promised: u64 = lock(&self.partials)
             .values()
             .filter_map(|other| Some((other.data.metadata().ok()?, other.layout.blob_size())))
-            .filter(|(other, _)| other.ino() != data.ino())
+            .filter(|(other, _)| other.ino() != own.ino())
             .map(|(other, size)| lacking(&other, size))
             .sum();
         let free = self.ops.free_bytes(&self.paths.root)?.saturating_sub(self.free_bytes_min).saturating_sub(promised);
-        if needed > free { Err(BeginError::NoSpace { needed, free }) } else { Ok(()) }
+        if needed > free {
+            return Err(BeginError::NoSpace { needed, free });
+        }
+        self.ops.reserve(data, size, false).map_err(|error| self.no_room(error, needed))
     }
 
     fn no_room(&self, error: io::Error, needed: u64) -> BeginError {
@@ -466,4 +464,9 @@ impl Inner {
         let free = self.ops.free_bytes(&self.paths.root).unwrap_or(0).saturating_sub(self.free_bytes_min);
         BeginError::NoSpace { needed, free }
     }
+}
+
+/// Bytes of a file that the disk has no place for yet. `st_blocks` counts 512 bytes (stat(3type)).
+fn lacking(file: &std::fs::Metadata, size: u64) -> u64 {
+    size.saturating_sub(file.blocks() * 512)
 }

@@ -86,3 +86,26 @@ async fn a_blob_that_would_not_fit_is_not_begun() {
     soon(store.remove(&first)).await.unwrap();
     soon(store.begin(second, SIZE as u64)).await.unwrap();
 }
+
+/// A disk that cannot take a state file any more, as when it is full to the last inode.
+struct NoState;
+
+impl FileOps for NoState {
+    fn open(&self, path: &Path) -> io::Result<File> {
+        if path.ends_with("state") { Err(io::ErrorKind::StorageFull.into()) } else { disk::Os.open(path) }
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_blob_is_lost_even_if_its_remains_cannot_be_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let (content, bytes) = blob(1, SIZE);
+    store_blob(&open(dir.path()).await.store, content, &bytes).await;
+    flip(&blob_path(dir.path(), &content), 5);
+    let Opened { store, mut events, .. } = open_with(dir.path(), Arc::new(NoState)).await;
+    assert!(matches!(read_blob(&store, content).await, Err(ReadError::Damaged)));
+    assert_eq!(next(&mut events).await, StoreEvent::Lost { content });
+    assert_eq!(store.size_of(&content), None);
+    drop(store);
+    assert!(open(dir.path()).await.inventory.held.is_empty());
+}
