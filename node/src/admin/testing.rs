@@ -44,11 +44,7 @@ impl StoreView for FakeStore {
 
     fn list(&self) -> Vec<StoreBlob> {
         let blobs = self.0.lock().unwrap();
-        let row = |(content, bytes): (&ContentId, &Bytes)| StoreBlob {
-            content: *content,
-            size: bytes.len() as u64,
-            media_type: None,
-        };
+        let row = |(content, bytes): (&ContentId, &Bytes)| StoreBlob { content: *content, size: bytes.len() as u64 };
         blobs.iter().map(row).collect()
     }
 

@@ -107,8 +107,6 @@ pub struct Blob {
     pub digest: String,
     /// Its size.
     pub size: u64,
-    /// Its media type, if known.
-    pub media_type: Option<String>,
 }
 
 /// What to pull: the body of `POST /v1/pull`.

@@ -43,8 +43,6 @@ pub struct StoreBlob {
     pub content: ContentId,
     /// Its size in bytes.
     pub size: u64,
-    /// Its media type, if known.
-    pub media_type: Option<String>,
 }
 
 /// What does not change while the node runs, but for its addresses.
@@ -117,8 +115,7 @@ impl<S: StoreView> NodeView<S> {
     pub fn blobs(&self) -> Vec<Blob> {
         let mut blobs = self.store.list();
         blobs.sort_by(|a, b| b.size.cmp(&a.size).then(a.content.cmp(&b.content)));
-        let shown =
-            |blob: StoreBlob| Blob { digest: blob.content.to_string(), size: blob.size, media_type: blob.media_type };
+        let shown = |blob: StoreBlob| Blob { digest: blob.content.to_string(), size: blob.size };
         blobs.into_iter().map(shown).collect()
     }
 }

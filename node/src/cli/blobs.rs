@@ -18,8 +18,8 @@ pub(super) async fn run(global: &Global) -> Result<Exit, Failure> {
 fn shown(blobs: Vec<Blob>) -> String {
     let total = blobs.iter().map(|blob| blob.size).sum();
     let last = format!("{} ({})\n", output::counted(blobs.len() as u64, "blob", "blobs"), show_bytes(total));
-    let row = |blob: Blob| vec![blob.digest, show_bytes(blob.size), blob.media_type.unwrap_or_else(|| "-".to_owned())];
-    output::table(&["DIGEST", "SIZE", "TYPE"], &[1], blobs.into_iter().map(row).collect()) + &last
+    let row = |blob: Blob| vec![blob.digest, show_bytes(blob.size)];
+    output::table(&["DIGEST", "SIZE"], &[1], blobs.into_iter().map(row).collect()) + &last
 }
 
 #[cfg(test)]
