@@ -271,6 +271,15 @@ fn a_damaged_blob_is_withdrawn_and_only_the_bad_piece_is_fetched() {
 }
 
 #[test]
+fn the_store_may_say_how_large_a_blob_is_before_its_source_does() {
+    run("
+        0ms want 1 A from app         -> fetch 0 A from app 0..
+        1ms A partly 4: 0 1
+        2ms fetch 0 ended ok          -> complete A        # and no walk through all pieces there could be
+    ");
+}
+
+#[test]
 fn over_the_limits_wants_are_refused() {
     let limits = Limits { transfers: 1, wants: 2, origins_per_transfer: 1, ..Limits::default() };
     run_with(
