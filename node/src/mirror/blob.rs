@@ -200,3 +200,30 @@ async fn while_wanted<T>(want: &mut Want, growing: &mut bool, work: impl Future<
     *growing = false;
     Ok(work.await)
 }
+
+#[cfg(test)]
+mod tests {
+    use layermesh_proto::Algorithm;
+
+    use super::*;
+    use crate::mirror::fake::{FakeDriver, FakeStore, PATIENCE};
+
+    #[tokio::test]
+    async fn a_part_ends_without_the_verdict_and_the_whole_does_not() {
+        let (driver, mesh) = FakeDriver::spawn();
+        let store = FakeStore::new();
+        let content = ContentId::of(Algorithm::Sha256, b"0123456789");
+        store.begin(content, "0123456789");
+        store.grow(content, 0..10);
+        let repository = Repository::new("a.io", "b").unwrap();
+        let ask = Ask { store: store.clone(), mesh, content, repository, stall: PATIENCE };
+        let mut part = Supply::open(ask.clone()).await.unwrap();
+        part.limit(2, 9);
+        assert_eq!(part.next().await, Ok(Some(Bytes::from_static(b"2345678"))));
+        assert_eq!(part.next().await, Ok(None));
+        let mut whole = Supply::open(ask).await.unwrap();
+        assert_eq!(whole.next().await, Ok(Some(Bytes::from_static(b"012345678"))));
+        driver.end(content, Err(WantError::NotFound)).await;
+        assert_eq!(whole.next().await, Err(Interruption::Want(WantError::NotFound)));
+    }
+}

@@ -85,7 +85,8 @@ pub trait Discovery: Clone + Send + Sync + 'static {
     /// Tags of this repository that the node knows bindings of, in any order.
     fn known_tags(&self, repository: &Repository) -> impl Future<Output = Vec<String>> + Send;
 
-    /// The origin's whole list of what refers to a content, all pages.
+    /// The origin's list of what refers to a content. With a link in it, it is not the whole list, and the mirror does
+    /// not pass it on.
     ///
     /// # Errors
     /// If the origin has none or gives none.

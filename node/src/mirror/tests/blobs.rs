@@ -1,5 +1,3 @@
-use std::error::Error as _;
-
 use futures::StreamExt as _;
 use layermesh_proto::{Algorithm, ObjectKind, engine::event::WantError};
 
@@ -28,18 +26,6 @@ async fn take_until_cut(mut response: Response) -> (usize, reqwest::Error) {
             Err(error) => return (taken, error),
         }
     }
-}
-
-fn is_reset(error: &reqwest::Error) -> bool {
-    let mut source = error.source();
-    while let Some(error) = source {
-        let io = error.downcast_ref::<std::io::Error>();
-        if io.is_some_and(|io| io.kind() == std::io::ErrorKind::ConnectionReset) {
-            return true;
-        }
-        source = error.source();
-    }
-    false
 }
 
 #[tokio::test]
