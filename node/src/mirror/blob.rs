@@ -35,6 +35,9 @@ pub(super) enum Interruption {
     /// It cannot be read.
     #[error(transparent)]
     Read(#[from] ReadError),
+    /// Whoever said how large it is was wrong, and that has gone out as its length.
+    #[error("it has not the size that was first said")]
+    WrongSize,
     /// No byte came for this long.
     #[error("no byte came for {0:?}")]
     Stalled(Duration),
@@ -161,12 +164,17 @@ impl<S: MirrorStore> Supply<S> {
         self.end.min(self.size.saturating_sub(1)).saturating_sub(self.offset)
     }
 
-    async fn wait_for_the_end(&mut self) -> Result<(), WantError> {
+    async fn wait_for_the_end(&mut self) -> Result<(), Interruption> {
         if let Some(want) = &mut self.want {
             want.ended().await?;
         }
         self.growing = false;
-        Ok(())
+        // The size was known before the blob was verified. A blob that has gone again by now has no size to compare,
+        // and its last byte does not come.
+        match self.ask.store.size_of(&self.ask.content) {
+            Some(size) if size != self.size => Err(Interruption::WrongSize),
+            _ => Ok(()),
+        }
     }
 
     async fn want_again(&mut self) {

@@ -134,6 +134,46 @@ async fn a_blob_that_turns_out_wrong_ends_in_a_reset() {
 }
 
 #[tokio::test]
+async fn a_blob_that_is_right_at_the_second_attempt_does_not_end_what_began_with_the_first() {
+    for (second, held) in [(noise(900_000), true), (noise(900_000), false), (noise(1000), true)] {
+        let rig = Rig::new().await;
+        let content = ContentId::of(Algorithm::Sha256, &second);
+        rig.store.begin(content, vec![7; 900_000]);
+        rig.store.grow(content, 0..900_000);
+        let mut response = rig.get(&path(content)).await;
+        take(&mut response, 899_999).await;
+        let len = second.len() as u64;
+        rig.store.begin_again(content, second);
+        rig.store.grow(content, 0..len);
+        if held {
+            rig.store.complete(content);
+        }
+        rig.driver.end(content, Ok(())).await;
+        let (_, error) = take_until_cut(response).await;
+        assert!(is_reset(&error), "{error:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_size_that_turns_out_wrong_ends_in_a_reset() {
+    let rig = Rig::new().await;
+    let bytes = noise(2000);
+    let content = ContentId::of(Algorithm::Sha256, &bytes);
+    rig.store.begin(content, vec![7; 1000]);
+    let answer = tokio::spawn(rig.request(Method::GET, &path(content)).send());
+    // Once it is reported where the reader stands, the size is taken.
+    rig.driver.until(|script| script.positions == [0]).await;
+    rig.store.begin_again(content, bytes);
+    rig.store.grow(content, 0..2000);
+    let mut response = within(answer).await.unwrap().unwrap();
+    assert_eq!(header(&response, "content-length"), Some("1000"));
+    take(&mut response, 999).await;
+    rig.store.complete(content);
+    rig.driver.end(content, Ok(())).await;
+    assert!(is_reset(&take_until_cut(response).await.1));
+}
+
+#[tokio::test]
 async fn an_empty_blob_waits_for_the_verdict_too() {
     let rig = Rig::new().await;
     for (content, outcome, status) in [
