@@ -30,9 +30,10 @@
 //! (`recovery`) needs no log of its own.
 //!
 //! # Wear
-//! A blob's bytes are written once. Beyond them go 48 bytes a piece and sync to the journal, and some tens of KiB to
-//! redb for each blob that becomes whole. Per batch of pieces: 2 `fdatasync`; per blob: 2 `fsync` at the first batch,
-//! 1 at the end, and redb's commit.
+//! A blob's bytes are written once. Beyond them go 48 bytes a piece to the journal, and some 32 KiB to redb for each
+//! blob that becomes whole (its smallest commit, and the piece map). A blob of 256 MiB in batches of 8 pieces was
+//! measured at 1.0007 times its size in all. Per batch: 2 `fdatasync`; per blob: 2 `fsync` at its first batch, 1 at its
+//! end, and redb's commit.
 //!
 //! # What is deliberately absent
 //! Any choice of what to fetch, keep or evict, and any talk with others. Blobs found in `blobs/` without a row (copied
