@@ -455,7 +455,7 @@ async fn a_login_takes_effect_at_once() {
         };
         login("YW5uOnNlY3JldA==");
         assert!(site.read(0).await.is_ok());
-        // bob:guess, whom the registry does not know: Ann's session must not be used for him.
+        // bob:guess, whom the registry does not know: what Ann was given must not be used for him.
         login("Ym9iOmd1ZXNz");
         let error = site.read(0).await.unwrap_err();
         assert!(matches!(error, SourceError::Unauthorized(_)), "{error:?}");
