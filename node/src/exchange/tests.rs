@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     memory::{Fault, MemorySource},
-    server::{CONNECTIONS_MAX, CONNECTIONS_PER_PEER_MAX},
+    server::{self, CONNECTIONS_MAX, CONNECTIONS_PER_PEER_MAX, Deadlines},
     tls::{self, ClientTls},
     *,
 };
@@ -31,6 +31,7 @@ struct Server {
     addr: SocketAddr,
     source: MemorySource,
     counters: Arc<Counters>,
+    peers: Box<dyn Fn() -> usize + Send>,
     shutdown: CancellationToken,
     ended: JoinHandle<()>,
 }
@@ -40,13 +41,18 @@ fn node_of(keypair: &Keypair) -> NodeId {
 }
 
 async fn server() -> Server {
+    server_with(server::DEADLINES).await
+}
+
+async fn server_with(deadlines: Deadlines) -> Server {
     let keypair = Keypair::generate_ed25519();
     let (source, counters, shutdown) = (MemorySource::default(), Arc::<Counters>::default(), CancellationToken::new());
     let loopback = ([127, 0, 0, 1], 0).into();
-    let server = BulkServer::bind(loopback, &keypair, source.clone(), Arc::clone(&counters)).await.unwrap();
-    let addr = server.local_addr();
+    let server =
+        BulkServer::bind_with(loopback, &keypair, source.clone(), Arc::clone(&counters), deadlines).await.unwrap();
+    let (addr, peers) = (server.local_addr(), Box::new(server.count_peers()));
     let ended = tokio::spawn(server.run(shutdown.clone()));
-    Server { peer: node_of(&keypair), addr, source, counters, shutdown, ended }
+    Server { peer: node_of(&keypair), addr, source, counters, peers, shutdown, ended }
 }
 
 fn client() -> BulkClient {
@@ -231,6 +237,56 @@ async fn a_cancelled_transfer_frees_its_connection() {
     })
     .await
     .unwrap();
+}
+
+/// Long enough for a step that goes well, short enough to wait for.
+const SHORT: Duration = Duration::from_millis(300);
+
+#[tokio::test]
+async fn a_peer_that_stalls_is_given_up() {
+    let server = server().await;
+    let content = server.source.insert(blob(PIECE * 8));
+    server.source.fault(content, Fault::StallAt(PIECE * 2));
+    let stalled = collect(server.open(&client().with_stall_max(SHORT), content, 0..8).await.unwrap()).await;
+    assert_eq!(stalled.unwrap_err(), SourceError::Unreachable("stalled".to_owned()));
+}
+
+#[tokio::test]
+async fn a_source_that_stalls_breaks_the_answer_off() {
+    let server = server_with(Deadlines { source_stall: SHORT, ..server::DEADLINES }).await;
+    let content = server.source.insert(blob(PIECE * 8));
+    server.source.fault(content, Fault::StallAt(PIECE * 2));
+    let broken = collect(server.open(&client(), content, 0..8).await.unwrap()).await;
+    assert!(matches!(broken, Err(SourceError::Unreachable(_))), "{broken:?}");
+}
+
+#[tokio::test]
+async fn a_reader_that_stops_loses_its_connection() {
+    let server = server_with(Deadlines { write_stall: SHORT, ..server::DEADLINES }).await;
+    // More than the sockets' buffers hold.
+    let content = server.source.insert(vec![7; 64 << 20]);
+    let client = client();
+    let mut body = server.open(&client, content, 0..u32::MAX).await.unwrap();
+    timeout(PATIENCE, body.stream.next()).await.unwrap().unwrap().unwrap();
+    timeout(PATIENCE, async {
+        while (server.peers)() > 0 {
+            tokio::time::sleep(SHORT / 10).await;
+        }
+    })
+    .await
+    .unwrap();
+    assert!(matches!(collect(body).await, Err(SourceError::Unreachable(_))));
+}
+
+#[tokio::test]
+async fn a_connection_without_requests_is_closed() {
+    let server = server_with(Deadlines { idle: SHORT, ..server::DEADLINES }).await;
+    let mut stream = server.connect(&ClientTls::new(&Keypair::generate_ed25519()).unwrap()).await.unwrap();
+    let ended = timeout(PATIENCE, stream.read(&mut [0])).await.unwrap();
+    assert!(matches!(ended, Ok(0) | Err(_)), "{ended:?}");
+    let server = server_with(Deadlines { handshake: SHORT, ..server::DEADLINES }).await;
+    let mut half_open = TcpStream::connect(server.addr).await.unwrap();
+    assert_eq!(timeout(PATIENCE, half_open.read(&mut [0])).await.unwrap().unwrap(), 0);
 }
 
 #[tokio::test]
