@@ -194,7 +194,7 @@ impl BulkClient {
             // The peer may have closed it meanwhile. Asking again is safe, and on a new connection it is final.
             if matches!(timeout(READY_TIME_MAX, sender.ready()).await, Ok(Ok(()))) {
                 match send(&mut sender, request()?).await {
-                    Ok(response) => return accepted(response).map(|response| (response, sender)),
+                    Ok(response) => return self.accept(key, response, sender),
                     Err(error @ SourceError::Failed(_)) => return Err(error),
                     Err(_) => {}
                 }
@@ -203,7 +203,21 @@ impl BulkClient {
         }
         let mut sender = self.connect(key).await?;
         let response = send(&mut sender, request()?).await?;
-        accepted(response).map(|response| (response, sender))
+        self.accept(key, response, sender)
+    }
+
+    /// Passes on answers with a body worth reading. The connection of any other is kept if it can be.
+    fn accept(
+        &self,
+        key: Key,
+        response: Response<Incoming>,
+        sender: Sender,
+    ) -> Result<(Response<Incoming>, Sender), SourceError> {
+        let Err(error) = check_status(&response) else { return Ok((response, sender)) };
+        if response.body().is_end_stream() {
+            self.pool.give_back(key, sender);
+        }
+        Err(error)
     }
 
     async fn connect(&self, (peer, addr): Key) -> Result<Sender, SourceError> {
@@ -278,9 +292,9 @@ async fn send(sender: &mut Sender, request: Request<Empty<Bytes>>) -> Result<Res
 }
 
 /// Sorts answers into those with a body worth reading and the classes of error.
-fn accepted(response: Response<Incoming>) -> Result<Response<Incoming>, SourceError> {
+fn check_status(response: &Response<Incoming>) -> Result<(), SourceError> {
     match response.status() {
-        StatusCode::OK | StatusCode::PARTIAL_CONTENT => Ok(response),
+        StatusCode::OK | StatusCode::PARTIAL_CONTENT => Ok(()),
         StatusCode::NOT_FOUND => Err(SourceError::NotFound),
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
             Err(SourceError::Unauthorized("the peer refuses this node".to_owned()))

@@ -68,6 +68,8 @@ const CHUNK_BYTES: usize = 128 << 10;
 const REQUEST_BYTES_MAX: usize = 8 << 10;
 /// Headers of a request; a legitimate one has two.
 const HEADERS_MAX: usize = 16;
+/// A connection over its peer's limit is closed when it was told so, or has asked nothing for so long.
+const BUSY_IDLE_MAX: Duration = Duration::from_secs(2);
 /// What a peer that is over its connections is asked to wait.
 const BUSY_RETRY_AFTER_S: u64 = 1;
 
@@ -212,10 +214,11 @@ impl<S: BlobSource> Shared<S> {
             let (shared, busy) = (Arc::clone(&self), slot.is_none());
             async move { Ok::<_, Infallible>(if busy { busy_answer() } else { shared.answer(&request).await }) }
         });
+        let idle_max = if slot.is_some() { self.deadlines.idle } else { BUSY_IDLE_MAX };
         let io = TokioIo::new(WriteGuard::new(stream, self.deadlines.write_stall));
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(self.deadlines.idle)
+            .header_read_timeout(idle_max)
             .max_headers(HEADERS_MAX)
             .max_buf_size(REQUEST_BYTES_MAX)
             .serve_connection(io, service);

@@ -130,6 +130,7 @@ async fn what_is_not_held_is_not_found_and_a_known_size_must_agree() {
     let server = server().await;
     let (client, missing) = (client(), ContentId::of(layermesh_proto::Algorithm::Sha256, b"missing"));
     assert_eq!(server.open(&client, missing, 0..1).await.unwrap_err(), SourceError::NotFound);
+    assert_eq!(client.pool().idle(), 1, "the connection is as good as before");
     let content = server.source.insert(blob(10));
     let opened = client.open(server.peer, server.addr, content, Some(11), 0..1).await;
     assert!(matches!(opened, Err(SourceError::Failed(_))), "{opened:?}");
@@ -360,7 +361,7 @@ async fn a_peer_over_its_connections_is_told_to_wait_and_others_are_served() {
 
 #[tokio::test]
 async fn connections_over_the_limit_are_closed_at_once() {
-    let server = server().await;
+    let server = server_with(Deadlines { handshake: PATIENCE * 2, ..server::DEADLINES }).await;
     let mut held = Vec::new();
     for _ in 0..CONNECTIONS_MAX {
         held.push(TcpStream::connect(server.addr).await.unwrap());
@@ -408,8 +409,8 @@ async fn an_idle_connection_that_the_server_closed_is_replaced() {
     assert_eq!(client.pool().idle(), 0);
 }
 
-/// A peer that answers every request with `answer`, and then as `then` says.
-async fn scripted(answer: Vec<u8>) -> (NodeId, SocketAddr) {
+/// A peer that answers questions for piece maps and for blobs with these bytes.
+async fn scripted(map: String, blob: String) -> (NodeId, SocketAddr) {
     let keypair = Keypair::generate_ed25519();
     let acceptor = TlsAcceptor::from(tls::server_config(&keypair).unwrap());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -419,7 +420,8 @@ async fn scripted(answer: Vec<u8>) -> (NodeId, SocketAddr) {
             let mut stream = acceptor.accept(stream).await.unwrap();
             let mut request = [0; 1024];
             while !matches!(stream.read(&mut request).await, Ok(0) | Err(_)) {
-                if stream.write_all(&answer).await.is_err() {
+                let answer = if request.starts_with(b"GET /pieces/") { &map } else { &blob };
+                if stream.write_all(answer.as_bytes()).await.is_err() {
                     break;
                 }
             }
@@ -446,17 +448,37 @@ async fn answers_that_make_no_sense_fail() {
         format!("HTTP/1.1 200 OK\r\nlayermesh-blob-size: 5\r\ncontent-length: 32\r\n\r\n{map}"),
         "SSH-2.0-OpenSSH\r\n\r\n".to_owned(),
     ] {
-        let (peer, addr) = scripted(answer.clone().into_bytes()).await;
+        let (peer, addr) = scripted(answer.clone(), answer.clone()).await;
         let opened = timeout(PATIENCE, client().open(peer, addr, content, None, 0..1)).await.unwrap();
         assert!(matches!(opened, Err(SourceError::Failed(_))), "{answer}: {opened:?}");
     }
 }
 
 #[tokio::test]
+async fn another_range_than_asked_for_fails() {
+    let content = ContentId::of(layermesh_proto::Algorithm::Sha256, b"x");
+    let map = format!("HTTP/1.1 200 OK\r\nlayermesh-blob-size: {}\r\ncontent-length: 64\r\n\r\n", PIECE + 5)
+        + &"0".repeat(64);
+    let ranges =
+        [format!("bytes 0-4/{}", PIECE + 5), format!("bytes {PIECE}-{}/{}", PIECE + 4, PIECE + 6), String::new()];
+    for range in ranges {
+        let blob = format!("HTTP/1.1 206 Partial\r\ncontent-range: {range}\r\ncontent-length: 5\r\n\r\nabcde");
+        let (peer, addr) = scripted(map.clone(), blob).await;
+        let opened = timeout(PATIENCE, client().open(peer, addr, content, None, 1..2)).await.unwrap();
+        assert!(matches!(opened, Err(SourceError::Failed(_))), "{range}: {opened:?}");
+    }
+    let range = format!("bytes {PIECE}-{}/{}", PIECE + 4, PIECE + 5);
+    let blob = format!("HTTP/1.1 206 Partial\r\ncontent-range: {range}\r\ncontent-length: 5\r\n\r\nabcde");
+    let (peer, addr) = scripted(map, blob).await;
+    let body = client().open(peer, addr, content, None, 1..2).await.unwrap();
+    assert_eq!(collect(body).await.unwrap(), b"abcde");
+}
+
+#[tokio::test]
 async fn busy_peers_say_how_long() {
     let content = ContentId::of(layermesh_proto::Algorithm::Sha256, b"x");
     let busy = "HTTP/1.1 503 Busy\r\nretry-after: 7\r\ncontent-length: 0\r\n\r\n";
-    let (peer, addr) = scripted(busy.as_bytes().to_vec()).await;
+    let (peer, addr) = scripted(busy.to_owned(), busy.to_owned()).await;
     let opened = client().open(peer, addr, content, None, 0..1).await;
     assert_eq!(opened.unwrap_err(), SourceError::RateLimited { retry_after: Some(Duration::from_secs(7)) });
 }

@@ -17,7 +17,7 @@ use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    behaviour::{self, Behaviour, BehaviourEvent, Names},
+    behaviour::{self, Behaviour, BehaviourEvent, Multicast, Names},
     *,
 };
 
@@ -255,7 +255,7 @@ struct Rogue {
 impl Rogue {
     fn dialling(fleet: &str, address: &Multiaddr) -> Self {
         let names = Names::new(fleet).unwrap();
-        let mut swarm = behaviour::swarm(&Keypair::generate_ed25519(), &names, false).unwrap();
+        let mut swarm = behaviour::swarm(&Keypair::generate_ed25519(), &names, Multicast::Off).unwrap();
         swarm.dial(DialOpts::unknown_peer_id().address(address.clone()).build()).unwrap();
         Self { swarm, names }
     }
