@@ -182,6 +182,22 @@ async fn announcements_reach_nodes_that_are_not_connected_to_their_author() {
 }
 
 #[tokio::test]
+async fn a_slow_driver_loses_no_event() {
+    let mut a = Node::start("f", &[]).await;
+    let (nobody, since) = (NodeId::from_public_key([9; 32]), InventoryPosition { epoch: 0, seq: 0 });
+    let count = EVENT_QUEUE_LEN as u64 + 100;
+    for id in 0..count {
+        a.handle.request(RequestId(id), nobody, ControlRequest::Inventory { since });
+    }
+    let b = Node::start("f", &[&a.address]).await;
+    for id in 0..count {
+        let next = patiently("a failure", a.events.recv()).await.unwrap();
+        assert_eq!(next, SwarmEvent::RequestFailed { request: RequestId(id) });
+    }
+    a.connected_to(b.id).await;
+}
+
+#[tokio::test]
 async fn a_request_that_is_not_answered_fails_when_the_peer_goes() {
     let mut a = Node::start("f", &[]).await;
     let mut b = Node::start("f", &[&a.address]).await;
