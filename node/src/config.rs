@@ -23,8 +23,8 @@ mod paths;
 pub mod units;
 mod validate;
 
-pub use layer::{ConfigError, ConfigErrors, Layer, Setting};
 pub use crate::origin::{Credentials, OriginConfig};
+pub use layer::{ConfigError, ConfigErrors, Layer, Setting};
 pub use paths::{DataDirInputs, Environment, SYSTEM_CONFIG_FILE, SYSTEM_DATA_DIR, default_data_dir};
 pub use validate::{find_data_dir, load};
 
