@@ -2,8 +2,8 @@
 //!
 //! The result is a real OCI image (image spec 1.1): an index over platforms, gzip'd tar layers with a plausible root
 //! file system, a config whose `diff_ids` and history are right. Runtimes unpack it; it has no program to run.
-//! The same [`ImageSpec`] gives the same digests everywhere. Layers are written to files as they are made, so that
-//! an image of gigabytes needs no memory to speak of.
+//! The same [`ImageSpec`] gives the same digests on every device and in every run of one build. Layers are written to
+//! files as they are made, so that an image of gigabytes needs no memory to speak of.
 
 use std::{
     fs::File,

@@ -16,6 +16,9 @@ mod registry;
 mod respond;
 mod server;
 
+#[cfg(test)]
+mod tests;
+
 pub use self::{
     access::Access,
     faults::{Fault, FaultRule},

@@ -13,7 +13,7 @@ use axum::{
     },
 };
 use bytes::Bytes;
-use futures::stream;
+use futures::{StreamExt as _, stream};
 use hyper::body::Incoming;
 use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
 
@@ -203,8 +203,13 @@ async fn send(state: &Arc<State>, request: &Request<Incoming>, object: Object, f
 
 fn not_satisfiable(size: u64, faults: &[Fault]) -> Response<Body> {
     if faults.contains(&Fault::OddRangeNotSatisfiable) {
-        // From a stream, so that nothing corrects the length.
-        let body = stream::iter([Ok::<_, std::io::Error>(Bytes::from_static(b"requested range is not satisfiable"))]);
+        // A stream's length is not corrected, and one that is not ready at its end lets hyper send what there is.
+        let said = stream::once(async { Ok(Bytes::from_static(b"invalid range: failed to overlap\n")) });
+        let end = stream::once(async {
+            tokio::task::yield_now().await;
+            Ok::<_, std::io::Error>(Bytes::new())
+        });
+        let body = said.chain(end);
         let mut response = Response::new(Body::from_stream(body));
         *response.status_mut() = StatusCode::RANGE_NOT_SATISFIABLE;
         response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(size));
@@ -322,6 +327,8 @@ impl Sender {
             return std::future::pending().await;
         }
         if self.cut == Some(self.sent) {
+            // hyper discards what it has not sent yet when a body fails, and sends when a body is not ready.
+            tokio::task::yield_now().await;
             return Err(std::io::ErrorKind::ConnectionAborted.into());
         }
         let left = if self.offset < self.end { self.end - self.offset } else { self.longer };

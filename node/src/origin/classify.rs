@@ -78,14 +78,14 @@ fn chain(error: &(dyn StdError + 'static)) -> String {
     text
 }
 
+/// The TLS error that `error` is, or that it wraps without naming it as its source, as [`std::io::Error`] does.
+fn tls_error<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a rustls::Error> {
+    error.downcast_ref().or_else(|| tls_error(error.downcast_ref::<std::io::Error>()?.get_ref()?))
+}
+
 /// What a person can do about a failed handshake.
 fn tls_hint(error: &(dyn StdError + 'static)) -> Option<&'static str> {
-    let tls = causes(error).find_map(|cause| {
-        cause.downcast_ref::<rustls::Error>().or_else(|| {
-            // An io::Error's source is its inner error's source, so the inner error itself has to be asked for.
-            cause.downcast_ref::<std::io::Error>()?.get_ref()?.downcast_ref::<rustls::Error>()
-        })
-    })?;
+    let tls = causes(error).find_map(tls_error)?;
     match tls {
         rustls::Error::InvalidMessage(_) => {
             Some("if this registry speaks plain HTTP, set `plain_http = true` for its origin")

@@ -138,7 +138,7 @@ fn read(path: &Path, key: &str) -> Result<Option<Credentials>, LookupError> {
             Err(LookupError::Helper(format!("{helper}: {}", shown(&stderr))))
         }
         Err(CredentialRetrievalError::HelperCommunicationError) => {
-            Err(LookupError::Helper("it could not be run; is it on the PATH?".to_owned()))
+            Err(LookupError::Helper("it could not be run or took no question; is it on the PATH?".to_owned()))
         }
         Err(CredentialRetrievalError::MalformedHelperResponse) => {
             Err(LookupError::Helper("its answer is not the JSON it should be".to_owned()))
@@ -218,6 +218,51 @@ mod tests {
         std::fs::write(dir.path().join("new"), "{}").unwrap();
         std::fs::rename(dir.path().join("new"), &path).unwrap();
         assert_ne!(config.stamp().await, first);
+    }
+
+    /// The test below runs this one in a process of its own, where the `PATH` leads to its helpers.
+    #[tokio::test]
+    #[ignore = "needs the helpers that `credential_helpers_are_asked` makes"]
+    async fn in_a_process_with_helpers() {
+        let config = r#"{"credHelpers":{"a.test":"good","b.test":"empty","c.test":"ill","d.test":"mute"},
+                         "credsStore":"good"}"#;
+        assert_eq!(lookup_in(config, "a.test").await, Ok(Some(ann())));
+        assert_eq!(lookup_in(config, "docker.io").await, Ok(Some(ann())));
+        assert_eq!(lookup_in(config, "b.test").await, Ok(None));
+        let ill = lookup_in(config, "c.test").await.unwrap_err();
+        assert_eq!(ill, LookupError::Helper("docker-credential-ill: the keyring is locked".to_owned()));
+        // A helper that hangs: the clock passes the deadline while it does.
+        tokio::time::pause();
+        let (slow, ()) = tokio::join!(lookup_in(config, "d.test"), async {
+            tokio::task::yield_now().await;
+            tokio::time::advance(HELPER_DEADLINE * 2).await;
+        });
+        assert_eq!(slow, Err(LookupError::Slow));
+    }
+
+    #[test]
+    fn credential_helpers_are_asked() {
+        use std::os::unix::fs::PermissionsExt as _;
+
+        let dir = tempfile::tempdir().unwrap();
+        for (name, script) in [
+            ("good", r#"echo '{"Username":"ann","Secret":"secret"}'"#),
+            ("empty", "echo 'credentials not found in native keychain'; exit 1"),
+            ("ill", "echo 'the keyring is locked' >&2; exit 1"),
+            ("mute", "exec sleep 1"),
+        ] {
+            let path = dir.path().join(format!("docker-credential-{name}"));
+            std::fs::write(&path, format!("#!/bin/sh\nread registry\n{script}\n")).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        let path = format!("{}:{}", dir.path().display(), std::env::var("PATH").unwrap_or_default());
+        let output = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "--ignored", "origin::credentials::tests::in_a_process_with_helpers"])
+            .env("PATH", path)
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && said.contains("1 passed"), "{said}");
     }
 
     #[test]
