@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_ready_node_tells_its_addresses_and_a_stubborn_one_is_killed() {
+    async fn a_ready_node_tells_its_addresses_and_ends_with_its_standard_input() {
         let dir = tempfile::tempdir().unwrap();
         let run = r#"{"pid":1,"peer_id":"x","version":"0","mirror":"127.0.0.1:11","peers":["/ip4/127.0.0.1/tcp/12"],"bulk":"127.0.0.1:13","status":"127.0.0.1:14","admin":"/x"}"#;
         let data = dir.path().join("device-1");

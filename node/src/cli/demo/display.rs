@@ -33,9 +33,10 @@ impl Display {
         headline.set_style(style("{spinner} {msg}"));
         headline.enable_steady_tick(INTERVAL);
         let row = |number: usize| {
-            let bar = all.add(ProgressBar::new(0));
+            let bar = all.add(ProgressBar::new(1));
             bar.set_style(style("{prefix:>10} [{bar:28}] {percent:>3}%  {msg}"));
             bar.set_prefix(format!("device {number}"));
+            bar.set_message("waits");
             bar
         };
         let devices = (1..=devices).map(row).collect();

@@ -117,8 +117,9 @@ pub(super) async fn run(args: DemoArgs, global: &Global) -> Result<Exit, Failure
     }
     let mut devices = Vec::new();
     let display = Display::new(request.devices, global.json);
+    let mut report = Report::new(request.devices);
     let result = tokio::select! {
-        result = Box::pin(show(&request, dir.path(), &mut devices, &display)) => result,
+        result = Box::pin(show(&request, dir.path(), &mut devices, &display, &mut report)) => result,
         () = shutdown.cancelled() => Err(anyhow!("interrupted")),
     };
     display.end();
@@ -126,16 +127,23 @@ pub(super) async fn run(args: DemoArgs, global: &Global) -> Result<Exit, Failure
     if request.keep {
         output::note(&format!("the devices' data and logs are in {}", dir.path().display()));
     }
-    let report = result?;
     if global.json {
+        // Also after a failure: scripts read the last line, which then says `"verified":false`.
         output::print_json(&report.json())?;
-    } else {
+    } else if result.is_ok() {
         output::print(&report.shown())?;
     }
+    result?;
     Ok(if report.holds() { Exit::Done } else { Exit::Failed })
 }
 
-async fn show(request: &Request, dir: &Path, devices: &mut Vec<Device>, display: &Display) -> anyhow::Result<Report> {
+async fn show(
+    request: &Request,
+    dir: &Path,
+    devices: &mut Vec<Device>,
+    display: &Display,
+    report: &mut Report,
+) -> anyhow::Result<()> {
     let registry = Registry::start(SocketAddr::from(([127, 0, 0, 1], 0))).await.context("no embedded registry")?;
     display.say("preparing the image");
     let served = source::prepare(&request.image, &registry, dir).await?;
@@ -147,7 +155,7 @@ async fn show(request: &Request, dir: &Path, devices: &mut Vec<Device>, display:
     }
 
     let started = Instant::now();
-    let mut report = Report::new(request.devices, served.name.clone());
+    report.image.clone_from(&served.name);
     display.say("device 1 pulls through its mirror, from the registry");
     let first = pull(&devices[0], &served, display).await?;
     report.first(first, started.elapsed());
@@ -164,7 +172,7 @@ async fn show(request: &Request, dir: &Path, devices: &mut Vec<Device>, display:
     for device in &*devices {
         report.count(&device.status().await?);
     }
-    Ok(report)
+    Ok(())
 }
 
 /// Starts the devices, the seeds first, so that the others can be told their addresses.

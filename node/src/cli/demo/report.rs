@@ -17,7 +17,8 @@ const ORIGIN_COPIES_MAX: f64 = 1.02;
 #[derive(Debug)]
 pub(super) struct Report {
     devices: usize,
-    image: String,
+    /// What was shared, for people.
+    pub(super) image: String,
     image_bytes: u64,
     layers: usize,
     /// Devices that pulled the image, all digests right.
@@ -51,10 +52,10 @@ pub(super) struct Json {
 }
 
 impl Report {
-    pub(super) const fn new(devices: usize, image: String) -> Self {
+    pub(super) const fn new(devices: usize) -> Self {
         Self {
             devices,
-            image,
+            image: String::new(),
             image_bytes: 0,
             layers: 0,
             verified: 0,
@@ -85,7 +86,7 @@ impl Report {
     }
 
     fn origin_copies(&self) -> f64 {
-        if self.image_bytes == 0 { f64::INFINITY } else { self.origin_bytes as f64 / self.image_bytes as f64 }
+        if self.image_bytes == 0 { 0.0 } else { self.origin_bytes as f64 / self.image_bytes as f64 }
     }
 
     fn all_verified(&self) -> bool {
@@ -162,7 +163,7 @@ mod tests {
     use super::*;
 
     fn report(others: usize, origin_bytes: u64) -> Report {
-        let mut report = Report::new(3, "an image".to_owned());
+        let mut report = Report::new(3);
         let pulled = Pulled { bytes: 1 << 20, objects: 7, layers: 4 };
         report.first(pulled, Duration::from_secs(1));
         for second in 0..others {
@@ -178,7 +179,7 @@ mod tests {
         assert!(report(2, (1 << 20) * 102 / 100).holds());
         assert!(!report(2, (1 << 20) * 103 / 100).holds());
         assert!(!report(1, 1 << 20).holds());
-        assert!(!Report::new(2, String::new()).holds());
+        assert!(!Report::new(2).holds());
     }
 
     #[test]
