@@ -32,12 +32,14 @@ async fn the_first_device_pulls_from_the_registry_and_the_others_from_each_other
     assert_eq!(site.registry.bytes_sent(), image_bytes, "the registry sent one copy");
     site.registry.set_online(false).await.unwrap();
 
-    let ways =
-        [(Naming::Query, "v1"), (Naming::Path, "v1"), (Naming::Query, digest.as_str()), (Naming::Path, &digest)];
+    let ways = [(Naming::Query, "v1"), (Naming::Path, "v1"), (Naming::Query, digest.as_str()), (Naming::Path, &digest)];
     let mut devices = vec![first];
     for (n, (naming, reference)) in ways.into_iter().enumerate() {
-        let device = site.node(&format!("device-{n}"), &[devices[n].address()]).await;
-        device.has_heard(&devices[n].run().peer_id, pulled.len()).await;
+        let others: Vec<&str> = devices.iter().map(common::Node::address).collect();
+        let device = site.node(&format!("device-{n}"), &others).await;
+        for other in &devices {
+            device.has_heard(&other.run().peer_id, pulled.len()).await;
+        }
         let got = pull_image(&device, naming, REPOSITORY, reference).await;
         assert_eq!(got, (pulled.clone(), bytes), "{naming:?} {reference}");
         let status = device.status().await;
@@ -47,7 +49,8 @@ async fn the_first_device_pulls_from_the_registry_and_the_others_from_each_other
     }
     let first = devices[0].status().await;
     assert_eq!((first.bytes_from_origin, first.bytes_from_peers), (bytes, 0));
-    let sent: Vec<u64> = join_all(devices.iter().map(|device| device.status())).await.iter().map(|s| s.bytes_to_peers).collect();
+    let sent: Vec<u64> =
+        join_all(devices.iter().map(|device| device.status())).await.iter().map(|s| s.bytes_to_peers).collect();
     assert_eq!(sent.iter().sum::<u64>(), bytes * 4, "{sent:?}");
     assert_eq!(site.registry.bytes_sent(), image_bytes);
 }

@@ -146,7 +146,6 @@ async fn converse(handle: SwarmHandle, mut events: mpsc::Receiver<SwarmEvent>, b
     }
 }
 
-
 #[derive(Debug, Clone)]
 struct Source {
     lies: Arc<BTreeMap<ContentId, Lie>>,

@@ -118,10 +118,7 @@ async fn a_peer_that_stalls_or_leaves_within_a_piece_is_replaced() {
     let site = Site::new().await;
     let (stalled, cut) = (blob(&site, "stalled"), blob(&site, "cut off"));
     let truth = |(blob, bytes): &(ContentId, Bytes)| Lie::truth(*blob, bytes.clone());
-    let lies = vec![
-        Lie { stall_at: Some(MIDDLE), ..truth(&stalled) },
-        Lie { cut_at: Some(MIDDLE), ..truth(&cut) },
-    ];
+    let lies = vec![Lie { stall_at: Some(MIDDLE), ..truth(&stalled) }, Lie { cut_at: Some(MIDDLE), ..truth(&cut) }];
     let liar = Liar::start(site.fleet(), lies).await;
     let node = victim(&site, &liar, 2).await;
     // The one stall costs the deadline for a peer (10 s), and the client sees only that.

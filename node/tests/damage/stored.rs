@@ -122,7 +122,9 @@ async fn a_damaged_blob_that_nobody_else_has_is_not_served() {
 }
 
 /// What happens to a blob's file, and how much of the blob has to come again at most.
-const ACCIDENTS: [(&str, fn(&Path), u64); 4] = [
+type Accident = (&'static str, fn(&Path), u64);
+
+const ACCIDENTS: [Accident; 4] = [
     ("cut in half", |file| disk::truncate(file, SIZE as u64 / 2 + 10), SIZE as u64 / 2),
     ("emptied", |file| disk::truncate(file, 0), SIZE as u64),
     ("removed", |file| fs::remove_file(file).unwrap(), SIZE as u64),
