@@ -25,7 +25,7 @@ use crate::{
 
 /// Bytes that a fetch writes before it asks the store to make them durable. Fewer syncs wear flash less; more
 /// bytes at stake cost more after a power cut. 8 MiB is 32 s of a 2 Mbit/s uplink.
-const SYNC_BYTES: u64 = 8 << 20;
+pub const SYNC_BYTES: u64 = 8 << 20;
 
 /// Longest time that a verified piece stays undurable while the fetch goes on.
 const SYNC_INTERVAL: Duration = Duration::from_secs(2);
