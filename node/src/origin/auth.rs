@@ -179,7 +179,7 @@ impl Challenge {
 fn check_realm(realm: &str, endpoint: &Endpoint) -> Result<(), SourceError> {
     match Url::parse(realm) {
         Ok(url) if url.scheme() == "https" => Ok(()),
-        Ok(url) if url.scheme() == "http" && endpoint.plain_http => Ok(()),
+        Ok(url) if url.scheme() == "http" && endpoint.plain_http() => Ok(()),
         Ok(url) if url.scheme() == "http" => Err(SourceError::Unauthorized(format!(
             "its token service {} speaks plain HTTP; if that is meant, set `plain_http = true` for this origin",
             shown(url.authority())

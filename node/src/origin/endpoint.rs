@@ -3,7 +3,12 @@
 //! Invariant: an origin that is not configured for plain HTTP is never spoken to over it, not on the first
 //! request and not after a redirect, so neither credentials nor bytes travel in the clear unasked.
 
-use std::{fs, path::Path, sync::Arc, time::Duration};
+use std::{
+    fs,
+    path::Path,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use oci_client::client::{Certificate, CertificateEncoding, ClientConfig, ClientProtocol};
 use reqwest::redirect::{Attempt, Policy};
@@ -35,40 +40,67 @@ const USER_AGENT: &str = concat!("layermesh/", env!("CARGO_PKG_VERSION"));
 /// Certificates that are trusted besides the system's.
 type ExtraRoots = Arc<Vec<CertificateDer<'static>>>;
 
+/// A client for everything but authentication, made when it is first needed: it holds the system's CAs, some MiB
+/// that a node that only ever asks its peers need not spend. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub(super) struct HttpClient {
+    roots: ExtraRoots,
+    plain_http: bool,
+    made: Arc<OnceLock<reqwest::Client>>,
+}
+
+impl HttpClient {
+    /// The client.
+    pub(super) fn get(&self) -> Result<reqwest::Client, reqwest::Error> {
+        if let Some(client) = self.made.get() {
+            return Ok(client.clone());
+        }
+        let client = http_client(&self.roots, self.plain_http)?;
+        // Should two have been made at once, one is dropped.
+        Ok(self.made.get_or_init(|| client).clone())
+    }
+}
+
 /// The way to a registry's API.
 #[derive(Debug, Clone)]
 pub(super) struct Endpoint {
     /// Scheme, host and port.
     pub(super) base: Url,
-    /// Whether plain HTTP is allowed, here and where this origin redirects to.
-    pub(super) plain_http: bool,
-    /// The client for everything but authentication.
-    pub(super) http: reqwest::Client,
-    roots: ExtraRoots,
+    /// How to speak to it.
+    pub(super) client: HttpClient,
 }
 
 impl Endpoint {
-    /// The endpoint of a configured origin.
-    pub(super) fn configured(config: &OriginConfig) -> Result<Self, OriginSetupError> {
+    /// The endpoint of a configured origin; `plain` is the client of those that need nothing special.
+    pub(super) fn configured(config: &OriginConfig, plain: &HttpClient) -> Result<Self, OriginSetupError> {
         let base = match &config.endpoint {
             Some(url) => url.clone(),
             None => default_base(&config.registry, config.plain_http)?,
         };
         check_base(&config.registry, &base, config.plain_http)?;
-        let roots = match &config.ca_file {
-            Some(path) => Arc::new(read_roots(path)?),
-            None => ExtraRoots::default(),
+        let Some(path) = &config.ca_file else {
+            let client = if config.plain_http {
+                HttpClient { plain_http: true, ..HttpClient::default() }
+            } else {
+                plain.clone()
+            };
+            return Ok(Self { base, client });
         };
-        let http = http_client(&roots, config.plain_http).map_err(|error| OriginSetupError::Client {
-            registry: config.registry.clone(),
-            reason: error.to_string(),
-        })?;
-        Ok(Self { base, plain_http: config.plain_http, http, roots })
+        let roots = Arc::new(read_roots(path)?);
+        let client = HttpClient { roots, plain_http: config.plain_http, made: Arc::default() };
+        // PEM says nothing of what it wraps; making the client tells whether that is a certificate.
+        client.get().map_err(|error| OriginSetupError::CaFile { path: path.clone(), reason: error.to_string() })?;
+        Ok(Self { base, client })
     }
 
-    /// The endpoint of a registry that nothing is configured for, with the client of all those.
-    pub(super) fn unconfigured(registry: &str, http: reqwest::Client) -> Result<Self, OriginSetupError> {
-        Ok(Self { base: default_base(registry, false)?, plain_http: false, http, roots: ExtraRoots::default() })
+    /// The endpoint of a registry that nothing is configured for.
+    pub(super) fn unconfigured(registry: &str, plain: &HttpClient) -> Result<Self, OriginSetupError> {
+        Ok(Self { base: default_base(registry, false)?, client: plain.clone() })
+    }
+
+    /// Whether plain HTTP is allowed, here and where this origin redirects to.
+    pub(super) fn plain_http(&self) -> bool {
+        self.client.plain_http
     }
 
     /// Host and port as a URL has them.
@@ -87,7 +119,7 @@ impl Endpoint {
             |root: &CertificateDer<'_>| Certificate { encoding: CertificateEncoding::Der, data: root.to_vec() };
         ClientConfig {
             protocol: if self.base.scheme() == "http" { ClientProtocol::Http } else { ClientProtocol::Https },
-            extra_root_certificates: self.roots.iter().map(certificate).collect(),
+            extra_root_certificates: self.client.roots.iter().map(certificate).collect(),
             connect_timeout: Some(CONNECT_TIMEOUT),
             read_timeout: Some(READ_TIMEOUT),
             user_agent: USER_AGENT,
@@ -97,7 +129,7 @@ impl Endpoint {
 }
 
 /// A client that trusts `roots` besides the system's certificates.
-pub(super) fn http_client(roots: &[CertificateDer<'_>], plain_http: bool) -> Result<reqwest::Client, reqwest::Error> {
+fn http_client(roots: &[CertificateDer<'_>], plain_http: bool) -> Result<reqwest::Client, reqwest::Error> {
     let roots = roots.iter().map(|root| reqwest::Certificate::from_der(root)).collect::<Result<Vec<_>, _>>()?;
     reqwest::Client::builder()
         .tls_certs_merge(roots)
@@ -193,7 +225,7 @@ mod tests {
     }
 
     fn base(registry: &str, endpoint: Option<&str>, plain_http: bool) -> Result<String, String> {
-        Endpoint::configured(&config(registry, endpoint, plain_http))
+        Endpoint::configured(&config(registry, endpoint, plain_http), &HttpClient::default())
             .map(|endpoint| endpoint.base.to_string())
             .map_err(|error| error.to_string())
     }
@@ -228,13 +260,13 @@ mod tests {
         let path = dir.path().join("ca.pem");
         let mut config = config("a.test", None, false);
         config.ca_file = Some(path.clone());
-        for text in
-            [None, Some("no certificate here"), Some("-----BEGIN CERTIFICATE-----\n%%\n-----END CERTIFICATE-----")]
-        {
-            if let Some(text) = text {
+        let pem = |body: &str| format!("-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n");
+        // The last is PEM, but around bytes that are no certificate.
+        for text in [None, Some("no certificate here".to_owned()), Some(pem("%%")), Some(pem("AAAA"))] {
+            if let Some(text) = &text {
                 fs::write(&path, text).unwrap();
             }
-            let refused = Endpoint::configured(&config).unwrap_err().to_string();
+            let refused = Endpoint::configured(&config, &HttpClient::default()).unwrap_err().to_string();
             assert!(refused.contains("ca.pem"), "{refused}");
         }
     }

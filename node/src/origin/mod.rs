@@ -36,7 +36,12 @@ use thiserror::Error;
 use url::Url;
 
 pub use self::credentials::{Credentials, docker_config_path};
-use self::{auth::Authenticator, credentials::DockerConfig, endpoint::Endpoint, transfer::Request};
+use self::{
+    auth::Authenticator,
+    credentials::DockerConfig,
+    endpoint::{Endpoint, HttpClient},
+    transfer::Request,
+};
 use crate::counters::Counters;
 
 /// The header that names the nodes a request came through, by peer id and separated by commas. A mirror that finds
@@ -101,14 +106,6 @@ pub enum OriginSetupError {
         /// What is wrong.
         reason: String,
     },
-    /// The HTTP client cannot be made.
-    #[error("origin `{registry}`: cannot set up its HTTP client: {reason}")]
-    Client {
-        /// The registry.
-        registry: String,
-        /// Why.
-        reason: String,
-    },
 }
 
 /// What a tag stands for.
@@ -161,7 +158,8 @@ pub struct Origins {
 #[derive(Debug)]
 struct Shared {
     configured: HashMap<String, Origin>,
-    unconfigured: reqwest::Client,
+    /// The client of registries that need nothing special.
+    plain: HttpClient,
     authenticator: Authenticator,
     via: HeaderValue,
     counters: Arc<Counters>,
@@ -179,19 +177,19 @@ impl Origins {
         node: NodeId,
         counters: Arc<Counters>,
     ) -> Result<Self, OriginSetupError> {
-        let any = |reason: String| OriginSetupError::Client { registry: "*".to_owned(), reason };
-        let unconfigured = endpoint::http_client(&[], false).map_err(|error| any(error.to_string()))?;
-        let via = HeaderValue::try_from(node.to_string()).map_err(|error| any(error.to_string()))?;
+        let plain = HttpClient::default();
+        #[allow(clippy::expect_used)]
+        let via = HeaderValue::try_from(node.to_string()).expect("a peer id is letters and digits");
         let mut configured = HashMap::new();
         for config in origins {
-            let endpoint = Endpoint::configured(&config)?;
+            let endpoint = Endpoint::configured(&config, &plain)?;
             let origin = Origin { endpoint, credentials: config.credentials };
             if configured.insert(config.registry.clone(), origin).is_some() {
                 return Err(OriginSetupError::Twice { registry: config.registry });
             }
         }
         let authenticator = Authenticator::new(DockerConfig::new(docker_config));
-        Ok(Self { shared: Arc::new(Shared { configured, unconfigured, authenticator, via, counters }) })
+        Ok(Self { shared: Arc::new(Shared { configured, plain, authenticator, via, counters }) })
     }
 
     /// Asks what a tag stands for.

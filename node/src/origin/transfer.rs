@@ -70,8 +70,8 @@ impl Shared {
         if let Some(origin) = self.configured.get(registry) {
             return Ok(origin.clone());
         }
-        let endpoint = Endpoint::unconfigured(registry, self.unconfigured.clone())
-            .map_err(|error| SourceError::Failed(error.to_string()))?;
+        let endpoint =
+            Endpoint::unconfigured(registry, &self.plain).map_err(|error| SourceError::Failed(error.to_string()))?;
         Ok(Origin { endpoint, credentials: None })
     }
 
@@ -114,7 +114,9 @@ impl Shared {
         }
         let mut builder = origin
             .endpoint
-            .http
+            .client
+            .get()
+            .map_err(request_error)?
             .request(request.method.clone(), url)
             .header(ACCEPT, request.accept)
             .header(ACCEPT_ENCODING, "identity")
