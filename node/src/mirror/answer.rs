@@ -144,7 +144,9 @@ async fn whole_manifest<S: MirrorStore, D: Discovery>(
             // Withdrawn since, or evicted between the want's end and the read: want it again.
             Err(ReadError::Damaged | ReadError::NotHeld) => {}
             Err(ReadError::TooLarge) => return Err(too_large(&content)),
-            Err(error @ ReadError::Io(_)) => return Err(Refusal::unavailable(error.to_string())),
+            Err(error @ (ReadError::Discarded | ReadError::Io(_))) => {
+                return Err(Refusal::unavailable(error.to_string()));
+            }
         }
     }
     Err(Refusal::unavailable("the store does not keep it"))
@@ -278,7 +280,7 @@ fn streamed<S: MirrorStore, D: Discovery>(state: &MirrorState<S, D>, supply: Sup
 fn refused_blob(interruption: Interruption) -> Refusal {
     match interruption {
         Interruption::Want(error) => Refusal::of_want(&error, Code::BlobUnknown),
-        Interruption::Read(error) => Refusal::unavailable(error.to_string()),
+        Interruption::Read(_) | Interruption::WrongSize => Refusal::unavailable(interruption.to_string()),
         Interruption::Stalled(limit) => too_slow(limit),
     }
 }

@@ -35,6 +35,9 @@ pub(super) enum Interruption {
     /// It cannot be read.
     #[error(transparent)]
     Read(#[from] ReadError),
+    /// Whoever said how large it is was wrong, and that has gone out as its length.
+    #[error("it has not the size that was first said")]
+    WrongSize,
     /// No byte came for this long.
     #[error("no byte came for {0:?}")]
     Stalled(Duration),
@@ -161,12 +164,17 @@ impl<S: MirrorStore> Supply<S> {
         self.end.min(self.size.saturating_sub(1)).saturating_sub(self.offset)
     }
 
-    async fn wait_for_the_end(&mut self) -> Result<(), WantError> {
+    async fn wait_for_the_end(&mut self) -> Result<(), Interruption> {
         if let Some(want) = &mut self.want {
             want.ended().await?;
         }
         self.growing = false;
-        Ok(())
+        // The size was known before the blob was verified. A blob that has gone again by now has no size to compare,
+        // and its last byte does not come.
+        match self.ask.store.size_of(&self.ask.content) {
+            Some(size) if size != self.size => Err(Interruption::WrongSize),
+            _ => Ok(()),
+        }
     }
 
     async fn want_again(&mut self) {
@@ -199,4 +207,31 @@ async fn while_wanted<T>(want: &mut Want, growing: &mut bool, work: impl Future<
     }
     *growing = false;
     Ok(work.await)
+}
+
+#[cfg(test)]
+mod tests {
+    use layermesh_proto::Algorithm;
+
+    use super::*;
+    use crate::mirror::fake::{FakeDriver, FakeStore, PATIENCE};
+
+    #[tokio::test]
+    async fn a_part_ends_without_the_verdict_and_the_whole_does_not() {
+        let (driver, mesh) = FakeDriver::spawn();
+        let store = FakeStore::new();
+        let content = ContentId::of(Algorithm::Sha256, b"0123456789");
+        store.begin(content, "0123456789");
+        store.grow(content, 0..10);
+        let repository = Repository::new("a.io", "b").unwrap();
+        let ask = Ask { store: store.clone(), mesh, content, repository, stall: PATIENCE };
+        let mut part = Supply::open(ask.clone()).await.unwrap();
+        part.limit(2, 9);
+        assert_eq!(part.next().await, Ok(Some(Bytes::from_static(b"2345678"))));
+        assert_eq!(part.next().await, Ok(None));
+        let mut whole = Supply::open(ask).await.unwrap();
+        assert_eq!(whole.next().await, Ok(Some(Bytes::from_static(b"012345678"))));
+        driver.end(content, Err(WantError::NotFound)).await;
+        assert_eq!(whole.next().await, Err(Interruption::Want(WantError::NotFound)));
+    }
 }

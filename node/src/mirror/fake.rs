@@ -70,6 +70,8 @@ struct Stored {
     readable: Vec<Range<u64>>,
     /// Where reads find damage, and how often.
     damaged: Option<(u64, u32)>,
+    /// How often it turned out wrong and began again.
+    attempt: u32,
     read: u64,
 }
 
@@ -113,6 +115,14 @@ impl FakeStore {
         self.0.change(|blobs| blobs.get_mut(&content).unwrap().readable.push(readable));
     }
 
+    /// All pieces of a blob turned out not to be it, and it begins again with these bytes.
+    pub(super) fn begin_again(&self, content: ContentId, bytes: impl Into<Bytes>) {
+        let attempt = self.0.look()[&content].attempt + 1;
+        let bytes = bytes.into();
+        let size = Some(bytes.len() as u64);
+        self.0.change(|blobs| blobs.insert(content, Stored { bytes, size, attempt, ..Stored::default() }));
+    }
+
     /// The blob is whole.
     pub(super) fn complete(&self, content: ContentId) {
         self.0.change(|blobs| {
@@ -141,7 +151,7 @@ impl MirrorStore for FakeStore {
     }
 
     fn reader(&self, content: ContentId) -> FakeReader {
-        FakeReader { store: self.clone(), content }
+        FakeReader { store: self.clone(), content, given: None }
     }
 
     async fn read_whole(&self, content: &ContentId, max: u64) -> Result<Bytes, ReadError> {
@@ -162,6 +172,8 @@ impl MirrorStore for FakeStore {
 pub(super) struct FakeReader {
     store: FakeStore,
     content: ContentId,
+    /// Of which attempt at the blob bytes were given.
+    given: Option<u32>,
 }
 
 impl BlobRead for FakeReader {
@@ -173,6 +185,9 @@ impl BlobRead for FakeReader {
         assert!(max > 0, "a read of nothing");
         let read = |blobs: &mut HashMap<ContentId, Stored>| {
             let stored = blobs.get_mut(&self.content)?;
+            if self.given.is_some_and(|attempt| attempt != stored.attempt) {
+                return Some(Err(ReadError::Discarded));
+            }
             let damaged = stored.damaged.map_or(u64::MAX, |(damaged, _)| damaged);
             if offset >= damaged {
                 stored.withdraw();
@@ -181,6 +196,7 @@ impl BlobRead for FakeReader {
             let run = stored.readable.iter().find(|run| run.contains(&offset))?;
             let end = run.end.min(offset + max as u64).min(damaged);
             stored.read += end - offset;
+            self.given = Some(stored.attempt);
             Some(Ok(stored.bytes.slice(offset as usize..end as usize)))
         };
         self.store.0.wait(read).await

@@ -3,7 +3,7 @@
 //! With the origin away, tags are answered from the bindings that the node knows, and say so. Referrers are not: an
 //! empty list would mean "nothing refers to this", which a client that checks signatures would believe, and 404 would
 //! mean "no such endpoint", after which it looks for a tag instead (distribution spec, "Unavailable Referrers API");
-//! so the answer is 503. An origin's own 404 is passed on, and that fallback tag then resolves like any other.
+//! so the answer is 503, as it is when the origin gives only the first page of several. An origin's own 404 is passed on, and that fallback tag then resolves like any other.
 
 use axum::{
     body::Body,
@@ -57,8 +57,10 @@ pub(super) async fn answer<S: MirrorStore, D: Discovery>(
             let referrers = state.discovery.referrers(&repository, &content, artifact_type.as_deref());
             let passed = timeout(limit, referrers).await.unwrap_or_else(|_| Err(late()));
             let passed = passed.map_err(|error| Refusal::of_source(&error))?;
-            // The list is whole, so a link could only lead to what was given already.
-            pass(Passed { link: None, ..passed }, asked)
+            if passed.link.is_some() {
+                return Err(Refusal::unavailable("the origin gives this list in pages"));
+            }
+            pass(passed, asked)
         }
         Route::Version | Route::Manifest { .. } | Route::Blob { .. } => {
             Err(Refusal::unknown(Code::Unsupported, "not a list"))

@@ -19,6 +19,10 @@ pub enum ReadError {
     /// again, the same read waits for the fresh piece.
     #[error("the stored bytes are damaged")]
     Damaged,
+    /// Bytes that this reader gave came from pieces that, once they were all there, turned out not to be the blob. What
+    /// follows would not fit them.
+    #[error("the bytes so far turned out not to be of this blob")]
+    Discarded,
     /// The blob is not held whole (only [`MirrorStore::read_whole`] says so).
     #[error("not held")]
     NotHeld,
@@ -57,7 +61,7 @@ pub trait BlobRead: Send + 'static {
     /// come.
     ///
     /// # Errors
-    /// If the disk holds something else now, or failed.
+    /// If the disk holds something else now, or failed, or if what this reader gave was not of the blob.
     fn read(&mut self, offset: u64, max: usize) -> impl Future<Output = Result<Bytes, ReadError>> + Send;
 }
 
@@ -85,7 +89,8 @@ pub trait Discovery: Clone + Send + Sync + 'static {
     /// Tags of this repository that the node knows bindings of, in any order.
     fn known_tags(&self, repository: &Repository) -> impl Future<Output = Vec<String>> + Send;
 
-    /// The origin's whole list of what refers to a content, all pages.
+    /// The origin's list of what refers to a content. With a link in it, it is not the whole list, and the mirror does
+    /// not pass it on.
     ///
     /// # Errors
     /// If the origin has none or gives none.

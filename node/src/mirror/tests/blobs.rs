@@ -1,5 +1,3 @@
-use std::error::Error as _;
-
 use futures::StreamExt as _;
 use layermesh_proto::{Algorithm, ObjectKind, engine::event::WantError};
 
@@ -28,18 +26,6 @@ async fn take_until_cut(mut response: Response) -> (usize, reqwest::Error) {
             Err(error) => return (taken, error),
         }
     }
-}
-
-fn is_reset(error: &reqwest::Error) -> bool {
-    let mut source = error.source();
-    while let Some(error) = source {
-        let io = error.downcast_ref::<std::io::Error>();
-        if io.is_some_and(|io| io.kind() == std::io::ErrorKind::ConnectionReset) {
-            return true;
-        }
-        source = error.source();
-    }
-    false
 }
 
 #[tokio::test]
@@ -145,6 +131,46 @@ async fn a_blob_that_turns_out_wrong_ends_in_a_reset() {
     let (taken, error) = take_until_cut(response).await;
     assert!(taken < 900_000);
     assert!(is_reset(&error), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_blob_that_is_right_at_the_second_attempt_does_not_end_what_began_with_the_first() {
+    for (second, held) in [(noise(900_000), true), (noise(900_000), false), (noise(1000), true)] {
+        let rig = Rig::new().await;
+        let content = ContentId::of(Algorithm::Sha256, &second);
+        rig.store.begin(content, vec![7; 900_000]);
+        rig.store.grow(content, 0..900_000);
+        let mut response = rig.get(&path(content)).await;
+        take(&mut response, 899_999).await;
+        let len = second.len() as u64;
+        rig.store.begin_again(content, second);
+        rig.store.grow(content, 0..len);
+        if held {
+            rig.store.complete(content);
+        }
+        rig.driver.end(content, Ok(())).await;
+        let (_, error) = take_until_cut(response).await;
+        assert!(is_reset(&error), "{error:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_size_that_turns_out_wrong_ends_in_a_reset() {
+    let rig = Rig::new().await;
+    let bytes = noise(2000);
+    let content = ContentId::of(Algorithm::Sha256, &bytes);
+    rig.store.begin(content, vec![7; 1000]);
+    let answer = tokio::spawn(rig.request(Method::GET, &path(content)).send());
+    // Once it is reported where the reader stands, the size is taken.
+    rig.driver.until(|script| script.positions == [0]).await;
+    rig.store.begin_again(content, bytes);
+    rig.store.grow(content, 0..2000);
+    let mut response = within(answer).await.unwrap().unwrap();
+    assert_eq!(header(&response, "content-length"), Some("1000"));
+    take(&mut response, 999).await;
+    rig.store.complete(content);
+    rig.driver.end(content, Ok(())).await;
+    assert!(is_reset(&take_until_cut(response).await.1));
 }
 
 #[tokio::test]

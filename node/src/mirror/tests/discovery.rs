@@ -24,18 +24,21 @@ async fn lists_are_passed_on() {
     assert_eq!(response.text().await.unwrap(), "{\"from\":\"the origin\"}");
     let response = rig.get("/v2/b/tags/list?ns=a.io%3A5").await;
     assert_eq!(header(&response, "link"), Some("</v2/b/tags/list?n=2&last=v2&ns=a.io%3A5>; rel=\"next\""));
+    assert_eq!(*lists.asked.lock().unwrap(), ["tags a.io/b Some(2) Some(\"v1\")", "tags a.io:5/b None None"]);
+}
+
+#[tokio::test]
+async fn referrers_are_passed_on_if_the_list_is_whole() {
+    let lists = FakeLists::new(Ok(passed(None)), &[]);
+    let rig = Rig::with(Limits::default(), lists.clone()).await;
     let content = rig.store.hold("x");
-    let response = rig.get(&format!("/v2/a.io/b/referrers/{content}?artifactType=x%2Fy")).await;
+    let path = format!("/v2/a.io/b/referrers/{content}?artifactType=x%2Fy");
+    let response = rig.get(&path).await;
     assert_eq!(header(&response, "oci-filters-applied"), Some("artifactType"));
-    assert_eq!(header(&response, "link"), None);
-    assert_eq!(
-        *lists.asked.lock().unwrap(),
-        [
-            "tags a.io/b Some(2) Some(\"v1\")".to_owned(),
-            "tags a.io:5/b None None".to_owned(),
-            format!("referrers a.io/b {content} Some(\"x/y\")")
-        ]
-    );
+    assert_eq!(response.text().await.unwrap(), "{\"from\":\"the origin\"}");
+    assert_eq!(*lists.asked.lock().unwrap(), [format!("referrers a.io/b {content} Some(\"x/y\")")]);
+    let rig = Rig::with(Limits::default(), FakeLists::new(Ok(passed(Some("</x?y=z>; rel=\"next\""))), &[])).await;
+    assert_eq!(refused(rig.get(&path).await).await, (503, "UNAVAILABLE".to_owned()));
 }
 
 #[tokio::test]

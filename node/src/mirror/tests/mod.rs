@@ -5,7 +5,7 @@ mod connections;
 mod discovery;
 mod manifests;
 
-use std::{sync::Arc, time::Duration};
+use std::{error::Error as _, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use layermesh_proto::{
@@ -54,7 +54,7 @@ impl Rig {
     }
 
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        self.client.request(method, format!("http://{}{path}", self.address)).timeout(PATIENCE)
+        self.client.request(method, format!("http://{}{path}", self.address)).timeout(2 * PATIENCE)
     }
 
     async fn get(&self, path: &str) -> Response {
@@ -113,6 +113,19 @@ async fn refused(response: Response) -> (u16, String) {
     let document: Value = serde_json::from_slice(&response.bytes().await.unwrap()).unwrap();
     assert!(!document["errors"][0]["message"].as_str().unwrap().is_empty());
     (status, document["errors"][0]["code"].as_str().unwrap().to_owned())
+}
+
+/// Whether the connection was reset, not closed in order or timed out.
+fn is_reset(error: &reqwest::Error) -> bool {
+    let mut source = error.source();
+    while let Some(error) = source {
+        let io = error.downcast_ref::<std::io::Error>();
+        if io.is_some_and(|io| io.kind() == std::io::ErrorKind::ConnectionReset) {
+            return true;
+        }
+        source = error.source();
+    }
+    false
 }
 
 /// Bytes that differ from place to place.
