@@ -7,7 +7,7 @@ use std::{
     fs::{self, File},
     io::{self, Read},
     os::unix::fs::MetadataExt,
-    sync::{Arc, Weak},
+    sync::{Arc, Weak, atomic::Ordering},
 };
 
 use layermesh_proto::{ContentId, PieceHash, PieceLayout, PieceMap, Verifier};
@@ -19,6 +19,9 @@ use super::{HeldEntry, Inner, Store, StoreEvent, error::ChangeError, lock};
 pub(super) async fn adopt_all(store: Weak<Inner>, unknown: Vec<ContentId>) {
     for content in unknown {
         let Some(inner) = store.upgrade() else { return };
+        if inner.closing.load(Ordering::Relaxed) {
+            return;
+        }
         let store = Store(inner);
         if let Err(error) = store.adopt(content).await {
             warn!(%content, %error, "cannot take in a blob that was found");
@@ -30,7 +33,7 @@ pub(super) async fn adopt_all(store: Weak<Inner>, unknown: Vec<ContentId>) {
 enum Found {
     Blob(PieceMap),
     SomethingElse,
-    /// Gone, too large, or written to while it was read.
+    /// Gone, too large, written to while it was read, or the store is being closed.
     LeaveAlone,
 }
 
@@ -64,6 +67,9 @@ impl Inner {
         let mut hashes = Vec::with_capacity(layout.count() as usize);
         let mut piece = Vec::new();
         for index in 0..layout.count() {
+            if self.closing.load(Ordering::Relaxed) {
+                return Ok(Found::LeaveAlone);
+            }
             let range = layout.bytes_of(index);
             piece.resize((range.end - range.start) as usize, 0);
             match file.read_exact(&mut piece) {

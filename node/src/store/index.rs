@@ -40,17 +40,27 @@ pub(super) fn merge(index: Option<Value>, names: &HashSet<String>, ours: &[Entry
         Some(Value::Array(manifests)) => manifests,
         _ => Vec::new(),
     };
-    manifests.retain(|entry| name_of(entry).is_none_or(|name| !names.contains(name)));
-    manifests.extend(ours.iter().map(|entry| {
-        json!({
-            "mediaType": entry.media_type,
-            "digest": entry.content.to_string(),
-            "size": entry.size,
-            "annotations": { REF_NAME: entry.name },
-        })
-    }));
+    let mut ours: Vec<_> = ours.iter().map(entry_json).collect();
+    // One that is as it should be stays where it is, so that the order of others is no reason to write the file.
+    manifests.retain(|entry| match ours.iter().position(|own| own == entry) {
+        Some(at) => {
+            ours.swap_remove(at);
+            true
+        }
+        None => name_of(entry).is_none_or(|name| !names.contains(name)),
+    });
+    manifests.extend(ours);
     index.insert("manifests".to_owned(), Value::Array(manifests));
     Value::Object(index)
+}
+
+fn entry_json(entry: &Entry) -> Value {
+    json!({
+        "mediaType": entry.media_type,
+        "digest": entry.content.to_string(),
+        "size": entry.size,
+        "annotations": { REF_NAME: entry.name },
+    })
 }
 
 fn name_of(entry: &Value) -> Option<&str> {
@@ -160,6 +170,15 @@ mod tests {
         let manifests = second["manifests"].as_array().unwrap();
         assert_eq!(manifests.len(), 1);
         assert_eq!(manifests[0]["digest"], ContentId::of(Algorithm::Sha256, b"2").to_string());
+    }
+
+    #[test]
+    fn what_is_right_stays_in_its_place() {
+        let name = "docker.io/library/debian:12";
+        let mut index = merge(None, &names(&[name]), &[entry(name, b"1")]);
+        let foreign = json!({"mediaType": "x", "digest": "sha256:00", "size": 1});
+        index["manifests"].as_array_mut().unwrap().push(foreign);
+        assert_eq!(merge(Some(index.clone()), &names(&[name]), &[entry(name, b"1")]), index);
     }
 
     #[test]

@@ -30,9 +30,10 @@
 //! (`recovery`) needs no log of its own.
 //!
 //! # Wear
-//! A blob's bytes are written once. Beyond them go 48 bytes a piece and sync to the journal, and some tens of KiB to
-//! redb for each blob that becomes whole. Per batch of pieces: 2 `fdatasync`; per blob: 2 `fsync` at the first batch,
-//! 1 at the end, and redb's commit.
+//! A blob's bytes are written once. Beyond them go 48 bytes a piece to the journal, and some 32 KiB to redb for each
+//! blob that becomes whole (its smallest commit, and the piece map). A blob of 256 MiB in batches of 8 pieces was
+//! measured at 1.0007 times its size in all. Per batch: 2 `fdatasync`; per blob: 2 `fsync` at its first batch, 1 at its
+//! end, and redb's commit.
 //!
 //! # What is deliberately absent
 //! Any choice of what to fetch, keep or evict, and any talk with others. Blobs found in `blobs/` without a row (copied
@@ -62,12 +63,18 @@ use std::{
     io,
     os::unix::fs::MetadataExt,
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use bytes::Bytes;
 use layermesh_proto::{ContentId, PieceLayout, PieceMap, PieceSet, piece::BLOB_SIZE_MAX, wire::Binding};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::{
+    sync::{Semaphore, mpsc, watch},
+    task::JoinHandle,
+};
 
 use self::{disk::FileOps, growing::Growing, meta::Meta, paths::Paths, reader::Whole};
 pub use self::{
@@ -197,6 +204,10 @@ struct Inner {
     jobs: Arc<Semaphore>,
     scans: Arc<Semaphore>,
     events: mpsc::Sender<StoreEvent>,
+    /// Set once by [`Store::close`]: the background job ends at the next piece.
+    closing: AtomicBool,
+    /// The background job that looks into unknown files, until it is waited for.
+    adoption: Mutex<Option<JoinHandle<()>>>,
     /// The lock on the directory lives as long as this.
     _lock: File,
 }
@@ -345,9 +356,15 @@ impl Store {
         .await?
     }
 
-    /// Makes durable whatever was written. The store can still be used; the directory is free for another process
-    /// once the last handle is dropped.
+    /// Ends the background job and makes durable whatever was written. The directory is free for another opening once
+    /// the last handle (a [`Store`], [`Partial`] or [`BlobReader`]) is dropped.
     pub async fn close(&self) {
+        self.0.closing.store(true, Ordering::Relaxed);
+        let adoption = lock(&self.0.adoption).take();
+        if let Some(adoption) = adoption {
+            // A job that panicked has nothing left to wait for.
+            let _ = adoption.await;
+        }
         let growing: Vec<_> = lock(&self.0.partials).values().cloned().collect();
         for one in growing {
             let content = one.content;

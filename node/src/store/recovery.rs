@@ -21,7 +21,7 @@ use std::{
     io::{self, Read},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, Weak},
+    sync::{Arc, Mutex, Weak, atomic::AtomicBool},
 };
 
 use layermesh_proto::{Algorithm, ContentId};
@@ -51,7 +51,8 @@ pub(super) async fn open(options: StoreOptions, ops: Arc<dyn FileOps>) -> Result
     let opening = tokio::task::spawn_blocking(move || open_blocking(options, ops));
     let (opened, unknown) = opening.await.map_err(|error| OpenError::Io { path, error: io::Error::other(error) })??;
     if !unknown.is_empty() {
-        tokio::spawn(super::adopt::adopt_all(Arc::downgrade(&opened.store.0), unknown));
+        let adoption = tokio::spawn(super::adopt::adopt_all(Arc::downgrade(&opened.store.0), unknown));
+        *lock(&opened.store.0.adoption) = Some(adoption);
     }
     Ok(opened)
 }
@@ -92,6 +93,8 @@ fn open_blocking(options: StoreOptions, ops: Arc<dyn FileOps>) -> Result<(Opened
         jobs: Arc::new(Semaphore::new(JOBS_MAX)),
         scans: Arc::new(Semaphore::new(SCANS_MAX)),
         events,
+        closing: AtomicBool::new(false),
+        adoption: Mutex::default(),
         _lock: lock_file,
         paths,
         ops,
