@@ -39,7 +39,7 @@ const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
 const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(10);
 /// Until an answer's head and between two reads of its body. The engine has a stall deadline of its own and a
 /// shorter one; this is the transport's, so that nothing waits for ever should nobody cancel it.
-pub(super) const STALL_MAX: Duration = Duration::from_secs(30);
+const STALL_MAX: Duration = Duration::from_secs(30);
 /// A connection that was idle says within this whether it can be used.
 const READY_TIME_MAX: Duration = Duration::from_secs(1);
 /// Longest `Retry-After` that is passed on.
@@ -51,6 +51,7 @@ pub struct BulkClient {
     tls: ClientTls,
     pool: Arc<Pool>,
     maps: Arc<Mutex<Maps>>,
+    stall_max: Duration,
 }
 
 /// Pieces on their way from a peer.
@@ -76,7 +77,7 @@ impl BulkClient {
     /// # Errors
     /// If no certificate can be made for the key.
     pub fn new(keypair: &Keypair) -> Result<Self, TlsSetupError> {
-        Ok(Self { tls: ClientTls::new(keypair)?, pool: Arc::default(), maps: Arc::default() })
+        Ok(Self { tls: ClientTls::new(keypair)?, pool: Arc::default(), maps: Arc::default(), stall_max: STALL_MAX })
     }
 
     /// Asks `peer` at `addr` for a run of a blob's pieces. `size` is what the blob's size is known to be.
@@ -119,9 +120,15 @@ impl BulkClient {
             body: response.into_body(),
             remaining: bytes.end - bytes.start,
             connection: Some((sender, key, Arc::clone(&self.pool))),
+            stall_max: self.stall_max,
         };
         let stream = futures::stream::try_unfold(transfer, Transfer::next).boxed();
         Ok(BulkBody { map, pieces, stream })
+    }
+
+    #[cfg(test)]
+    pub(super) fn with_stall_max(self, stall_max: Duration) -> Self {
+        Self { stall_max, ..self }
     }
 
     #[cfg(test)]
@@ -153,6 +160,7 @@ impl BulkClient {
             body: response.into_body(),
             remaining: expected,
             connection: Some((sender, key, Arc::clone(&self.pool))),
+            stall_max: self.stall_max,
         };
         let mut bytes = BytesMut::new();
         while let Some((chunk, rest)) = transfer.next().await? {
@@ -186,7 +194,7 @@ impl BulkClient {
             // The peer may have closed it meanwhile. Asking again is safe, and on a new connection it is final.
             if matches!(timeout(READY_TIME_MAX, sender.ready()).await, Ok(Ok(()))) {
                 match send(&mut sender, request()?).await {
-                    Ok(response) => return accepted(response).map(|response| (response, sender)),
+                    Ok(response) => return self.accept(key, response, sender),
                     Err(error @ SourceError::Failed(_)) => return Err(error),
                     Err(_) => {}
                 }
@@ -195,7 +203,21 @@ impl BulkClient {
         }
         let mut sender = self.connect(key).await?;
         let response = send(&mut sender, request()?).await?;
-        accepted(response).map(|response| (response, sender))
+        self.accept(key, response, sender)
+    }
+
+    /// Passes on answers with a body worth reading. The connection of any other is kept if it can be.
+    fn accept(
+        &self,
+        key: Key,
+        response: Response<Incoming>,
+        sender: Sender,
+    ) -> Result<(Response<Incoming>, Sender), SourceError> {
+        let Err(error) = check_status(&response) else { return Ok((response, sender)) };
+        if response.body().is_end_stream() {
+            self.pool.give_back(key, sender);
+        }
+        Err(error)
     }
 
     async fn connect(&self, (peer, addr): Key) -> Result<Sender, SourceError> {
@@ -230,13 +252,14 @@ struct Transfer {
     body: Incoming,
     remaining: u64,
     connection: Option<(Sender, Key, Arc<Pool>)>,
+    stall_max: Duration,
 }
 
 impl Transfer {
     /// The next bytes and the rest; `None` once exactly the announced number has come.
     async fn next(mut self) -> Result<Option<(Bytes, Self)>, SourceError> {
         loop {
-            let frame = timeout(STALL_MAX, self.body.frame()).await.map_err(|_| unreachable("stalled"))?;
+            let frame = timeout(self.stall_max, self.body.frame()).await.map_err(|_| unreachable("stalled"))?;
             let frame = match frame {
                 Some(Ok(frame)) => frame,
                 Some(Err(error)) => return Err(request_error(&error)),
@@ -269,9 +292,9 @@ async fn send(sender: &mut Sender, request: Request<Empty<Bytes>>) -> Result<Res
 }
 
 /// Sorts answers into those with a body worth reading and the classes of error.
-fn accepted(response: Response<Incoming>) -> Result<Response<Incoming>, SourceError> {
+fn check_status(response: &Response<Incoming>) -> Result<(), SourceError> {
     match response.status() {
-        StatusCode::OK | StatusCode::PARTIAL_CONTENT => Ok(response),
+        StatusCode::OK | StatusCode::PARTIAL_CONTENT => Ok(()),
         StatusCode::NOT_FOUND => Err(SourceError::NotFound),
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
             Err(SourceError::Unauthorized("the peer refuses this node".to_owned()))

@@ -1,7 +1,7 @@
 //! The serving half: accepts connections of nodes and answers ranges of verified blobs.
 //!
-//! Invariant: a peer can take up a bounded number of connections, each with a deadline on everything it may
-//! leave undone, so the worst peer costs its own share and no more.
+//! Invariant: a peer that has proved who it is has a bounded number of connections, each with a deadline on
+//! everything that it may leave undone. Before that, a connection is one of the total for the handshake's time.
 
 use std::{
     collections::BTreeMap,
@@ -68,8 +68,27 @@ const CHUNK_BYTES: usize = 128 << 10;
 const REQUEST_BYTES_MAX: usize = 8 << 10;
 /// Headers of a request; a legitimate one has two.
 const HEADERS_MAX: usize = 16;
+/// A connection over its peer's limit is closed when it was told so, or has asked nothing for so long.
+const BUSY_IDLE_MAX: Duration = Duration::from_secs(2);
 /// What a peer that is over its connections is asked to wait.
 const BUSY_RETRY_AFTER_S: u64 = 1;
+
+/// How long a peer, or the source, may take for what.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Deadlines {
+    pub(super) handshake: Duration,
+    pub(super) idle: Duration,
+    pub(super) write_stall: Duration,
+    pub(super) source_stall: Duration,
+}
+
+/// A node's own; tests have shorter ones.
+pub(super) const DEADLINES: Deadlines = Deadlines {
+    handshake: HANDSHAKE_TIME_MAX,
+    idle: IDLE_MAX,
+    write_stall: WRITE_STALL_MAX,
+    source_stall: SOURCE_STALL_MAX,
+};
 
 /// Why the server cannot start.
 #[derive(Debug, Error)]
@@ -100,6 +119,7 @@ struct Shared<S> {
     tls: TlsAcceptor,
     source: S,
     counters: Arc<Counters>,
+    deadlines: Deadlines,
     peers: Mutex<BTreeMap<NodeId, usize>>,
 }
 
@@ -114,16 +134,34 @@ impl<S: BlobSource> BulkServer<S> {
         source: S,
         counters: Arc<Counters>,
     ) -> Result<Self, BindError> {
+        Self::bind_with(addr, keypair, source, counters, DEADLINES).await
+    }
+
+    pub(super) async fn bind_with(
+        addr: SocketAddr,
+        keypair: &Keypair,
+        source: S,
+        counters: Arc<Counters>,
+        deadlines: Deadlines,
+    ) -> Result<Self, BindError> {
         let tls = TlsAcceptor::from(tls::server_config(keypair)?);
         let listen = |error| BindError::Listen { addr, error };
         let listener = TcpListener::bind(addr).await.map_err(listen)?;
         let local_addr = listener.local_addr().map_err(listen)?;
-        Ok(Self { listener, local_addr, shared: Arc::new(Shared { tls, source, counters, peers: Mutex::default() }) })
+        let shared = Shared { tls, source, counters, deadlines, peers: Mutex::default() };
+        Ok(Self { listener, local_addr, shared: Arc::new(shared) })
     }
 
     /// The address listened on, with the real port.
     pub fn local_addr(&self) -> SocketAddr {
         self.local_addr
+    }
+
+    /// Counts the peers that have a connection, also once the server runs.
+    #[cfg(test)]
+    pub(super) fn count_peers(&self) -> impl Fn() -> usize + Send + use<S> {
+        let shared = Arc::clone(&self.shared);
+        move || shared.peers.lock().unwrap().len()
     }
 
     /// Serves until `shutdown`; then lets transfers end for a few seconds and cuts the others off.
@@ -159,7 +197,7 @@ impl<S: BlobSource> Shared<S> {
         if let Err(error) = stream.set_nodelay(true) {
             debug!(%from, %error, "cannot set TCP_NODELAY");
         }
-        let stream = match timeout(HANDSHAKE_TIME_MAX, self.tls.accept(stream)).await {
+        let stream = match timeout(self.deadlines.handshake, self.tls.accept(stream)).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => return debug!(%from, %error, "bulk handshake failed"),
             Err(_) => return debug!(%from, "bulk handshake took too long"),
@@ -176,10 +214,11 @@ impl<S: BlobSource> Shared<S> {
             let (shared, busy) = (Arc::clone(&self), slot.is_none());
             async move { Ok::<_, Infallible>(if busy { busy_answer() } else { shared.answer(&request).await }) }
         });
-        let io = TokioIo::new(WriteGuard::new(stream, WRITE_STALL_MAX));
+        let idle_max = if slot.is_some() { self.deadlines.idle } else { BUSY_IDLE_MAX };
+        let io = TokioIo::new(WriteGuard::new(stream, self.deadlines.write_stall));
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(IDLE_MAX)
+            .header_read_timeout(idle_max)
             .max_headers(HEADERS_MAX)
             .max_buf_size(REQUEST_BYTES_MAX)
             .serve_connection(io, service);
@@ -237,7 +276,9 @@ impl<S: BlobSource> Shared<S> {
         insert(&mut response, header::CONTENT_LENGTH, len.to_string());
         if request.method() == Method::GET && len > 0 {
             let reader = self.source.reader(content);
-            *response.body_mut() = BlobBody::new(reader, bytes.start, len, Arc::clone(&self.counters)).boxed_unsync();
+            let stall_max = self.deadlines.source_stall;
+            let body = BlobBody::new(reader, bytes.start, len, stall_max, Arc::clone(&self.counters));
+            *response.body_mut() = body.boxed_unsync();
         }
         response
     }
@@ -304,14 +345,14 @@ struct BlobBody {
 }
 
 impl BlobBody {
-    fn new<R: BlobRead>(reader: R, start: u64, len: u64, counters: Arc<Counters>) -> Self {
+    fn new<R: BlobRead>(reader: R, start: u64, len: u64, stall_max: Duration, counters: Arc<Counters>) -> Self {
         let end = start + len;
         let bytes = futures::stream::try_unfold((reader, start), move |(mut reader, offset)| async move {
             if offset >= end {
                 return Ok(None);
             }
             let max = usize::try_from(end - offset).map_or(CHUNK_BYTES, |left| left.min(CHUNK_BYTES));
-            let chunk = timeout(SOURCE_STALL_MAX, reader.read(offset, max)).await??;
+            let chunk = timeout(stall_max, reader.read(offset, max)).await??;
             let next = offset + chunk.len() as u64;
             Ok(Some((chunk, (reader, next))))
         });

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     memory::{Fault, MemorySource},
-    server::{CONNECTIONS_MAX, CONNECTIONS_PER_PEER_MAX},
+    server::{self, CONNECTIONS_MAX, CONNECTIONS_PER_PEER_MAX, Deadlines},
     tls::{self, ClientTls},
     *,
 };
@@ -31,6 +31,7 @@ struct Server {
     addr: SocketAddr,
     source: MemorySource,
     counters: Arc<Counters>,
+    peers: Box<dyn Fn() -> usize + Send>,
     shutdown: CancellationToken,
     ended: JoinHandle<()>,
 }
@@ -40,13 +41,18 @@ fn node_of(keypair: &Keypair) -> NodeId {
 }
 
 async fn server() -> Server {
+    server_with(server::DEADLINES).await
+}
+
+async fn server_with(deadlines: Deadlines) -> Server {
     let keypair = Keypair::generate_ed25519();
     let (source, counters, shutdown) = (MemorySource::default(), Arc::<Counters>::default(), CancellationToken::new());
     let loopback = ([127, 0, 0, 1], 0).into();
-    let server = BulkServer::bind(loopback, &keypair, source.clone(), Arc::clone(&counters)).await.unwrap();
-    let addr = server.local_addr();
+    let server =
+        BulkServer::bind_with(loopback, &keypair, source.clone(), Arc::clone(&counters), deadlines).await.unwrap();
+    let (addr, peers) = (server.local_addr(), Box::new(server.count_peers()));
     let ended = tokio::spawn(server.run(shutdown.clone()));
-    Server { peer: node_of(&keypair), addr, source, counters, shutdown, ended }
+    Server { peer: node_of(&keypair), addr, source, counters, peers, shutdown, ended }
 }
 
 fn client() -> BulkClient {
@@ -124,6 +130,7 @@ async fn what_is_not_held_is_not_found_and_a_known_size_must_agree() {
     let server = server().await;
     let (client, missing) = (client(), ContentId::of(layermesh_proto::Algorithm::Sha256, b"missing"));
     assert_eq!(server.open(&client, missing, 0..1).await.unwrap_err(), SourceError::NotFound);
+    assert_eq!(client.pool().idle(), 1, "the connection is as good as before");
     let content = server.source.insert(blob(10));
     let opened = client.open(server.peer, server.addr, content, Some(11), 0..1).await;
     assert!(matches!(opened, Err(SourceError::Failed(_))), "{opened:?}");
@@ -233,6 +240,56 @@ async fn a_cancelled_transfer_frees_its_connection() {
     .unwrap();
 }
 
+/// Long enough for a step that goes well, short enough to wait for.
+const SHORT: Duration = Duration::from_millis(300);
+
+#[tokio::test]
+async fn a_peer_that_stalls_is_given_up() {
+    let server = server().await;
+    let content = server.source.insert(blob(PIECE * 8));
+    server.source.fault(content, Fault::StallAt(PIECE * 2));
+    let stalled = collect(server.open(&client().with_stall_max(SHORT), content, 0..8).await.unwrap()).await;
+    assert_eq!(stalled.unwrap_err(), SourceError::Unreachable("stalled".to_owned()));
+}
+
+#[tokio::test]
+async fn a_source_that_stalls_breaks_the_answer_off() {
+    let server = server_with(Deadlines { source_stall: SHORT, ..server::DEADLINES }).await;
+    let content = server.source.insert(blob(PIECE * 8));
+    server.source.fault(content, Fault::StallAt(PIECE * 2));
+    let broken = collect(server.open(&client(), content, 0..8).await.unwrap()).await;
+    assert!(matches!(broken, Err(SourceError::Unreachable(_))), "{broken:?}");
+}
+
+#[tokio::test]
+async fn a_reader_that_stops_loses_its_connection() {
+    let server = server_with(Deadlines { write_stall: SHORT, ..server::DEADLINES }).await;
+    // More than the sockets' buffers hold.
+    let content = server.source.insert(vec![7; 64 << 20]);
+    let client = client();
+    let mut body = server.open(&client, content, 0..u32::MAX).await.unwrap();
+    timeout(PATIENCE, body.stream.next()).await.unwrap().unwrap().unwrap();
+    timeout(PATIENCE, async {
+        while (server.peers)() > 0 {
+            tokio::time::sleep(SHORT / 10).await;
+        }
+    })
+    .await
+    .unwrap();
+    assert!(matches!(collect(body).await, Err(SourceError::Unreachable(_))));
+}
+
+#[tokio::test]
+async fn a_connection_without_requests_is_closed() {
+    let server = server_with(Deadlines { idle: SHORT, ..server::DEADLINES }).await;
+    let mut stream = server.connect(&ClientTls::new(&Keypair::generate_ed25519()).unwrap()).await.unwrap();
+    let ended = timeout(PATIENCE, stream.read(&mut [0])).await.unwrap();
+    assert!(matches!(ended, Ok(0) | Err(_)), "{ended:?}");
+    let server = server_with(Deadlines { handshake: SHORT, ..server::DEADLINES }).await;
+    let mut half_open = TcpStream::connect(server.addr).await.unwrap();
+    assert_eq!(timeout(PATIENCE, half_open.read(&mut [0])).await.unwrap().unwrap(), 0);
+}
+
 #[tokio::test]
 async fn another_nodes_certificate_is_refused() {
     let server = server().await;
@@ -304,7 +361,7 @@ async fn a_peer_over_its_connections_is_told_to_wait_and_others_are_served() {
 
 #[tokio::test]
 async fn connections_over_the_limit_are_closed_at_once() {
-    let server = server().await;
+    let server = server_with(Deadlines { handshake: PATIENCE * 2, ..server::DEADLINES }).await;
     let mut held = Vec::new();
     for _ in 0..CONNECTIONS_MAX {
         held.push(TcpStream::connect(server.addr).await.unwrap());
@@ -352,8 +409,8 @@ async fn an_idle_connection_that_the_server_closed_is_replaced() {
     assert_eq!(client.pool().idle(), 0);
 }
 
-/// A peer that answers every request with `answer`, and then as `then` says.
-async fn scripted(answer: Vec<u8>) -> (NodeId, SocketAddr) {
+/// A peer that answers questions for piece maps and for blobs with these bytes.
+async fn scripted(map: String, blob: String) -> (NodeId, SocketAddr) {
     let keypair = Keypair::generate_ed25519();
     let acceptor = TlsAcceptor::from(tls::server_config(&keypair).unwrap());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -363,7 +420,8 @@ async fn scripted(answer: Vec<u8>) -> (NodeId, SocketAddr) {
             let mut stream = acceptor.accept(stream).await.unwrap();
             let mut request = [0; 1024];
             while !matches!(stream.read(&mut request).await, Ok(0) | Err(_)) {
-                if stream.write_all(&answer).await.is_err() {
+                let answer = if request.starts_with(b"GET /pieces/") { &map } else { &blob };
+                if stream.write_all(answer.as_bytes()).await.is_err() {
                     break;
                 }
             }
@@ -390,17 +448,37 @@ async fn answers_that_make_no_sense_fail() {
         format!("HTTP/1.1 200 OK\r\nlayermesh-blob-size: 5\r\ncontent-length: 32\r\n\r\n{map}"),
         "SSH-2.0-OpenSSH\r\n\r\n".to_owned(),
     ] {
-        let (peer, addr) = scripted(answer.clone().into_bytes()).await;
+        let (peer, addr) = scripted(answer.clone(), answer.clone()).await;
         let opened = timeout(PATIENCE, client().open(peer, addr, content, None, 0..1)).await.unwrap();
         assert!(matches!(opened, Err(SourceError::Failed(_))), "{answer}: {opened:?}");
     }
 }
 
 #[tokio::test]
+async fn another_range_than_asked_for_fails() {
+    let content = ContentId::of(layermesh_proto::Algorithm::Sha256, b"x");
+    let map = format!("HTTP/1.1 200 OK\r\nlayermesh-blob-size: {}\r\ncontent-length: 64\r\n\r\n", PIECE + 5)
+        + &"0".repeat(64);
+    let ranges =
+        [format!("bytes 0-4/{}", PIECE + 5), format!("bytes {PIECE}-{}/{}", PIECE + 4, PIECE + 6), String::new()];
+    for range in ranges {
+        let blob = format!("HTTP/1.1 206 Partial\r\ncontent-range: {range}\r\ncontent-length: 5\r\n\r\nabcde");
+        let (peer, addr) = scripted(map.clone(), blob).await;
+        let opened = timeout(PATIENCE, client().open(peer, addr, content, None, 1..2)).await.unwrap();
+        assert!(matches!(opened, Err(SourceError::Failed(_))), "{range}: {opened:?}");
+    }
+    let range = format!("bytes {PIECE}-{}/{}", PIECE + 4, PIECE + 5);
+    let blob = format!("HTTP/1.1 206 Partial\r\ncontent-range: {range}\r\ncontent-length: 5\r\n\r\nabcde");
+    let (peer, addr) = scripted(map, blob).await;
+    let body = client().open(peer, addr, content, None, 1..2).await.unwrap();
+    assert_eq!(collect(body).await.unwrap(), b"abcde");
+}
+
+#[tokio::test]
 async fn busy_peers_say_how_long() {
     let content = ContentId::of(layermesh_proto::Algorithm::Sha256, b"x");
     let busy = "HTTP/1.1 503 Busy\r\nretry-after: 7\r\ncontent-length: 0\r\n\r\n";
-    let (peer, addr) = scripted(busy.as_bytes().to_vec()).await;
+    let (peer, addr) = scripted(busy.to_owned(), busy.to_owned()).await;
     let opened = client().open(peer, addr, content, None, 0..1).await;
     assert_eq!(opened.unwrap_err(), SourceError::RateLimited { retry_after: Some(Duration::from_secs(7)) });
 }

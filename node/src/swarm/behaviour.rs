@@ -103,8 +103,16 @@ pub(super) struct Behaviour {
     pub(super) mdns: Toggle<mdns::tokio::Behaviour>,
 }
 
+/// How to look for nodes by multicast.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Multicast {
+    Off,
+    V4,
+    V6,
+}
+
 /// A swarm that neither listens nor dials yet.
-pub(super) fn swarm(keypair: &Keypair, names: &Names, mdns: bool) -> Result<Swarm<Behaviour>, SwarmError> {
+pub(super) fn swarm(keypair: &Keypair, names: &Names, mdns: Multicast) -> Result<Swarm<Behaviour>, SwarmError> {
     let setup = |error: &dyn std::fmt::Display| SwarmError::Setup(error.to_string());
     let behaviour = behaviour(keypair, names, mdns)?;
     let multiplexing = || {
@@ -127,7 +135,7 @@ pub(super) fn swarm(keypair: &Keypair, names: &Names, mdns: bool) -> Result<Swar
         .build())
 }
 
-fn behaviour(keypair: &Keypair, names: &Names, mdns: bool) -> Result<Behaviour, SwarmError> {
+fn behaviour(keypair: &Keypair, names: &Names, mdns: Multicast) -> Result<Behaviour, SwarmError> {
     let limits = ConnectionLimits::default()
         .with_max_pending_incoming(Some(PENDING_INCOMING_MAX))
         .with_max_pending_outgoing(Some(PENDING_OUTGOING_MAX))
@@ -148,7 +156,7 @@ fn behaviour(keypair: &Keypair, names: &Names, mdns: bool) -> Result<Behaviour, 
         ping: ping::Behaviour::new(ping::Config::new().with_interval(PING_INTERVAL).with_timeout(PING_TIME_MAX)),
         gossip: gossip(keypair, names)?,
         control: request_response::Behaviour::new([(names.control.clone(), ProtocolSupport::Full)], control),
-        mdns: Toggle::from(if mdns { multicast(keypair) } else { None }),
+        mdns: Toggle::from(multicast(keypair, mdns)),
     })
 }
 
@@ -188,8 +196,12 @@ fn message_id(message: &gossipsub::Message) -> gossipsub::MessageId {
 
 /// Discovery by multicast. It needs a netlink socket, which some sandboxes refuse, for good; the node then goes on
 /// without. Interfaces that come later are found by it.
-fn multicast(keypair: &Keypair) -> Option<mdns::tokio::Behaviour> {
-    let config = mdns::Config { ttl: MDNS_TTL, query_interval: MDNS_QUERY_INTERVAL, ..mdns::Config::default() };
+fn multicast(keypair: &Keypair, mdns: Multicast) -> Option<mdns::tokio::Behaviour> {
+    if mdns == Multicast::Off {
+        return None;
+    }
+    let config =
+        mdns::Config { ttl: MDNS_TTL, query_interval: MDNS_QUERY_INTERVAL, enable_ipv6: mdns == Multicast::V6 };
     mdns::tokio::Behaviour::new(config, keypair.public().to_peer_id())
         .inspect_err(|error| warn!(%error, "no multicast here: other nodes are found by static peers alone"))
         .ok()

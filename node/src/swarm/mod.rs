@@ -60,7 +60,7 @@ pub struct SwarmOptions {
     pub listen: SocketAddr,
     /// Name of the fleet: 1 to [`FLEET_LEN_MAX`] letters, digits, `.`, `_` and `-`.
     pub fleet: String,
-    /// Whether to look for nodes by multicast.
+    /// Whether to look for nodes by multicast, in the address family that is listened on.
     pub mdns: bool,
     /// Peers to stay connected to: `/ip4|ip6|dns|dns4|dns6/…/tcp/…`, with or without `/p2p/…`. At most
     /// [`STATIC_PEERS_MAX`].
@@ -212,7 +212,8 @@ impl SwarmHandle {
     }
 }
 
-/// Starts the swarm on the current tokio runtime. It ends with `shutdown`, or when the receiver is dropped.
+/// Starts the swarm on the current tokio runtime. It ends with `shutdown`, or when the receiver or the
+/// last handle is dropped.
 ///
 /// # Errors
 /// If an option is outside its limits or the address cannot be listened on. Failing multicast is logged only.

@@ -34,7 +34,7 @@ use tracing::{debug, info, warn};
 use super::{
     Command, STATIC_PEERS_MAX, SwarmError, SwarmEvent, SwarmOptions, address,
     address::Family,
-    behaviour::{self, Behaviour, BehaviourEvent, Names},
+    behaviour::{self, Behaviour, BehaviourEvent, Multicast, Names},
     dialer::{Dial, Dialer, Key, Outcome, To},
     node_id, peer_id,
     peers::Peers,
@@ -87,7 +87,12 @@ impl Task {
             .into_iter()
             .map(|address| address::static_peer(&address).ok_or(SwarmError::Address(address)))
             .collect::<Result<Vec<_>, _>>()?;
-        let mut swarm = behaviour::swarm(&options.keypair, &names, options.mdns)?;
+        let multicast = match (options.mdns, options.listen.is_ipv6()) {
+            (false, _) => Multicast::Off,
+            (true, false) => Multicast::V4,
+            (true, true) => Multicast::V6,
+        };
+        let mut swarm = behaviour::swarm(&options.keypair, &names, multicast)?;
         swarm.listen_on(address::multiaddr(options.listen)).map_err(|error| SwarmError::Listen {
             addr: options.listen,
             error: match error {
@@ -372,7 +377,7 @@ impl Task {
 
     fn on_identify(&mut self, event: identify::Event) {
         let identify::Event::Received { peer_id, info, .. } = event else { return };
-        if info.protocol_version != self.names.family || !info.protocols.contains(&self.names.control) {
+        if !info.protocols.contains(&self.names.control) {
             debug!(peer = %peer_id, agent = %info.agent_version, protocol = %info.protocol_version, "a stranger");
             return self.turn_away(peer_id, "it is of another fleet or version, or other software");
         }

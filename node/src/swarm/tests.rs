@@ -17,7 +17,7 @@ use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    behaviour::{self, Behaviour, BehaviourEvent, Names},
+    behaviour::{self, Behaviour, BehaviourEvent, Multicast, Names},
     *,
 };
 
@@ -182,6 +182,22 @@ async fn announcements_reach_nodes_that_are_not_connected_to_their_author() {
 }
 
 #[tokio::test]
+async fn a_slow_driver_loses_no_event() {
+    let mut a = Node::start("f", &[]).await;
+    let (nobody, since) = (NodeId::from_public_key([9; 32]), InventoryPosition { epoch: 0, seq: 0 });
+    let count = EVENT_QUEUE_LEN as u64 + 100;
+    for id in 0..count {
+        a.handle.request(RequestId(id), nobody, ControlRequest::Inventory { since });
+    }
+    let b = Node::start("f", &[&a.address]).await;
+    for id in 0..count {
+        let next = patiently("a failure", a.events.recv()).await.unwrap();
+        assert_eq!(next, SwarmEvent::RequestFailed { request: RequestId(id) });
+    }
+    a.connected_to(b.id).await;
+}
+
+#[tokio::test]
 async fn a_request_that_is_not_answered_fails_when_the_peer_goes() {
     let mut a = Node::start("f", &[]).await;
     let mut b = Node::start("f", &[&a.address]).await;
@@ -255,7 +271,7 @@ struct Rogue {
 impl Rogue {
     fn dialling(fleet: &str, address: &Multiaddr) -> Self {
         let names = Names::new(fleet).unwrap();
-        let mut swarm = behaviour::swarm(&Keypair::generate_ed25519(), &names, false).unwrap();
+        let mut swarm = behaviour::swarm(&Keypair::generate_ed25519(), &names, Multicast::Off).unwrap();
         swarm.dial(DialOpts::unknown_peer_id().address(address.clone()).build()).unwrap();
         Self { swarm, names }
     }
