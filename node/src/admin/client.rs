@@ -31,7 +31,7 @@ const EVENT_BYTES_MAX: usize = 1 << 20;
 #[derive(Debug, Error)]
 pub enum ClientError {
     /// Nobody listens.
-    #[error("no node answers on {path}: {source}")]
+    #[error("no node answers on {path}")]
     Unreachable {
         /// The socket.
         path: PathBuf,

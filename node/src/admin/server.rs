@@ -47,7 +47,7 @@ pub enum BindError {
     #[error("{0} is in the way: it is not a socket")]
     NotASocket(PathBuf),
     /// The file system refuses.
-    #[error("cannot open the admin socket {path}: {source}")]
+    #[error("cannot open the admin socket {path}")]
     Io {
         /// The socket.
         path: PathBuf,

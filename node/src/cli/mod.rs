@@ -33,7 +33,7 @@ const EXIT_GRACE: Duration = Duration::from_secs(2);
 
 /// Shares container image layers between the devices of a site, so that each crosses the uplink once.
 #[derive(Debug, Parser)]
-#[command(name = "layermesh", version, about, max_term_width = 100, disable_help_subcommand = true)]
+#[command(name = "layermesh", version, max_term_width = 100, disable_help_subcommand = true)]
 struct Cli {
     #[command(flatten)]
     global: Global,
@@ -43,6 +43,7 @@ struct Cli {
 
 /// Options of all subcommands.
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Options of all commands")]
 struct Global {
     /// Admin socket of the node [default: admin.sock in its data directory; environment: LAYERMESH_ADMIN]
     #[arg(long, global = true, value_name = "SOCKET")]
@@ -58,7 +59,7 @@ struct Global {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the node
-    Run(run::RunArgs),
+    Run(Box<run::RunArgs>),
     /// Show whether the node works, and what it did
     Status,
     /// List the nodes that this one is connected to
@@ -107,7 +108,7 @@ pub fn main() -> ExitCode {
 async fn dispatch(cli: Cli) -> Result<Exit, Failure> {
     let Cli { global, command } = cli;
     match command {
-        Command::Run(args) => run::run(args, global).await,
+        Command::Run(args) => run::run(*args, global).await,
         Command::Status => status::run(&global).await,
         Command::Peers => peers::run(&global).await,
         Command::Blobs => blobs::run(&global).await,

@@ -34,7 +34,7 @@ pub struct Entry {
 #[derive(Debug, Error)]
 pub enum DocumentError {
     /// Not JSON, or JSON of another shape.
-    #[error("{0}")]
+    #[error(transparent)]
     Json(#[from] serde_json::Error),
     /// It has parts of both kinds, or of none.
     #[error("it is neither a manifest nor an index")]
