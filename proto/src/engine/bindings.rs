@@ -8,13 +8,16 @@
 //!
 //! Deliberately absent: taking over a peer's binding as one's own. A node vouches only for what an origin told it.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use super::{
     config::Limits,
     event::{Instant, Provenance, Resolution},
 };
-use crate::{ContentId, NodeId, TagRef, wire::Binding};
+use crate::{ContentId, NodeId, Repository, TagRef, wire::Binding};
 
 /// Bindings of this node and of peers, also of those that left.
 #[derive(Debug, Default)]
@@ -68,6 +71,14 @@ impl Bindings {
         self.own.contains_key(reference) || self.peers.contains_key(reference)
     }
 
+    /// The tags of a repository that somebody knows, in order.
+    pub(super) fn tags_of(&self, repository: &Repository) -> Vec<String> {
+        let known = self.own.keys().chain(self.peers.keys());
+        let tags: BTreeSet<&str> =
+            known.filter(|reference| reference.repository() == repository).map(TagRef::tag).collect();
+        tags.into_iter().map(str::to_owned).collect()
+    }
+
     /// The newest credible binding of a tag; this node's own before a peer's of the same second.
     pub(super) fn newest(&self, reference: &TagRef, now: Instant, clock_error_max: Duration) -> Option<Resolution> {
         let latest = self.clock_unix_s.map_or(u64::MAX, |clock| {
@@ -93,7 +104,7 @@ impl Bindings {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Algorithm, Repository};
+    use crate::Algorithm;
 
     fn binding(blob: u8, observed_unix_s: u64) -> Binding {
         let reference = TagRef::new(Repository::new("registry.example", "app").unwrap(), "v1").unwrap();

@@ -45,7 +45,7 @@ pub use self::{
     event::{Action, Event, Instant, Note, Source},
     transfer::PieceState,
 };
-use crate::{ContentId, NodeId, PieceIndex};
+use crate::{ContentId, NodeId, PieceIndex, Repository};
 
 /// A connected peer, for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -218,6 +218,11 @@ impl Engine {
     pub fn origins(&self) -> impl Iterator<Item = OriginView> + '_ {
         let view = |(registry, reachable): (&str, bool)| OriginView { registry: registry.to_owned(), reachable };
         self.origins.iter().map(view)
+    }
+
+    /// The tags of a repository that this node or its peers know bindings of, in order.
+    pub fn known_tags(&self, repository: &Repository) -> Vec<String> {
+        self.bindings.tags_of(repository)
     }
 
     /// State of a piece of a transfer that is under way.
