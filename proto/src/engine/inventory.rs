@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     ContentId, NodeId, TagRef,
+    piece::BLOB_SIZE_MAX,
     wire::{
         Announcement, Binding, Change, Entry, InventoryPage, InventoryPosition,
         announcement::CHANGES_PER_ANNOUNCEMENT_MAX,
@@ -75,8 +76,11 @@ impl Inventory {
         }
     }
 
-    /// Takes up a blob. `false` if the inventory is full.
+    /// Takes up a blob. `false` if the inventory is full, or the blob larger than can be said on the wire.
     pub(super) fn hold(&mut self, content: ContentId, size: u64) -> bool {
+        if size > BLOB_SIZE_MAX {
+            return false;
+        }
         self.held(&content) == Some(size) || self.put(Subject::Blob(content), Entry::Held { content, size })
     }
 
@@ -220,7 +224,14 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{Algorithm, Repository, piece::BLOB_SIZE_MAX};
+    use crate::{
+        Algorithm, Repository,
+        engine::Config,
+        wire::{
+            ControlResponse,
+            codec::{encode_announcement, encode_control_response},
+        },
+    };
 
     const ASKER: NodeId = NodeId::from_public_key([1; 32]);
 
@@ -288,7 +299,7 @@ mod tests {
     #[test]
     fn a_small_burst_is_sent_in_messages_and_a_large_one_left_to_questions() {
         let mut inventory = Inventory::new(9, 10_000, 2);
-        (0..100).for_each(|number| assert!(inventory.hold(blob(number), 1)));
+        (0..70).for_each(|number| assert!(inventory.hold(blob(number), 1)));
         let Burst::Announcements(announcements) = inventory.take_news(12 << 10, 4) else { panic!("too many") };
         let mut listener = Listener::new();
         let mut reached = 0;
@@ -299,9 +310,9 @@ mod tests {
             reached = changes.last().unwrap().seq;
             listener.apply(changes);
         }
-        assert_eq!(listener.held.len(), 100);
+        assert_eq!(listener.held.len(), 70);
         assert!(!inventory.has_news());
-        (100..1000).for_each(|number| assert!(inventory.hold(blob(number), 1)));
+        (70..1000).for_each(|number| assert!(inventory.hold(blob(number), 1)));
         assert!(matches!(inventory.take_news(12 << 10, 4), Burst::Summary));
         assert!(!inventory.has_news());
     }
@@ -319,13 +330,25 @@ mod tests {
         assert!(inventory.hold(ContentId::of(Algorithm::Sha512, b"a"), BLOB_SIZE_MAX));
         let page = inventory.page(ASKER, InventoryPosition { epoch: 0, seq: 0 });
         assert!(page.more && page.changes.len() > 200);
-        assert!(serde_cbor::to_vec(&page).unwrap().len() <= CONTROL_RESPONSE_BYTES_MAX);
-        for change in [page.changes.last(), page.changes.first()].into_iter().flatten() {
-            assert!(serde_cbor::to_vec(change).unwrap().len() <= bytes_of(&change.entry));
+        assert!(encode_control_response(&ControlResponse::Inventory(page)).is_ok());
+        for announcement in all_news(&mut inventory) {
+            assert!(encode_announcement(&announcement).is_ok());
         }
-        let held =
-            inventory.log.last_key_value().map(|(seq, entry)| Change { seq: *seq, entry: entry.clone() }).unwrap();
-        assert!(serde_cbor::to_vec(&held).unwrap().len() <= bytes_of(&held.entry));
+        let mut inventory = Inventory::new(u64::MAX, 10_000, 2);
+        for number in 0u16..300 {
+            assert!(inventory.hold(ContentId::of(Algorithm::Sha512, &number.to_be_bytes()), BLOB_SIZE_MAX));
+        }
+        for announcement in all_news(&mut inventory) {
+            assert!(encode_announcement(&announcement).is_ok());
+        }
+        assert!(!inventory.hold(ContentId::of(Algorithm::Sha512, b""), BLOB_SIZE_MAX + 1));
+    }
+
+    fn all_news(inventory: &mut Inventory) -> Vec<Announcement> {
+        match inventory.take_news(Config::default().announcement_bytes_max, usize::MAX) {
+            Burst::Announcements(announcements) => announcements,
+            Burst::Summary => panic!("news was left out"),
+        }
     }
 
     proptest! {
