@@ -22,7 +22,7 @@ use crate::node::{Fault, Node};
 pub const ACTIONS_PER_EVENT_MAX: usize = 10_000;
 
 /// A safety rule was broken.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Violation {
     /// Seed of the run.
     pub seed: u64,
@@ -41,6 +41,13 @@ impl fmt::Display for Violation {
         let ms = self.at.as_nanos() / 1_000_000;
         writeln!(f, "seed {}, at {ms} ms, node {}: {}", self.seed, self.node, self.what)?;
         self.recent.iter().try_for_each(|line| writeln!(f, "  {line}"))
+    }
+}
+
+/// As it displays: tests unwrap it, and people read it.
+impl fmt::Debug for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 

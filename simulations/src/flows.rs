@@ -114,12 +114,12 @@ impl World {
                 self.nodes[peer].fault != Some(Fault::WrongMap)
             }
         };
+        self.handle(node, Event::FetchProgress { fetch, bytes })?;
         self.nodes[node].store.write(content, piece, good);
         if let Some(flow) = self.nodes[node].flows.get_mut(&fetch) {
             flow.next += 1;
             flow.sent += 1;
         }
-        self.handle(node, Event::FetchProgress { fetch, bytes })?;
         self.handle(node, Event::FetchStored { fetch, pieces: vec![piece] })?;
         self.send_next(node, fetch)
     }

@@ -64,6 +64,7 @@ pub struct World {
     notes: Vec<(NodeIndex, Note)>,
     trace: DefaultHasher,
     events: u64,
+    messages: u64,
 }
 
 impl World {
@@ -83,6 +84,7 @@ impl World {
             notes: Vec::new(),
             trace: DefaultHasher::new(),
             events: 0,
+            messages: 0,
         }
     }
 
@@ -268,6 +270,11 @@ impl World {
         &self.notes
     }
 
+    /// Gossip messages delivered and questions and answers sent.
+    pub fn messages(&self) -> u64 {
+        self.messages
+    }
+
     /// A node's connected peers, as it sees them.
     pub fn peers(&self, node: NodeIndex) -> Vec<PeerView> {
         self.nodes[node].engine.as_ref().map(|engine| engine.peers().collect()).unwrap_or_default()
@@ -442,6 +449,9 @@ impl World {
 
     fn happen(&mut self, target: Target, happening: Happening) -> Result<(), Violation> {
         let node = target.node;
+        let announced = matches!(happening, Happening::Event(Event::Announced { .. }));
+        let spoken = matches!(happening, Happening::Question { .. } | Happening::Answer { .. });
+        self.messages += u64::from(announced || spoken);
         if self.nodes[node].life != target.life || !self.nodes[node].is_up() {
             return Ok(());
         }

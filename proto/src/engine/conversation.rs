@@ -50,18 +50,18 @@ impl Engine {
             Question::Hello => ControlRequest::Hello(self.hello()),
             Question::Inventory => ControlRequest::Inventory { since: self.directory.applied(&peer) },
         };
-        match self.peers.ask(peer, question) {
-            Some(request) => {
-                self.timers.set(Timer::RequestTimeout(request), self.now, self.config.request_timeout);
-                self.act(Action::Request { request, peer, body });
-            }
-            None if question == Question::Inventory => {
-                if let Some(peer) = self.peers.get_mut(&peer) {
-                    peer.ask_inventory_again = true;
-                }
-            }
-            None => {}
+        if let Some(request) = self.peers.ask(peer, question) {
+            self.timers.set(Timer::RequestTimeout(request), self.now, self.config.request_timeout);
+            self.act(Action::Request { request, peer, body });
         }
+    }
+
+    /// A peer's inventory has reached a position that is not known: asks, now or when the open question is answered.
+    fn catch_up(&mut self, peer: NodeId, position: InventoryPosition) {
+        if let Some(state) = self.peers.get_mut(&peer) {
+            state.heard = Some(position);
+        }
+        self.ask(peer, Question::Inventory);
     }
 
     fn summary(&self) -> Summary {
@@ -142,7 +142,7 @@ impl Engine {
     fn on_position(&mut self, peer: NodeId, position: InventoryPosition) {
         let back = self.directory.confirm(peer, position.epoch);
         match self.directory.standing(&peer, position) {
-            Standing::Behind => self.ask(peer, Question::Inventory),
+            Standing::Behind => self.catch_up(peer, position),
             Standing::UpToDate => self.learnt(peer),
         }
         self.wake(back, peer);
@@ -172,15 +172,15 @@ impl Engine {
         let mut held = self.directory.confirm(peer, page.position.epoch);
         held.extend(self.apply(peer, page.changes));
         self.directory.reached(peer, page.position);
-        let again = self.peers.get_mut(&peer).is_some_and(|state| {
-            state.restarts = if page.more { state.restarts } else { 0 };
-            std::mem::take(&mut state.ask_inventory_again)
-        });
-        if page.more || again {
+        if page.more {
             self.ask(peer, Question::Inventory);
-        }
-        if !page.more {
-            self.learnt(peer);
+        } else if let Some(state) = self.peers.get_mut(&peer) {
+            state.restarts = 0;
+            state.learning = false;
+            let heard = state.heard.take();
+            if heard.is_some_and(|heard| self.directory.standing(&peer, heard) == Standing::Behind) {
+                self.ask(peer, Question::Inventory);
+            }
         }
         self.wake(held, peer);
     }
@@ -201,7 +201,7 @@ impl Engine {
         }
     }
 
-    fn on_changed(&mut self, from: NodeId, since: InventoryPosition, mut changes: Vec<Change>) {
+    fn on_changed(&mut self, from: NodeId, since: InventoryPosition, changes: Vec<Change>) {
         let Some(last) = changes.last().map(|change| change.seq) else { return };
         if !is_ascending(&changes, since.seq, last) {
             return self
@@ -211,14 +211,13 @@ impl Engine {
         let mut held = self.directory.confirm(from, since.epoch);
         let applied = self.directory.applied(&from);
         if applied.epoch == since.epoch && applied.seq >= since.seq {
-            // What an answer brought in the meantime is not applied twice.
-            changes.retain(|change| change.seq > applied.seq);
+            // What an answer brought in the meantime is applied twice; the last change of each subject wins both times.
             if last > applied.seq {
                 held.extend(self.apply(from, changes));
                 self.directory.reached(from, reached);
             }
         } else {
-            self.ask(from, Question::Inventory);
+            self.catch_up(from, reached);
         }
         self.wake(held, from);
     }

@@ -141,11 +141,6 @@ impl Engine {
             let what = if contradicts { "gives the blob another size" } else { "gives the blob an impossible size" };
             return self.fail_fetch(content, SourceError::Failed(what.to_owned()));
         }
-        let count = transfer.pieces.as_ref().map_or(0, |pieces| pieces.layout.count());
-        if let Phase::Fetching(running) = &mut transfer.phase {
-            running.run.end = running.run.end.min(count);
-            running.run.start = running.run.start.min(running.run.end);
-        }
         if let Some(repository) = select::origin_of(&source) {
             self.origin_answered(repository.registry());
         }

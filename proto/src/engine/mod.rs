@@ -12,7 +12,7 @@
 //!
 //! # Policy
 //! Deliberately simple: one source at a time for a blob, peers before origins, first come first served
-//! ([`select`]). Deliberately absent: sharing the origin's bytes out among nodes that want them at the same time,
+//! (`select.rs`). Deliberately absent: sharing the origin's bytes out among nodes that want them at the same time,
 //! measuring sources, and fetching one blob from several at once.
 
 mod bindings;
@@ -30,6 +30,9 @@ mod select;
 mod timers;
 mod transfer;
 mod wanting;
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 

@@ -6,7 +6,10 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use super::event::{Instant, RequestId};
-use crate::{NodeId, wire::Hello};
+use crate::{
+    NodeId,
+    wire::{Hello, InventoryPosition},
+};
 
 /// What a peer can be asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,8 +27,8 @@ pub(super) struct Peer {
     pub(super) hello: Option<Hello>,
     hello_open: Option<RequestId>,
     inventory_open: Option<RequestId>,
-    /// Something came while an inventory question was open that its answer may not contain.
-    pub(super) ask_inventory_again: bool,
+    /// A position that was heard of while an inventory question was open: its answer may not reach so far.
+    pub(super) heard: Option<InventoryPosition>,
     /// Pages without an end in which everything was told from the start.
     pub(super) restarts: u32,
     /// What it holds was not learnt since it connected, and it did not fail to answer.
@@ -48,7 +51,7 @@ impl Peers {
             hello: None,
             hello_open: None,
             inventory_open: None,
-            ask_inventory_again: false,
+            heard: None,
             restarts: 0,
             learning: true,
             failures: 0,

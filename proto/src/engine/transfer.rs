@@ -142,14 +142,38 @@ impl Transfer {
         self.pieces.as_ref()?.layout.piece_at(*offset)
     }
 
-    /// Takes over a size that a source or the store gave; pieces of another size are forgotten.
+    /// Takes over a size that a source gave; pieces of another size are forgotten. `false` if no blob can have it.
     pub(super) fn take_size(&mut self, size: u64) -> bool {
-        if self.size() == Some(size) {
-            return true;
+        if self.size() != Some(size) {
+            let Some(pieces) = Pieces::none(size) else { return false };
+            self.pieces = Some(pieces);
         }
-        let Some(pieces) = Pieces::none(size) else { return false };
-        self.pieces = Some(pieces);
+        self.fit_run();
         true
+    }
+
+    /// Takes over pieces that the store says it has.
+    pub(super) fn take_pieces(&mut self, given: Pieces) {
+        match &mut self.pieces {
+            Some(known) if known.layout == given.layout => {
+                known.inherited = true;
+                for piece in given.durable.iter() {
+                    known.durable.insert(piece);
+                }
+            }
+            // What a running fetch was told stands until it ends; otherwise the store knows best.
+            Some(_) if matches!(self.phase, Phase::Fetching(_)) => {}
+            _ => self.pieces = Some(given),
+        }
+        self.fit_run();
+    }
+
+    /// A fetch of a blob of unknown size asks for all pieces there could be: far too many to go through one by one.
+    fn fit_run(&mut self) {
+        if let (Phase::Fetching(fetch), Some(pieces)) = (&mut self.phase, &self.pieces) {
+            fetch.run.end = fetch.run.end.min(pieces.layout.count());
+            fetch.run.start = fetch.run.start.min(fetch.run.end);
+        }
     }
 
     /// The running fetch made pieces durable. Those that were not asked for are left out.

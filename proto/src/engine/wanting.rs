@@ -120,20 +120,9 @@ impl Engine {
         };
         pieces.durable = durable;
         pieces.inherited = true;
-        let Some(transfer) = self.transfers.open.get_mut(&content) else {
-            return self.keep_partial(content, pieces);
-        };
-        let fetching = transfer.fetch().is_some();
-        match &mut transfer.pieces {
-            Some(known) if known.layout == pieces.layout => {
-                pieces.durable.iter().for_each(|piece| {
-                    known.durable.insert(piece);
-                });
-                known.inherited = true;
-            }
-            // What a running fetch was told stands until it ends; otherwise the store knows best.
-            Some(_) if fetching => {}
-            _ => transfer.pieces = Some(pieces),
+        match self.transfers.open.get_mut(&content) {
+            Some(transfer) => transfer.take_pieces(pieces),
+            None => self.keep_partial(content, pieces),
         }
     }
 

@@ -1,0 +1,7 @@
+//! Tests of the engine as a whole: scripts that read as stories, and arbitrary events.
+
+mod properties;
+mod script;
+mod tags;
+mod talks;
+mod transfers;

@@ -1,0 +1,366 @@
+//! What a site must do, in virtual time, with many seeds.
+//!
+//! Every scenario runs with [`SEEDS`] seeds, which vary the order in which messages arrive, and a failure prints
+//! the seed and what happened last at the node that broke a rule. The safety rules are those of
+//! `layermesh_sim::checks`; the tests here say what must come of it.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::time::Duration;
+
+use layermesh_proto::{
+    ObjectKind, Repository, TagRef,
+    engine::{
+        Config, Note, Source,
+        event::{Provenance, SourceError, WantError},
+    },
+};
+use layermesh_sim::{Blob, Fault, NodeIndex, Options, OriginMode, World};
+
+/// Seeds for each scenario.
+const SEEDS: u64 = 50;
+const MIB: u64 = 1 << 20;
+const MINUTE: Duration = Duration::from_secs(60);
+
+fn repository() -> Repository {
+    Repository::new("registry.example", "team/app").unwrap()
+}
+
+fn tag() -> TagRef {
+    TagRef::new(repository(), "v1").unwrap()
+}
+
+struct Image {
+    manifest: Blob,
+    blobs: Vec<Blob>,
+}
+
+impl Image {
+    fn bytes(&self) -> u64 {
+        self.all().iter().map(|blob| blob.size).sum()
+    }
+
+    fn all(&self) -> Vec<Blob> {
+        let mut all = vec![self.manifest];
+        all.extend(&self.blobs);
+        all
+    }
+}
+
+/// A site whose origin has one image of a manifest, a config and two layers.
+fn site(seed: u64, options: Options, nodes: usize) -> (World, Image) {
+    let mut world = World::new(seed, options, Config::default(), repository());
+    let manifest = world.publish("manifest", 900, ObjectKind::Manifest);
+    let sizes = [("config", 7000), ("layer 1", 5 * MIB + 1), ("layer 2", MIB)];
+    let blobs = sizes.map(|(name, size)| world.publish(name, size, ObjectKind::Blob)).to_vec();
+    world.tag(tag(), manifest);
+    for _ in 0..nodes {
+        world.add_node().unwrap();
+    }
+    world.run_for(Duration::from_secs(1)).unwrap();
+    (world, Image { manifest, blobs })
+}
+
+/// A node pulls the image as a runtime does: the tag, the manifest, then all blobs at once.
+fn pull(world: &mut World, node: NodeIndex, image: &Image) {
+    let resolve = world.resolve(node, tag()).unwrap();
+    assert!(world.run_until(MINUTE, |world| world.resolved(node, resolve).is_some()).unwrap());
+    let resolution = world.resolved(node, resolve).unwrap().clone().unwrap();
+    assert_eq!(resolution.content, image.manifest.content);
+    world.want(node, image.manifest).unwrap();
+    assert!(world.run_until(MINUTE, World::all_ended).unwrap());
+    for blob in &image.blobs {
+        world.want(node, *blob).unwrap();
+    }
+}
+
+fn pull_to_the_end(world: &mut World, node: NodeIndex, image: &Image) {
+    pull(world, node, image);
+    assert!(world.run_until(5 * MINUTE, World::all_ended).unwrap(), "a want of node {node} is still open");
+    for blob in image.all() {
+        assert!(world.holds(node, blob), "node {node} lacks {}", blob.content);
+    }
+    assert_eq!(world.refetched(node), 0, "node {node} fetched a durable piece again");
+}
+
+/// Runs a scenario with many seeds, each twice: the same seed must give the same trace.
+fn with_seeds(scenario: impl Fn(u64) -> World) {
+    for seed in 0..SEEDS {
+        let (first, second) = (scenario(seed), scenario(seed));
+        assert_eq!(first.trace(), second.trace(), "seed {seed} gave two traces");
+    }
+}
+
+#[test]
+fn one_device_pulls_then_all_others_without_the_origin() {
+    with_seeds(|seed| {
+        let (mut world, image) = site(seed, Options::default(), 6);
+        pull_to_the_end(&mut world, 0, &image);
+        world.run_for(Duration::from_secs(1)).unwrap();
+        world.set_origin(OriginMode::Refusing);
+        for node in 1..6 {
+            pull(&mut world, node, &image);
+        }
+        assert!(world.run_until(5 * MINUTE, World::all_ended).unwrap());
+        for node in 1..6 {
+            assert!(image.all().iter().all(|blob| world.holds(node, *blob)));
+            assert_eq!(world.bytes_from(node), (0, image.bytes()));
+        }
+        assert_eq!(world.origin_bytes(), image.bytes(), "the image crossed the uplink once");
+        world
+    });
+}
+
+#[test]
+fn what_gossip_loses_is_learnt_by_asking() {
+    with_seeds(|seed| {
+        let options = Options { gossip_loss_per_mille: 1000, ..Options::default() };
+        let (mut world, image) = site(seed, options, 2);
+        pull_to_the_end(&mut world, 0, &image);
+        world.set_origin(OriginMode::Refusing);
+        let late = world.add_node().unwrap();
+        world.run_for(Duration::from_secs(1)).unwrap();
+        pull_to_the_end(&mut world, late, &image);
+        world
+    });
+}
+
+#[test]
+fn a_holder_leaves_and_another_goes_on_where_it_stopped() {
+    with_seeds(|seed| {
+        let (mut world, image) = site(seed, Options::default(), 4);
+        pull_to_the_end(&mut world, 0, &image);
+        pull_to_the_end(&mut world, 1, &image);
+        world.run_for(Duration::from_secs(1)).unwrap();
+        world.set_origin(OriginMode::Refusing);
+        let layer = image.blobs[1];
+        for node in [2, 3] {
+            world.want(node, layer).unwrap();
+        }
+        let begun = |world: &World| (2..4).all(|node| world.pieces(node, layer) > 3);
+        assert!(world.run_until(MINUTE, begun).unwrap());
+        world.leave(0);
+        assert!(world.run_until(MINUTE, World::all_ended).unwrap());
+        for node in [2, 3] {
+            assert!(world.holds(node, layer));
+            assert_eq!(world.refetched(node), 0);
+            assert_eq!(world.bytes_from(node), (0, layer.size), "every piece came once");
+        }
+        world
+    });
+}
+
+#[test]
+fn the_only_holder_leaves_and_the_origin_gives_the_rest() {
+    with_seeds(|seed| {
+        let (mut world, image) = site(seed, Options::default(), 2);
+        pull_to_the_end(&mut world, 0, &image);
+        world.run_for(Duration::from_secs(1)).unwrap();
+        let layer = image.blobs[1];
+        let want = world.want(1, layer).unwrap();
+        assert!(world.run_until(MINUTE, |world| world.pieces(1, layer) > 3).unwrap());
+        world.leave(0);
+        assert!(world.run_until(MINUTE, World::all_ended).unwrap());
+        assert_eq!(world.ended(1, want), Some(&Ok(())));
+        let (origin, peers) = world.bytes_from(1);
+        assert!(origin > 0 && peers > 0 && origin + peers == layer.size, "{origin} + {peers}");
+        assert_eq!(world.refetched(1), 0);
+        world
+    });
+}
+
+#[test]
+fn the_only_holder_leaves_and_comes_back() {
+    with_seeds(|seed| {
+        let (mut world, image) = site(seed, Options::default(), 2);
+        pull_to_the_end(&mut world, 0, &image);
+        world.run_for(Duration::from_secs(1)).unwrap();
+        world.set_origin(OriginMode::Refusing);
+        let layer = image.blobs[1];
+        let want = world.want(1, layer).unwrap();
+        assert!(world.run_until(MINUTE, |world| world.pieces(1, layer) > 3).unwrap());
+        world.leave(0);
+        world.run_for(Duration::from_secs(20)).unwrap();
+        assert_eq!(world.ended(1, want), None, "a reader has got a part and is not let down so soon");
+        world.start(0).unwrap();
+        assert!(world.run_until(Duration::from_secs(2), World::all_ended).unwrap());
+        assert_eq!(world.ended(1, want), Some(&Ok(())));
+        assert_eq!(world.bytes_from(1), (0, layer.size));
+        world
+    });
+}
+
+#[test]
+fn a_holder_loses_power_and_the_fetch_moves_on_before_the_transport_notices() {
+    with_seeds(|seed| {
+        let (mut world, image) = site(seed, Options::default(), 3);
+        pull_to_the_end(&mut world, 0, &image);
+        pull_to_the_end(&mut world, 1, &image);
+        world.run_for(Duration::from_secs(1)).unwrap();
+        world.set_origin(OriginMode::Refusing);
+        let layer = image.blobs[1];
+        let want = world.want(2, layer).unwrap();
+        assert!(world.run_until(MINUTE, |world| world.pieces(2, layer) > 3).unwrap());
+        world.crash(0);
+        world.crash(1);
+        world.start(1).unwrap();
+        assert!(world.run_until(Duration::from_secs(25), World::all_ended).unwrap());
+        assert_eq!(world.ended(2, want), Some(&Ok(())));
+        assert_eq!(world.refetched(2), 0);
+        world
+    });
+}
+
+#[test]
+fn a_node_that_restarts_goes_on_where_it_stopped() {
+    with_seeds(|seed| {
+        let (mut world, image) = site(seed, Options::default(), 2);
+        pull_to_the_end(&mut world, 0, &image);
+        world.run_for(Duration::from_secs(1)).unwrap();
+        world.set_origin(OriginMode::Refusing);
+        let layer = image.blobs[1];
+        world.want(1, layer).unwrap();
+        assert!(world.run_until(MINUTE, |world| world.pieces(1, layer) > 3).unwrap());
+        world.crash(1);
+        world.start(1).unwrap();
+        world.run_for(Duration::from_secs(1)).unwrap();
+        world.want(1, layer).unwrap();
+        assert!(world.run_until(MINUTE, World::all_ended).unwrap());
+        assert!(world.holds(1, layer));
+        assert_eq!(world.refetched(1), 0);
+        assert_eq!(world.bytes_from(1), (0, layer.size));
+        world
+    });
+}
+
+#[test]
+fn a_peer_that_sends_wrong_pieces_is_penalised() {
+    with_seeds(|seed| corrupting(seed, Fault::WrongPieces));
+}
+
+#[test]
+fn a_peer_that_vouches_for_wrong_pieces_is_penalised() {
+    with_seeds(|seed| corrupting(seed, Fault::WrongMap));
+}
+
+/// Of two holders the first misbehaves: the blob comes from the second, and the first is not asked again.
+fn corrupting(seed: u64, fault: Fault) -> World {
+    let (mut world, image) = site(seed, Options::default(), 3);
+    pull_to_the_end(&mut world, 0, &image);
+    world.run_for(Duration::from_secs(1)).unwrap();
+    pull_to_the_end(&mut world, 1, &image);
+    world.run_for(Duration::from_secs(1)).unwrap();
+    world.set_origin(OriginMode::Refusing);
+    world.set_fault(0, fault);
+    let first = world.want(2, image.blobs[1]).unwrap();
+    assert!(world.run_until(MINUTE, World::all_ended).unwrap());
+    assert_eq!(world.ended(2, first), Some(&Ok(())));
+    let penalised = Note::PeerPenalised { peer: world.id(0), content: image.blobs[1].content };
+    assert_eq!(world.notes().iter().filter(|(node, note)| *node == 2 && *note == penalised).count(), 1);
+    let before = world.notes().len();
+    let second = world.want(2, image.blobs[2]).unwrap();
+    assert!(world.run_until(MINUTE, World::all_ended).unwrap());
+    assert_eq!(world.ended(2, second), Some(&Ok(())));
+    assert_eq!(world.notes().len(), before, "the penalised peer was asked again");
+    world
+}
+
+#[test]
+fn a_peer_that_stalls_is_left_for_another() {
+    with_seeds(|seed| {
+        let (mut world, image) = site(seed, Options::default(), 3);
+        pull_to_the_end(&mut world, 0, &image);
+        world.run_for(Duration::from_secs(1)).unwrap();
+        pull_to_the_end(&mut world, 1, &image);
+        world.run_for(Duration::from_secs(1)).unwrap();
+        world.set_origin(OriginMode::Refusing);
+        world.set_fault(0, Fault::StallsAfter(2));
+        let layer = image.blobs[1];
+        let want = world.want(2, layer).unwrap();
+        assert!(world.run_until(Duration::from_secs(11), World::all_ended).unwrap());
+        assert_eq!(world.ended(2, want), Some(&Ok(())));
+        assert_eq!(world.bytes_from(2), (0, layer.size), "what came before the stall was kept");
+        let stalled = Note::Stalled { content: layer.content, source: Source::Peer(world.id(0)) };
+        assert!(world.notes().contains(&(2, stalled)));
+        world
+    });
+}
+
+#[test]
+fn a_peer_without_what_it_announced_costs_one_question() {
+    with_seeds(|seed| {
+        let (mut world, image) = site(seed, Options::default(), 2);
+        pull_to_the_end(&mut world, 0, &image);
+        world.run_for(Duration::from_secs(1)).unwrap();
+        world.set_fault(0, Fault::HasNothing);
+        pull_to_the_end(&mut world, 1, &image);
+        assert_eq!(world.bytes_from(1), (image.bytes(), 0));
+        let failed = world.notes().iter().filter(|(_, note)| {
+            matches!(note, Note::SourceFailed { source: Source::Peer(_), error: SourceError::NotFound, .. })
+        });
+        assert_eq!(failed.count(), image.all().len());
+        world
+    });
+}
+
+#[test]
+fn a_tag_is_answered_from_a_peer_when_the_origin_is_away() {
+    for mode in [OriginMode::Refusing, OriginMode::Silent] {
+        with_seeds(|seed| {
+            let (mut world, image) = site(seed, Options::default(), 3);
+            pull_to_the_end(&mut world, 0, &image);
+            world.run_for(Duration::from_secs(1)).unwrap();
+            world.set_origin(mode);
+            let resolve = world.resolve(1, tag()).unwrap();
+            let answered = |world: &World| world.resolved(1, resolve).is_some();
+            assert!(world.run_until(Duration::from_secs(2), answered).unwrap());
+            let resolution = world.resolved(1, resolve).unwrap().clone().unwrap();
+            assert_eq!(resolution.content, image.manifest.content);
+            assert!(matches!(resolution.provenance, Provenance::Peer { peer, .. } if peer == world.id(0)));
+            // While the origin counts as down, the next question does not wait for it.
+            let again = world.resolve(1, tag()).unwrap();
+            assert!(world.resolved(1, again).is_some());
+            pull_to_the_end(&mut world, 1, &image);
+            world
+        });
+    }
+}
+
+#[test]
+fn nobody_has_it_and_the_origin_is_away() {
+    with_seeds(|seed| {
+        let (mut world, image) = site(seed, Options::default(), 2);
+        world.set_origin(OriginMode::Refusing);
+        let want = world.want(0, image.blobs[0]).unwrap();
+        assert!(world.run_until(Duration::from_secs(5), World::all_ended).unwrap(), "a runtime must hear it soon");
+        assert!(matches!(world.ended(0, want), Some(Err(WantError::Unavailable(_)))));
+        assert_eq!(world.promise(0, &image.all()).unwrap().len(), image.all().len());
+        world
+    });
+}
+
+#[test]
+fn an_origin_with_wrong_bytes_is_never_taken_for_the_blob() {
+    with_seeds(|seed| {
+        let (mut world, image) = site(seed, Options::default(), 2);
+        world.set_origin(OriginMode::Corrupt);
+        let want = world.want(0, image.blobs[1]).unwrap();
+        assert!(world.run_until(MINUTE, World::all_ended).unwrap());
+        let Some(Err(WantError::Unavailable(what))) = world.ended(0, want) else { panic!("it was taken") };
+        assert!(what.contains("digest"), "{what}");
+        assert!(!world.holds(0, image.blobs[1]));
+        world
+    });
+}
+
+#[test]
+fn an_idle_site_is_quiet() {
+    let (mut world, image) = site(1, Options::default(), 5);
+    pull_to_the_end(&mut world, 0, &image);
+    world.run_for(MINUTE).unwrap();
+    let before = world.messages();
+    world.run_for(60 * MINUTE).unwrap();
+    // A summary every ten minutes reaches four others: five nodes, six summaries, give or take the jitter.
+    let hourly = world.messages() - before;
+    assert!((80..=170).contains(&hourly), "{hourly} messages an hour");
+}
