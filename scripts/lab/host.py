@@ -93,9 +93,10 @@ class Lab:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise Failure(f"another run holds {self._lock.name}") from None
+        os.umask(0o022)  # nodes run as another user and read what is written here
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
         self.dir = Path(tempfile.mkdtemp(prefix=self.prefix))
-        self.dir.chmod(0o755)  # nodes run as another user and have to reach their directories in it
+        self.dir.chmod(0o755)
         self.logs = self.dir / "logs"
         self.logs.mkdir()
         return self

@@ -131,7 +131,7 @@ def _platform(lab: Lab, scratch: Path, layout: Path, architecture: str) -> dict:
         say(f"   {architecture}: {packages[-1]} and {len(packages) - 1} more packages")
         shutil.rmtree(tree, ignore_errors=True)
         lab.run(["mmdebstrap", "--quiet", "--variant=extract", "--mode=root", f"--architectures={architecture}",
-                 f"--include={','.join(packages)}", suite(), str(tree)], seconds=300)
+                 f"--include={','.join(packages)}", suite(), str(tree)], seconds=300, env=dict(os.environ))
         found = _facts(tree)
         added = [path for path, facts in found.items() if below.get(path) != facts]
         layer, diff_id = _put_layer(layout, lambda tar, added=added: [
