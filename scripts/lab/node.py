@@ -86,10 +86,7 @@ password_file = "{password_file}"
 
     def meet(self, others: int) -> None:
         """Waits until the node is connected to so many others."""
-        def met() -> bool:
-            peers = self.status()["peers"]
-            return (peers if isinstance(peers, int) else len(peers)) >= others
-        wait_until(f"{self.name} sees {others} others", met, MEET_SECONDS_MAX)
+        wait_until(f"{self.name} sees {others} others", lambda: self.status()["peers"] >= others, MEET_SECONDS_MAX)
 
     def get_status_code(self, path: str, seconds: float) -> int:
         """HTTP status of a GET at the mirror, from the device."""
