@@ -5,5 +5,22 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr))]
 
+pub mod admin;
+pub mod cli;
+pub mod config;
 pub mod counters;
+pub mod daemon;
+pub mod driver;
+pub mod embedded;
+pub mod exchange;
+pub mod fetch;
+pub mod identity;
+pub mod image;
 pub mod mesh;
+pub mod mirror;
+pub mod origin;
+pub mod pull;
+pub mod remembered;
+pub mod status;
+pub mod store;
+pub mod swarm;

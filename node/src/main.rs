@@ -1,2 +1,5 @@
-//! x
-fn main() {}
+//! The `layermesh` program. All of it is in the library; see [`layermesh::cli`].
+
+fn main() -> std::process::ExitCode {
+    layermesh::cli::main()
+}

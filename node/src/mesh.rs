@@ -66,6 +66,13 @@ pub enum Command {
         /// Where to answer with those that cannot.
         answer: oneshot::Sender<Vec<ContentId>>,
     },
+    /// Which tags of a repository are known on this site?
+    KnownTags {
+        /// The repository.
+        repository: Repository,
+        /// Where to answer.
+        answer: oneshot::Sender<Vec<String>>,
+    },
     /// How is the mesh?
     Status {
         /// Where to answer.
@@ -159,6 +166,13 @@ impl Mesh {
         let promise = PromiseId(self.id());
         let _ = self.commands.send(Command::Promise { promise, contents, repository, answer }).await;
         answered.await.unwrap_or(all)
+    }
+
+    /// The tags of a repository that this node or its peers know bindings of.
+    pub async fn known_tags(&self, repository: Repository) -> Vec<String> {
+        let (answer, answered) = oneshot::channel();
+        let _ = self.commands.send(Command::KnownTags { repository, answer }).await;
+        answered.await.unwrap_or_default()
     }
 
     /// The mesh as it is now; empty while the node shuts down.

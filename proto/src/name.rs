@@ -161,8 +161,9 @@ impl FromStr for ObjectKind {
     }
 }
 
+/// Refused text as errors quote it: short, and with nothing in it that could steer a terminal.
 fn shown(text: &str) -> String {
-    text.chars().take(80).collect()
+    text.chars().take(80).flat_map(char::escape_debug).take(160).collect()
 }
 
 /// A DNS name, IPv4 address or bracketed IPv6 address, with an optional port.
@@ -221,6 +222,8 @@ fn is_tag(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -249,6 +252,45 @@ mod tests {
         let repository = Repository::new("docker.io", "a").unwrap();
         for tag in ["", ".a", "-a", "a/b", "a:b", "a b", &"a".repeat(129)] {
             assert!(TagRef::new(repository.clone(), tag).is_err(), "{tag}");
+        }
+    }
+
+    #[test]
+    fn the_longest_names_are_taken_and_longer_ones_are_not() {
+        let host = [&*"a".repeat(63), &*"b".repeat(63), &*"c".repeat(63), &*"d".repeat(61)].join(".");
+        let registry = format!("{host}:65535");
+        assert_eq!(registry.len(), REGISTRY_LEN_MAX);
+        let name = "n".repeat(REPOSITORY_LEN_MAX);
+        let repository = Repository::new(&registry, &name).unwrap();
+        assert!(TagRef::new(repository, &"t".repeat(TAG_LEN_MAX)).is_ok());
+        assert_eq!(Repository::new(&format!("{registry}0"), &name).map_err(|_| ()), Err(()));
+        assert!(matches!(Repository::new("a", &format!("{name}n")), Err(NameError::Repository(_))));
+        assert!(matches!(Repository::new(&"a".repeat(64), "a"), Err(NameError::Registry(_))));
+    }
+
+    #[test]
+    fn what_is_refused_is_quoted_short_and_without_control_characters() {
+        let refusal = Repository::new(&"\u{1b}[2J\n".repeat(1000), "a").unwrap_err().to_string();
+        assert!(refusal.len() < 250 && refusal.chars().all(|char| !char.is_control()), "{refusal:?}");
+    }
+
+    proptest! {
+        /// Whatever is taken comes back as it was and cannot leave the path or the host that it is put into.
+        #[test]
+        fn names_taken_are_tame(
+            registry in "[a-z0-9.:\\[\\]/@%-]{0,12}",
+            name in "[a-zA-Z0-9._/%-]{0,12}",
+            tag in "[a-zA-Z0-9._/:%-]{0,12}",
+        ) {
+            let Ok(repository) = Repository::new(&registry, &name) else { return Ok(()) };
+            prop_assert_eq!((repository.registry(), repository.name()), (&*registry, &*name));
+            prop_assert!(registry.bytes().all(|byte| !matches!(byte, b'/' | b'@' | b'%')), "{}", registry);
+            prop_assert!(name.split('/').all(|part| !part.is_empty() && !part.starts_with('.')), "{}", name);
+            prop_assert!(!name.contains("..") && !name.contains('%'), "{}", name);
+            if let Ok(reference) = TagRef::new(repository, &tag) {
+                prop_assert_eq!(reference.to_string(), format!("{registry}/{name}:{tag}"));
+                prop_assert!(!tag.starts_with('.') && !tag.contains(['/', ':', '%']), "{}", tag);
+            }
         }
     }
 }

@@ -105,6 +105,8 @@ impl<'de> Deserialize<'de> for NodeId {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -115,6 +117,33 @@ mod tests {
         assert!(text.starts_with("12D3KooW"), "{text}");
         assert_eq!(text.parse::<NodeId>(), Ok(id));
         assert_eq!(id.short().len(), 6);
+    }
+
+    #[test]
+    fn the_key_of_the_peer_ids_spec_has_its_known_id() {
+        let key = "1ed1e8fae2c4a144b8be8fd4b47bf3d3b34b871c3cacf6010f0e42d474fce27e";
+        let id = NodeId::from_public_key(hex::decode(key).unwrap().try_into().unwrap());
+        assert_eq!(id.to_string(), "12D3KooWBtg3aaRMjxwedh83aGiUkwSxDwUZkzuJcfaqUmo7R3pq");
+        assert_eq!(id.short(), "o7R3pq");
+    }
+
+    proptest! {
+        #[test]
+        fn both_forms_come_back(key in any::<[u8; 32]>()) {
+            let id = NodeId::from_public_key(key);
+            prop_assert_eq!(id.to_string().parse::<NodeId>(), Ok(id));
+            let bytes = id.to_peer_id_bytes();
+            prop_assert_eq!(NodeId::from_peer_id_bytes(&bytes), Ok(id));
+            prop_assert_eq!(NodeId::from_peer_id_bytes(&bytes[..37]), Err(NodeIdError));
+            prop_assert_eq!(NodeId::from_peer_id_bytes(&[&bytes[..], &[0]].concat()), Err(NodeIdError));
+        }
+
+        #[test]
+        fn arbitrary_text_is_one_id_or_none(text in "\\PC{0,70}|[1-9A-Za-z]{50,54}") {
+            if let Ok(id) = text.parse::<NodeId>() {
+                prop_assert_eq!(id.to_string(), text);
+            }
+        }
     }
 
     #[test]

@@ -316,6 +316,43 @@ mod tests {
     }
 
     #[test]
+    fn a_piece_hash_is_blake3() {
+        let known = "6437b3ac38465133ffb63b75273a8db548c558465d79db03fd359c6cd5bd9d85";
+        assert_eq!(hex::encode(PieceHash::of(b"abc").0), known);
+    }
+
+    #[test]
+    fn a_map_hashes_each_piece_and_only_of_a_blob_within_the_limit() {
+        let bytes: Vec<u8> = (0..PIECE_LEN_MIN * 2 + 1).map(|at| (at / PIECE_LEN_MIN) as u8).collect();
+        let map = PieceMap::of(&bytes).unwrap();
+        assert_eq!(map.layout().count(), 3);
+        assert_eq!(map.hash(1), Some(PieceHash::of(&[1; PIECE_LEN_MIN as usize])));
+        assert_eq!(map.hash(2), Some(PieceHash::of(&[2])));
+        assert_eq!(map.hash(3), None);
+        assert_eq!(PieceMap::of(&[]).unwrap().to_bytes(), []);
+        assert_eq!(PieceMap::from_bytes(BLOB_SIZE_MAX + 1, &[]), Err(PieceMapError::TooLarge(BLOB_SIZE_MAX + 1)));
+        let wrong = PieceMapError::WrongLength { expected: 1, found: 31 };
+        assert_eq!(wrong.to_string(), "a piece map of 1 pieces has 32 bytes, this one has 31");
+        assert_eq!(PieceMap::from_bytes(1, &[0; 31]), Err(wrong));
+    }
+
+    #[test]
+    fn runs_at_the_edges() {
+        let layout = PieceLayout::for_size(u64::from(PIECE_LEN_MIN) * 2 + 1).unwrap();
+        let len = u64::from(PIECE_LEN_MIN);
+        assert_eq!(layout.bytes_of_run(&(1..3)), len..len * 2 + 1);
+        assert_eq!(layout.bytes_of_run(&(2..9)), len * 2..len * 2 + 1, "clamped to the blob");
+        assert!(layout.bytes_of_run(&(1..1)).is_empty());
+        assert!(layout.bytes_of(u32::MAX).is_empty());
+        let mut set = PieceSet::full(130);
+        assert_eq!((set.count(), set.prefix(), set.missing_run(0, 1)), (130, 130, None));
+        assert!(set.remove(64) && !set.remove(64) && set.remove(129));
+        assert_eq!((set.prefix(), set.missing_run(65, 9)), (64, Some(129..130)));
+        assert_eq!(PieceSet::empty(130).missing_run(7, 0), Some(7..8), "a run is never empty");
+        assert!(PieceSet::empty(0).is_full() && PieceSet::empty(0).is_empty());
+    }
+
+    #[test]
     fn a_bitmap_with_bits_past_its_end_is_refused() {
         assert_eq!(PieceSet::try_from(PieceSetWire(3, vec![0b1000])), Err(PieceSetError));
         assert_eq!(PieceSet::try_from(PieceSetWire(3, vec![])), Err(PieceSetError));

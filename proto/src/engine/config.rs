@@ -1,1 +1,233 @@
 //! Every number of the engine: unit, default and why.
+//!
+//! Invariant: the engine has no number with a meaning outside this file, and every collection that something
+//! outside can make grow has a limit in [`Limits`].
+
+use std::time::Duration;
+
+use thiserror::Error;
+
+/// Longest `version` and `platform`, in bytes: what the wire allows.
+pub const TEXT_BYTES_MAX: usize = 64;
+
+/// How a node is and how it behaves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// TCP port of this node's bulk exchange, told to peers. No default: port 0 says that it serves nothing.
+    pub bulk_port: u16,
+    /// Program version, told to peers, for people. At most [`TEXT_BYTES_MAX`] bytes.
+    pub version: String,
+    /// OCI platform such as `linux/arm64/v8`, told to peers. At most [`TEXT_BYTES_MAX`] bytes.
+    pub platform: String,
+
+    /// From the first change of the own inventory to its announcement. 20 ms: a burst of small blobs becomes one
+    /// message, and nobody who waits for a blob notices.
+    pub announce_delay: Duration,
+    /// Announcements sent at once for a burst; what does not fit is left to the peers' questions. 4: with full
+    /// messages 48 KiB, which is where asking becomes cheaper than telling everybody.
+    pub announcements_per_burst_max: usize,
+    /// Bytes of changes in one announcement, as estimated. 12 KiB: a quarter below what the wire allows, since
+    /// the estimate does not know the encoding.
+    pub announcement_bytes_max: usize,
+    /// Between two summaries, give or take a quarter. 10 min: gossip loses little, and among twenty nodes this
+    /// costs each about 300 bytes a minute.
+    pub summary_interval: Duration,
+    /// From a new connection to a summary, give or take a quarter. 15 s: what was gossiped before the gossip
+    /// mesh included the new peer is then noticed, and nodes that start together say it once for all.
+    pub summary_after_connect: Duration,
+
+    /// For a control request to be answered. 10 s: a peer that takes longer over a few kilobytes is not there.
+    pub request_timeout: Duration,
+    /// Before a peer that did not answer is asked again; doubles with every failure in a row, up to 32 times.
+    /// 5 s: 5 s to 160 s.
+    pub request_retry: Duration,
+
+    /// Without progress of a fetch from a peer. 10 s: a peer is on the same LAN, and another source may wait.
+    pub fetch_stall_peer: Duration,
+    /// Without progress of a fetch from an origin, first byte included. 30 s: registries redirect, wake up
+    /// caches and are far away.
+    pub fetch_stall_origin: Duration,
+    /// Before sources that failed are tried again; doubles with every round. 500 ms.
+    pub retry_first: Duration,
+    /// Longest time between two rounds. 10 s.
+    pub retry_max: Duration,
+    /// Longest wait that a source may ask for with `Retry-After`. 60 s: a longer one is no different from being
+    /// away.
+    pub retry_after_max: Duration,
+    /// Without progress, after which a transfer that has pieces is given up once no source works. 60 s: a reader
+    /// has been served a part and loses it; runtimes wait five minutes.
+    pub give_up: Duration,
+    /// The same for a transfer that has got nothing. 5 s: the reader can still go elsewhere at once.
+    pub give_up_unstarted: Duration,
+    /// Rounds of sources without a piece, after which a transfer is given up even though bytes still come. 20: a
+    /// source that breaks off within every piece would otherwise be tried for ever.
+    pub rounds_max: u32,
+    /// For the store to check a whole blob. 15 min: 64 GiB at 75 MB/s, which a slow card can read.
+    pub complete_timeout: Duration,
+    /// During which a peer that sent wrong bytes is not asked for bytes. 10 min: long enough to cost nothing,
+    /// short enough to heal by itself when the peer's disk was at fault and was replaced.
+    pub penalty: Duration,
+
+    /// After an origin did not answer, during which it counts as down. 10 s: a cut uplink costs one slow answer
+    /// in ten seconds, a blip does not divert anything for long.
+    pub origin_down_for: Duration,
+    /// For an origin to say what a tag stands for when the site knows an answer. 1.5 s: longer than a distant
+    /// registry takes, shorter than people and runtimes notice.
+    pub resolve_timeout_known: Duration,
+    /// The same when nobody on the site knows. 10 s.
+    pub resolve_timeout_unknown: Duration,
+    /// An unchanged binding that was confirmed by the origin is told to peers again after this time. 1 h: fleets
+    /// poll tags every minute, and peers need to know the age of a binding only roughly.
+    pub binding_announce_interval: Duration,
+    /// How far ahead of this node's own knowledge of the wall clock a peer's time stamp is believed. 1 day: more
+    /// is a wrong clock, and such a binding ranks behind all others.
+    pub clock_error_max: Duration,
+
+    /// Limits on what is kept.
+    pub limits: Limits,
+}
+
+/// Most of everything. Over a limit the newcomer is refused, with a [`super::event::Note::LimitReached`] that
+/// names the field, or [`super::event::WantError::Busy`] where somebody waits for an answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Blobs being had at once. 256: a few large images; a running fetch costs the node about a piece of memory.
+    pub transfers: usize,
+    /// Wants open at once. 4096: every reader of every transfer, sixteen each.
+    pub wants: usize,
+    /// Repositories in which origins are asked for one blob. 8: layers are shared among a few images at a time.
+    pub origins_per_transfer: usize,
+    /// Resolves waiting at once. 1024.
+    pub resolves: usize,
+    /// Questions to origins open at once, background probes included. 256.
+    pub lookups: usize,
+    /// Connected peers. 512: nodes of large sites connect to far fewer.
+    pub peers: usize,
+    /// Peers that left whose inventory is kept in case they come back. 64.
+    pub peers_remembered: usize,
+    /// Peers that are not asked for a while. 1024: more than can be connected.
+    pub penalties: usize,
+    /// Blobs known of one peer. 16,384: a hundred images of a hundred and sixty layers.
+    pub blobs_per_peer: usize,
+    /// Blobs known of all peers together, counted once for each holder. 131,072: about 20 MiB.
+    pub blobs_of_peers: usize,
+    /// Blobs and bindings in the own inventory. 65,536.
+    pub inventory: usize,
+    /// Removals that the own inventory remembers. 1024: peers that missed more learn everything anew.
+    pub tombstones: usize,
+    /// Own bindings. 8192.
+    pub bindings: usize,
+    /// Bindings told by peers. 16,384.
+    pub bindings_of_peers: usize,
+    /// Peers' bindings kept of one tag, the newest. 8.
+    pub bindings_per_tag: usize,
+    /// Blobs of which pieces are kept from earlier transfers. 1024: at most 2 KiB of bitmap each.
+    pub partials: usize,
+    /// Registries whose reachability is remembered. 128: whoever talks to the mirror may name any.
+    pub origins: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            bulk_port: 0,
+            version: String::new(),
+            platform: String::new(),
+            announce_delay: Duration::from_millis(20),
+            announcements_per_burst_max: 4,
+            announcement_bytes_max: 12 << 10,
+            summary_interval: Duration::from_secs(600),
+            summary_after_connect: Duration::from_secs(15),
+            request_timeout: Duration::from_secs(10),
+            request_retry: Duration::from_secs(5),
+            fetch_stall_peer: Duration::from_secs(10),
+            fetch_stall_origin: Duration::from_secs(30),
+            retry_first: Duration::from_millis(500),
+            retry_max: Duration::from_secs(10),
+            retry_after_max: Duration::from_secs(60),
+            give_up: Duration::from_secs(60),
+            give_up_unstarted: Duration::from_secs(5),
+            rounds_max: 20,
+            complete_timeout: Duration::from_secs(900),
+            penalty: Duration::from_secs(600),
+            origin_down_for: Duration::from_secs(10),
+            resolve_timeout_known: Duration::from_millis(1500),
+            resolve_timeout_unknown: Duration::from_secs(10),
+            binding_announce_interval: Duration::from_secs(3600),
+            clock_error_max: Duration::from_secs(86_400),
+            limits: Limits::default(),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            transfers: 256,
+            wants: 4096,
+            origins_per_transfer: 8,
+            resolves: 1024,
+            lookups: 256,
+            peers: 512,
+            peers_remembered: 64,
+            penalties: 1024,
+            blobs_per_peer: 16_384,
+            blobs_of_peers: 131_072,
+            inventory: 65_536,
+            tombstones: 1024,
+            bindings: 8192,
+            bindings_of_peers: 16_384,
+            bindings_per_tag: 8,
+            partials: 1024,
+            origins: 128,
+        }
+    }
+}
+
+/// Why a configuration cannot work.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum ConfigError {
+    /// A text that peers would refuse.
+    #[error("{field} has {found} bytes, at most {TEXT_BYTES_MAX} are allowed")]
+    TextTooLong {
+        /// The field.
+        field: &'static str,
+        /// Its length in bytes.
+        found: usize,
+    },
+    /// A time of zero, with which the engine would spin.
+    #[error("{field} is zero")]
+    Zero {
+        /// The field.
+        field: &'static str,
+    },
+}
+
+impl Config {
+    /// Checks what the types do not say, and reports everything that is wrong.
+    ///
+    /// # Errors
+    /// With every fault found; the list is not empty.
+    pub fn validate(&self) -> Result<(), Vec<ConfigError>> {
+        let texts = [("version", &self.version), ("platform", &self.platform)];
+        let times = [
+            ("summary_interval", self.summary_interval),
+            ("request_timeout", self.request_timeout),
+            ("request_retry", self.request_retry),
+            ("fetch_stall_peer", self.fetch_stall_peer),
+            ("fetch_stall_origin", self.fetch_stall_origin),
+            ("retry_first", self.retry_first),
+            ("retry_max", self.retry_max),
+            ("complete_timeout", self.complete_timeout),
+            ("resolve_timeout_known", self.resolve_timeout_known),
+            ("resolve_timeout_unknown", self.resolve_timeout_unknown),
+        ];
+        let too_long = texts
+            .into_iter()
+            .filter(|(_, text)| text.len() > TEXT_BYTES_MAX)
+            .map(|(field, text)| ConfigError::TextTooLong { field, found: text.len() });
+        let zero = times.into_iter().filter(|(_, time)| time.is_zero()).map(|(field, _)| ConfigError::Zero { field });
+        let errors: Vec<_> = too_long.chain(zero).collect();
+        if errors.is_empty() { Ok(()) } else { Err(errors) }
+    }
+}

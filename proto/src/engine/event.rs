@@ -87,7 +87,7 @@ id!(
 );
 
 /// Where pieces come from.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Source {
     /// A node of this site that holds the blob.
     Peer(NodeId),

@@ -1,3 +1,237 @@
-//! The sans-IO mesh engine.
+//! The sans-IO mesh engine: all decisions of a node, without doing any of them.
+//!
+//! # Contract
+//! Mutate with [`Engine::handle`], drain [`Engine::poll_action`] until it returns `None` and perform what it
+//! says, then sleep until [`Engine::next_deadline`] or the next event, whichever is first; at the deadline send
+//! [`Event::Tick`]. Nothing here fails, blocks, reads a clock or draws randomness but from its seed: the same
+//! events at the same times give the same actions.
+//!
+//! Invariants: ids that the engine does not know are ignored; nothing is announced before [`Event::Held`] says
+//! that it is durable and verified; every want, resolve and promise that was taken up is answered once, whatever
+//! the driver fails to do, as long as ticks come; every collection has a limit in [`config::Limits`].
+//!
+//! # Policy
+//! Deliberately simple: one source at a time for a blob, peers before origins, first come first served
+//! ([`select`]). Deliberately absent: sharing the origin's bytes out among nodes that want them at the same time,
+//! measuring sources, and fetching one blob from several at once.
+
+mod bindings;
 pub mod config;
+mod conversation;
+mod directory;
 pub mod event;
+mod fetching;
+mod inventory;
+mod origin;
+mod peers;
+mod random;
+mod resolving;
+mod select;
+mod timers;
+mod transfer;
+mod wanting;
+
+use std::collections::VecDeque;
+
+use self::{
+    bindings::Bindings, directory::Directory, inventory::Inventory, origin::Origins, peers::Peers, random::Random,
+    resolving::Lookups, timers::Timer, timers::Timers, transfer::Transfers,
+};
+pub use self::{
+    config::{Config, ConfigError, Limits},
+    event::{Action, Event, Instant, Note, Source},
+    transfer::PieceState,
+};
+use crate::{ContentId, NodeId, PieceIndex, Repository};
+
+/// A connected peer, for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerView {
+    /// The peer.
+    pub peer: NodeId,
+    /// Its program version, once it said hello.
+    pub version: Option<String>,
+    /// Its platform, once it said hello.
+    pub platform: Option<String>,
+    /// The TCP port of its bulk exchange, once it said hello.
+    pub bulk_port: Option<u16>,
+    /// Blobs that it said it holds.
+    pub blobs: usize,
+    /// Whether it sent wrong bytes and is not asked for any.
+    pub penalised: bool,
+}
+
+/// A transfer under way, for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TransferView {
+    /// The blob.
+    pub content: ContentId,
+    /// Its size in bytes, once known.
+    pub size: Option<u64>,
+    /// Pieces that are durable.
+    pub durable_pieces: u32,
+    /// Bytes that are durable.
+    pub durable_bytes: u64,
+    /// Where the running fetch takes its bytes from.
+    pub source: Option<Source>,
+}
+
+/// A registry that was asked since the start, for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OriginView {
+    /// The registry, as clients name it.
+    pub registry: String,
+    /// Whether it answered last time.
+    pub reachable: bool,
+}
+
+/// The decisions of one node.
+#[derive(Debug)]
+pub struct Engine {
+    config: Config,
+    node: NodeId,
+    random: Random,
+    now: Instant,
+    timers: Timers,
+    actions: VecDeque<Action>,
+    inventory: Inventory,
+    directory: Directory,
+    peers: Peers,
+    origins: Origins,
+    transfers: Transfers,
+    bindings: Bindings,
+    lookups: Lookups,
+}
+
+impl Engine {
+    /// The engine of `node`, which knows nothing yet: the driver tells it what the store holds by [`Event::Held`],
+    /// [`Event::PartlyHeld`] and [`Event::BindingKnown`]. `config` is as [`Config::validate`] wants it. `seed`
+    /// must differ from start to start, since the inventory's epoch is drawn from it.
+    pub fn new(config: Config, node: NodeId, seed: u64) -> Self {
+        let mut random = Random::new(seed);
+        let inventory = Inventory::new(random.epoch(), config.limits.inventory, config.limits.tombstones);
+        Self {
+            config,
+            node,
+            random,
+            now: Instant::default(),
+            timers: Timers::default(),
+            actions: VecDeque::new(),
+            inventory,
+            directory: Directory::default(),
+            peers: Peers::default(),
+            origins: Origins::default(),
+            transfers: Transfers::default(),
+            bindings: Bindings::default(),
+            lookups: Lookups::default(),
+        }
+    }
+
+    /// Takes in what happened at `now`. Time does not run backwards: an earlier `now` counts as the last one.
+    pub fn handle(&mut self, now: Instant, event: Event) {
+        self.now = self.now.max(now);
+        if !self.timers.is_set(Timer::Summary) {
+            self.schedule_summary();
+        }
+        match event {
+            Event::PeerConnected { peer } => self.on_connected(peer),
+            Event::PeerDisconnected { peer } => self.on_disconnected(peer),
+            Event::Announced { from, announcement } => self.on_announced(from, announcement),
+            Event::Requested { call, from, request } => self.on_requested(call, from, request),
+            Event::Responded { request, response } => self.on_responded(request, response),
+            Event::RequestFailed { request } => self.on_request_failed(request),
+            Event::Held { content, size } => self.on_held(content, size),
+            Event::Lost { content } => self.on_lost(content),
+            Event::PartlyHeld { content, size, pieces } => self.on_partly_held(content, size, pieces),
+            Event::BindingKnown(binding) => self.on_binding_known(binding),
+            Event::Want { want, content, kind, repository } => self.on_want(want, content, kind, repository),
+            Event::ReaderAt { want, offset } => self.on_reader_at(want, offset),
+            Event::Unwant { want } => self.on_unwant(want),
+            Event::Resolve { resolve, reference } => self.on_resolve(resolve, reference),
+            Event::Promise { promise, contents, repository } => self.on_promise(promise, contents, &repository),
+            Event::FetchStarted { fetch, size } => self.on_fetch_started(fetch, size),
+            Event::FetchProgress { fetch, bytes } => self.on_fetch_progress(fetch, bytes),
+            Event::FetchStored { fetch, pieces } => self.on_fetch_stored(fetch, pieces),
+            Event::FetchEnded { fetch, result } => self.on_fetch_ended(fetch, result),
+            Event::CompleteFailed { content, error } => self.on_complete_failed(content, error),
+            Event::OriginAnswered { lookup, result } => self.on_origin_answered(lookup, result),
+            Event::Tick => self.on_tick(),
+        }
+    }
+
+    /// The next thing to do, until there is none.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// When to send [`Event::Tick`] if nothing happens before.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.timers.next()
+    }
+
+    fn on_tick(&mut self) {
+        for timer in self.timers.due(self.now) {
+            if !self.timers.take(timer, self.now) {
+                continue;
+            }
+            match timer {
+                Timer::Announce => self.announce_news(),
+                Timer::Summary => self.announce_summary(),
+                Timer::RequestTimeout(request) => self.on_request_failed(request),
+                Timer::AskAgain(peer) => self.ask_again(peer),
+                Timer::Stall(fetch) => self.on_stall(fetch),
+                Timer::Retry(content) => self.retry(content),
+                Timer::CompleteTimeout(content) => self.on_complete_timeout(content),
+                Timer::AnswerFromMemory(lookup) => self.answer_from_memory(lookup),
+                Timer::LookupTimeout(lookup) => self.on_lookup_timeout(lookup),
+            }
+        }
+    }
+
+    /// Connected peers.
+    pub fn peers(&self) -> impl Iterator<Item = PeerView> + '_ {
+        self.peers.iter().map(|(peer, state)| PeerView {
+            peer: *peer,
+            version: state.hello.as_ref().map(|hello| hello.version.clone()),
+            platform: state.hello.as_ref().map(|hello| hello.summary.platform.clone()),
+            bulk_port: state.hello.as_ref().map(|hello| hello.bulk_port),
+            blobs: self.directory.blobs_of(peer),
+            penalised: self.peers.is_penalised(peer, self.now),
+        })
+    }
+
+    /// Transfers under way.
+    pub fn transfers(&self) -> impl Iterator<Item = TransferView> + '_ {
+        self.transfers.open.iter().map(|(content, transfer)| TransferView {
+            content: *content,
+            size: transfer.size(),
+            durable_pieces: transfer.pieces.as_ref().map_or(0, |pieces| pieces.durable.count()),
+            durable_bytes: transfer.pieces.as_ref().map_or(0, |pieces| pieces.bytes()),
+            source: transfer.fetch().map(|fetch| fetch.source.clone()),
+        })
+    }
+
+    /// Registries asked since the start.
+    pub fn origins(&self) -> impl Iterator<Item = OriginView> + '_ {
+        let view = |(registry, reachable): (&str, bool)| OriginView { registry: registry.to_owned(), reachable };
+        self.origins.iter().map(view)
+    }
+
+    /// The tags of a repository that this node or its peers know bindings of, in order.
+    pub fn known_tags(&self, repository: &Repository) -> Vec<String> {
+        self.bindings.tags_of(repository)
+    }
+
+    /// State of a piece of a transfer that is under way.
+    pub fn piece_state(&self, content: &ContentId, piece: PieceIndex) -> Option<PieceState> {
+        self.transfers.open.get(content).map(|transfer| transfer.piece_state(piece))
+    }
+
+    fn act(&mut self, action: Action) {
+        self.actions.push_back(action);
+    }
+
+    fn limit_reached(&mut self, limit: &'static str) {
+        self.act(Action::Note(Note::LimitReached { limit }));
+    }
+}

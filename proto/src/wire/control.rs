@@ -5,6 +5,11 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::{
+    codec::Message,
+    limits::{LimitError, check_changes, check_label},
+    scan::Bounds,
+};
 use crate::{ContentId, TagRef};
 
 /// Largest control request, in bytes.
@@ -13,13 +18,19 @@ pub const CONTROL_REQUEST_BYTES_MAX: usize = 4 << 10;
 pub const CONTROL_RESPONSE_BYTES_MAX: usize = 256 << 10;
 /// Most changes in one page of inventory. With the longest names a page stays under the response limit.
 pub const CHANGES_PER_PAGE_MAX: usize = 256;
+/// Longest text that a node says of itself for people to read, in bytes of printable ASCII.
+pub const LABEL_BYTES_MAX: usize = 64;
+/// Most fields of one struct of a request, which has no lists.
+const FIELDS_MAX: usize = 8;
 
 /// A place in a node's inventory log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InventoryPosition {
     /// Drawn at random at each start of the node: positions of different epochs cannot be compared.
+    #[serde(rename = "e")]
     pub epoch: u64,
     /// Number of changes in this epoch so far.
+    #[serde(rename = "s")]
     pub seq: u64,
 }
 
@@ -27,8 +38,10 @@ pub struct InventoryPosition {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Change {
     /// Number of this change in the node's log, from 1. Numbers of compacted changes are skipped.
+    #[serde(rename = "s")]
     pub seq: u64,
     /// What is so now.
+    #[serde(rename = "e")]
     pub entry: Entry,
 }
 
@@ -36,18 +49,24 @@ pub struct Change {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Entry {
     /// I hold this blob, whole and verified.
+    #[serde(rename = "h")]
     Held {
         /// The blob.
+        #[serde(rename = "c")]
         content: ContentId,
         /// Its size in bytes.
+        #[serde(rename = "s")]
         size: u64,
     },
     /// I no longer hold it.
+    #[serde(rename = "g")]
     Gone {
         /// The blob.
+        #[serde(rename = "c")]
         content: ContentId,
     },
     /// I know what a tag stands for.
+    #[serde(rename = "b")]
     Bound(Binding),
 }
 
@@ -55,10 +74,13 @@ pub enum Entry {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Binding {
     /// The tag.
+    #[serde(rename = "r")]
     pub reference: TagRef,
     /// The manifest or index that it stood for.
+    #[serde(rename = "c")]
     pub content: ContentId,
     /// When the origin said so, in seconds since the Unix epoch by the asking node's clock.
+    #[serde(rename = "t")]
     pub observed_unix_s: u64,
 }
 
@@ -66,10 +88,13 @@ pub struct Binding {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Summary {
     /// Where its inventory stands.
+    #[serde(rename = "p")]
     pub position: InventoryPosition,
     /// Whether any origin answered it recently; `None` if it has not asked.
+    #[serde(rename = "o")]
     pub origin_reachable: Option<bool>,
-    /// OCI platform, such as `linux/arm64/v8`; at most 64 bytes.
+    /// OCI platform, such as `linux/arm64/v8`; at most [`LABEL_BYTES_MAX`].
+    #[serde(rename = "a")]
     pub platform: String,
 }
 
@@ -77,10 +102,13 @@ pub struct Summary {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
     /// TCP port of the bulk exchange, at the address that the connection came from.
+    #[serde(rename = "b")]
     pub bulk_port: u16,
-    /// Program version, for people; at most 64 bytes.
+    /// Program version, for people; at most [`LABEL_BYTES_MAX`].
+    #[serde(rename = "v")]
     pub version: String,
     /// How the node is.
+    #[serde(rename = "s")]
     pub summary: Summary,
 }
 
@@ -88,10 +116,13 @@ pub struct Hello {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ControlRequest {
     /// Here I am; and you?
+    #[serde(rename = "h")]
     Hello(Hello),
     /// What changed in your inventory after this sequence number of this epoch? Another epoch: everything.
+    #[serde(rename = "i")]
     Inventory {
         /// The last position that the asking node has applied.
+        #[serde(rename = "s")]
         since: InventoryPosition,
     },
 }
@@ -100,8 +131,10 @@ pub enum ControlRequest {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ControlResponse {
     /// To [`ControlRequest::Hello`].
+    #[serde(rename = "h")]
     Hello(Hello),
     /// To [`ControlRequest::Inventory`].
+    #[serde(rename = "i")]
     Inventory(InventoryPage),
 }
 
@@ -109,11 +142,62 @@ pub enum ControlResponse {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InventoryPage {
     /// Whether the changes start from nothing: what was known of this node before must be forgotten.
+    #[serde(rename = "f")]
     pub from_start: bool,
     /// The changes, by ascending number.
+    #[serde(rename = "c")]
     pub changes: Vec<Change>,
     /// The position reached with this page.
+    #[serde(rename = "p")]
     pub position: InventoryPosition,
     /// Whether there are more.
+    #[serde(rename = "m")]
     pub more: bool,
+}
+
+impl Summary {
+    pub(super) fn check(&self) -> Result<(), LimitError> {
+        check_label("platform", &self.platform)
+    }
+}
+
+impl Hello {
+    fn check(&self) -> Result<(), LimitError> {
+        check_label("version", &self.version)?;
+        self.summary.check()
+    }
+}
+
+impl InventoryPage {
+    fn check(&self) -> Result<(), LimitError> {
+        check_changes(&self.changes, CHANGES_PER_PAGE_MAX, 0)?;
+        let position = self.position.seq;
+        match self.changes.last() {
+            Some(&Change { seq, .. }) if seq > position => Err(LimitError::BeyondPosition { seq, position }),
+            None if self.more => Err(LimitError::EmptyPage),
+            Some(_) | None => Ok(()),
+        }
+    }
+}
+
+impl Message for ControlRequest {
+    const BOUNDS: Bounds = Bounds { bytes_max: CONTROL_REQUEST_BYTES_MAX, entries_max: FIELDS_MAX };
+
+    fn check(&self) -> Result<(), LimitError> {
+        match self {
+            Self::Hello(hello) => hello.check(),
+            Self::Inventory { .. } => Ok(()),
+        }
+    }
+}
+
+impl Message for ControlResponse {
+    const BOUNDS: Bounds = Bounds { bytes_max: CONTROL_RESPONSE_BYTES_MAX, entries_max: CHANGES_PER_PAGE_MAX };
+
+    fn check(&self) -> Result<(), LimitError> {
+        match self {
+            Self::Hello(hello) => hello.check(),
+            Self::Inventory(page) => page.check(),
+        }
+    }
 }

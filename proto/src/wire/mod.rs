@@ -6,6 +6,12 @@
 pub mod announcement;
 pub mod codec;
 pub mod control;
+mod limits;
+mod scan;
+#[cfg(test)]
+mod strategies;
+#[cfg(test)]
+mod tests;
 
 /// Version of the wire protocol. Nodes of another version are not talked to; it is part of every protocol name.
 pub const PROTOCOL_VERSION: u32 = 1;
@@ -15,3 +21,5 @@ pub use codec::{DecodeError, EncodeError};
 pub use control::{
     Binding, Change, ControlRequest, ControlResponse, Entry, Hello, InventoryPage, InventoryPosition, Summary,
 };
+pub use limits::LimitError;
+pub use scan::ScanError;

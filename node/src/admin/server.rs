@@ -1,0 +1,153 @@
+//! The admin API's server.
+
+use std::{
+    convert::Infallible,
+    io,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use axum::{
+    Json, Router,
+    body::{Body, Bytes},
+    extract::{DefaultBodyLimit, State, rejection::JsonRejection},
+    http::{StatusCode, header::CONTENT_TYPE},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use futures::StreamExt as _;
+use thiserror::Error;
+use tokio::{
+    net::{UnixListener, UnixStream},
+    sync::mpsc,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Limits, NodeView, StoreView,
+    types::{Problem, PullEvent, PullRequest},
+};
+use crate::pull::{self, Pull};
+
+/// Commands of one device's people; more at once is a script gone wild.
+const LIMITS: Limits = Limits { connections_max: 16, head_time_max: Duration::from_secs(30) };
+/// Largest request body: a pull names one image.
+const BODY_BYTES_MAX: usize = 16 << 10;
+/// Events of a pull that wait for a slow client; a full queue slows the pull's reports, not its bytes.
+const PULL_EVENTS_LEN: usize = 64;
+
+/// Why the admin socket cannot be opened.
+#[derive(Debug, Error)]
+pub enum BindError {
+    /// A node answers on it.
+    #[error("another node runs here: it answers on {0}")]
+    Live(PathBuf),
+    /// Something that is not a socket is in its place.
+    #[error("{0} is in the way: it is not a socket")]
+    NotASocket(PathBuf),
+    /// The file system refuses.
+    #[error("cannot open the admin socket {path}: {source}")]
+    Io {
+        /// The socket.
+        path: PathBuf,
+        /// What it says.
+        source: io::Error,
+    },
+}
+
+/// The admin API's server, bound.
+#[derive(Debug)]
+pub struct AdminServer {
+    listener: UnixListener,
+    path: PathBuf,
+}
+
+impl AdminServer {
+    /// Binds the socket with mode 0600. The socket of a dead node is replaced.
+    ///
+    /// # Errors
+    /// If a live node has it, or it cannot be made.
+    pub async fn bind(path: &Path) -> Result<Self, BindError> {
+        let failed = |source| BindError::Io { path: path.to_owned(), source };
+        match std::fs::symlink_metadata(path) {
+            Ok(found) if !std::os::unix::fs::FileTypeExt::is_socket(&found.file_type()) => {
+                return Err(BindError::NotASocket(path.to_owned()));
+            }
+            Ok(_) => {
+                if UnixStream::connect(path).await.is_ok() {
+                    return Err(BindError::Live(path.to_owned()));
+                }
+                std::fs::remove_file(path).map_err(failed)?;
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(failed(error)),
+        }
+        // Bound under another name, so that nobody can connect before the mode is set.
+        let private = path.with_extension(format!("{}.new", std::process::id()));
+        let _ = std::fs::remove_file(&private);
+        let listener = UnixListener::bind(&private).map_err(failed)?;
+        std::fs::set_permissions(&private, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
+        std::fs::rename(&private, path).map_err(failed)?;
+        Ok(Self { listener, path: path.to_owned() })
+    }
+
+    /// Serves until `shutdown`, then removes the socket. Pulls end with the node.
+    pub async fn run<S: StoreView>(self, view: NodeView<S>, shutdown: CancellationToken) {
+        super::serve(self.listener, router(view), LIMITS, shutdown).await;
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// The admin API's routes.
+pub fn router<S: StoreView>(view: NodeView<S>) -> Router {
+    Router::new()
+        .route("/v1/status", get(async |State(view): State<NodeView<S>>| Json(view.status().await)))
+        .route("/v1/peers", get(async |State(view): State<NodeView<S>>| Json(view.peers().await)))
+        .route("/v1/blobs", get(async |State(view): State<NodeView<S>>| Json(view.blobs())))
+        .route("/v1/pull", post(start_pull::<S>))
+        .fallback(async || problem(StatusCode::NOT_FOUND, "no such path"))
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .with_state(view)
+}
+
+async fn start_pull<S: StoreView>(
+    State(view): State<NodeView<S>>,
+    request: Result<Json<PullRequest>, JsonRejection>,
+) -> Response {
+    let request = match request {
+        Ok(Json(request)) => request,
+        Err(rejection) => return problem(rejection.status(), rejection.body_text()),
+    };
+    let pull = match Pull::parse(&request) {
+        Ok(pull) => pull,
+        Err(error) => return problem(StatusCode::BAD_REQUEST, error.to_string()),
+    };
+    let (events, queue) = mpsc::channel(PULL_EVENTS_LEN);
+    // The pull ends when the client goes: the body's queue closes, and with it the race below.
+    tokio::spawn(async move {
+        let gone = events.clone();
+        let work = pull::run(&view.mesh, &view.store, &view.counters, pull, &events);
+        let last = tokio::select! {
+            () = gone.closed() => return,
+            result = work => match result {
+                Ok(summary) => PullEvent::Done(summary),
+                Err(error) => PullEvent::Error { message: error.to_string() },
+            },
+        };
+        let _ = events.send(last).await;
+    });
+    let lines = futures::stream::unfold(queue, async |mut queue| Some((queue.recv().await?, queue))).map(|event| {
+        let mut line = serde_json::to_vec(&event).unwrap_or_default();
+        line.push(b'\n');
+        Ok::<_, Infallible>(Bytes::from(line))
+    });
+    ([(CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response()
+}
+
+fn problem(status: StatusCode, error: impl Into<String>) -> Response {
+    (status, Json(Problem { error: error.into() })).into_response()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,120 @@
+//! The command line: one file a subcommand, each turning its arguments into a validated request and running it.
+//!
+//! [`main`] is the whole program. What people read goes to standard output, tidy for a terminal and plain without
+//! one; `--json` prints JSON instead. Errors and logs go to standard error. Exit statuses are those of [`Exit`].
+
+use std::{path::PathBuf, process::ExitCode, time::Duration};
+
+use clap::{Args, Parser, Subcommand};
+
+mod blobs;
+mod demo;
+mod exit;
+mod logging;
+mod node;
+mod output;
+mod peers;
+mod pull;
+mod run;
+mod signals;
+mod status;
+
+pub use exit::Exit;
+use exit::Failure;
+
+/// Worker threads: a small device has few cores, and its disk and network are slower than one of them.
+const WORKER_THREADS: usize = 2;
+/// Threads for file system calls. More than the store's queue depth gains nothing.
+const BLOCKING_THREADS_MAX: usize = 16;
+/// Stack of each thread, in bytes. Futures live on the heap; the deepest call is a TLS handshake.
+const THREAD_STACK_BYTES: usize = 1 << 20;
+/// How long file system calls that nobody waits for may go on at the end.
+const EXIT_GRACE: Duration = Duration::from_secs(2);
+
+/// Shares container image layers between the devices of a site, so that each crosses the uplink once.
+#[derive(Debug, Parser)]
+#[command(name = "layermesh", version, about, max_term_width = 100, disable_help_subcommand = true)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Options of all subcommands.
+#[derive(Debug, Clone, Args)]
+struct Global {
+    /// Admin socket of the node [default: admin.sock in its data directory; environment: LAYERMESH_ADMIN]
+    #[arg(long, global = true, value_name = "SOCKET")]
+    admin: Option<PathBuf>,
+    /// Data directory of the node [default: /var/lib/layermesh if writable, else ~/.local/share/layermesh]
+    #[arg(long, global = true, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the node
+    Run(run::RunArgs),
+    /// Show whether the node works, and what it did
+    Status,
+    /// List the nodes that this one is connected to
+    Peers,
+    /// List the blobs that this node holds
+    Blobs,
+    /// Pull an image into this node's store
+    Pull(pull::PullArgs),
+    /// Show the mesh at work: devices on this machine share an image while its registry is switched off
+    Demo(demo::DemoArgs),
+}
+
+/// The program.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Where standard error is closed there is nobody to tell.
+            let _ = error.print();
+            return if error.use_stderr() { Exit::Usage.into() } else { Exit::Done.into() };
+        }
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKER_THREADS)
+        .max_blocking_threads(BLOCKING_THREADS_MAX)
+        .thread_stack_size(THREAD_STACK_BYTES)
+        .enable_all()
+        .build();
+    let result = match runtime {
+        Ok(runtime) => {
+            let result = runtime.block_on(Box::pin(dispatch(cli)));
+            runtime.shutdown_timeout(EXIT_GRACE);
+            result
+        }
+        Err(error) => Err(anyhow::Error::new(error).context("cannot start").into()),
+    };
+    match result {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            output::complain(&failure);
+            failure.exit.into()
+        }
+    }
+}
+
+async fn dispatch(cli: Cli) -> Result<Exit, Failure> {
+    let Cli { global, command } = cli;
+    match command {
+        Command::Run(args) => run::run(args, global).await,
+        Command::Status => status::run(&global).await,
+        Command::Peers => peers::run(&global).await,
+        Command::Blobs => blobs::run(&global).await,
+        Command::Pull(args) => pull::run(args, &global).await,
+        Command::Demo(args) => demo::run(args, &global).await,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,221 @@
+//! `layermesh pull`: an image into the node's store.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use clap::Args;
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+
+use super::{Exit, Failure, Global, node, output};
+use crate::{
+    admin::types::{PullEvent, PullRequest, PullSummary},
+    config::units::{show_bytes, show_duration},
+    pull::Pull,
+};
+
+/// Bars shown at once; a terminal has few rows.
+const BARS_MAX: usize = 24;
+
+/// Arguments of `layermesh pull`.
+#[derive(Debug, Args)]
+pub(super) struct PullArgs {
+    /// The image, such as debian:12 or ghcr.io/owner/name:tag
+    image: String,
+    /// os/arch[/variant], or all [default: this device's]
+    #[arg(long, value_name = "PLATFORM")]
+    platform: Option<String>,
+}
+
+pub(super) async fn run(args: PullArgs, global: &Global) -> Result<Exit, Failure> {
+    let image = args.image.strip_prefix("docker://").unwrap_or(&args.image).to_owned();
+    let request = PullRequest { image, platform: args.platform };
+    Pull::parse(&request).map_err(Failure::usage)?;
+    let mut events = node::client(global)?.pull(&request).await?;
+    let mut display = Display::new(global.json);
+    while let Some(event) = events.next().await? {
+        if global.json {
+            output::print_json(&event)?;
+        }
+        match event {
+            PullEvent::Done(summary) => {
+                display.end();
+                if !global.json {
+                    output::print(&shown(&summary))?;
+                }
+                return Ok(Exit::Done);
+            }
+            PullEvent::Error { message } => {
+                display.end();
+                return Err(anyhow::Error::msg(message).into());
+            }
+            event => display.show(event)?,
+        }
+    }
+    display.end();
+    Err(anyhow::anyhow!("the node ended the pull without a word").into())
+}
+
+fn shown(summary: &PullSummary) -> String {
+    let elapsed = show_duration(Duration::try_from_secs_f64(summary.elapsed_s).unwrap_or_default());
+    format!(
+        "pulled {} in {elapsed}\n  {}\n  {} in {}: {} from the origin, {} from peers, {} were here\n",
+        summary.image,
+        summary.digest,
+        show_bytes(summary.bytes),
+        output::counted(summary.blobs as u64, "blob", "blobs"),
+        show_bytes(summary.bytes_from_origin),
+        show_bytes(summary.bytes_from_peers),
+        show_bytes(summary.bytes_held),
+    )
+}
+
+/// How a pull is shown while it runs.
+enum Display {
+    /// A bar a blob and one for all.
+    Bars(Bars),
+    /// A line a blob, for logs.
+    Lines,
+    /// Not at all: the events themselves are printed.
+    Json,
+}
+
+impl Display {
+    fn new(json: bool) -> Self {
+        if json {
+            Self::Json
+        } else if output::is_terminal() {
+            Self::Bars(Bars::new())
+        } else {
+            Self::Lines
+        }
+    }
+
+    fn show(&mut self, event: PullEvent) -> anyhow::Result<()> {
+        match (self, event) {
+            (Self::Bars(bars), event) => bars.show(event),
+            (Self::Lines, PullEvent::Resolved { image, digest, said_by }) => {
+                output::print(&format!("{image} is {digest}, says {said_by}\n"))?;
+            }
+            (Self::Lines, PullEvent::Landed { digest }) => output::print(&format!("{digest} is here\n"))?,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn end(&mut self) {
+        if let Self::Bars(bars) = self {
+            let _ = bars.all.clear();
+        }
+    }
+}
+
+struct Bars {
+    all: MultiProgress,
+    total: ProgressBar,
+    blobs: BTreeMap<String, Row>,
+}
+
+struct Row {
+    size: u64,
+    bytes: u64,
+    bar: Option<ProgressBar>,
+}
+
+impl Bars {
+    fn new() -> Self {
+        let all = MultiProgress::new();
+        let total = all.add(ProgressBar::new(0));
+        total.set_style(style(
+            "{prefix:<12} [{bar:30}] {percent:>3}% {binary_bytes:>11} {binary_bytes_per_sec:>13} ETA {eta}",
+        ));
+        total.set_prefix("total");
+        Self { all, total, blobs: BTreeMap::new() }
+    }
+
+    fn show(&mut self, event: PullEvent) {
+        match event {
+            PullEvent::Resolved { image, digest, said_by } => {
+                let _ = self.all.println(format!("{image} is {digest}, says {said_by}"));
+            }
+            PullEvent::Blob { digest, size, held } => self.add(digest, size, held),
+            PullEvent::Progress { blobs } => {
+                for blob in blobs {
+                    self.advance(&blob.digest, blob.bytes, blob.source);
+                }
+            }
+            PullEvent::Landed { digest } => {
+                if let Some(size) = self.blobs.get(&digest).map(|row| row.size) {
+                    self.advance(&digest, size, None);
+                }
+            }
+            PullEvent::Done(_) | PullEvent::Error { .. } => {}
+        }
+    }
+
+    fn add(&mut self, digest: String, size: u64, held: bool) {
+        if held {
+            return;
+        }
+        let shown = self.blobs.values().filter(|row| row.bar.is_some()).count();
+        let bar = (shown < BARS_MAX).then(|| {
+            let bar = self.all.insert_before(&self.total, ProgressBar::new(size));
+            bar.set_style(style(
+                "{prefix:<12} [{bar:30}] {percent:>3}% {binary_bytes:>11} {binary_bytes_per_sec:>13} {msg}",
+            ));
+            let hex = digest.split_once(':').map_or(digest.as_str(), |(_, hex)| hex);
+            bar.set_prefix(hex.chars().take(12).collect::<String>());
+            bar
+        });
+        self.total.inc_length(size);
+        self.blobs.insert(digest, Row { size, bytes: 0, bar });
+    }
+
+    fn advance(&mut self, digest: &str, bytes: u64, source: Option<String>) {
+        let Some(row) = self.blobs.get_mut(digest) else { return };
+        row.bytes = bytes;
+        if let Some(bar) = &row.bar {
+            bar.set_position(bytes);
+            bar.set_message(source.map_or_else(String::new, |source| format!("from {source}")));
+            if bytes == row.size {
+                bar.finish();
+            }
+        }
+        self.total.set_position(self.blobs.values().map(|row| row.bytes).sum());
+    }
+}
+
+/// The templates are constants, so the fallback is never seen.
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bars_follow_the_events() {
+        let mut bars = Bars::new();
+        let blob = |digest: &str, size, held| PullEvent::Blob { digest: digest.to_owned(), size, held };
+        bars.show(blob("sha256:aa", 100, false));
+        bars.show(blob("sha256:bb", 50, false));
+        bars.show(blob("sha256:cc", 7, true));
+        assert_eq!(bars.total.length(), Some(150), "what is here is not waited for");
+        let progress = crate::admin::types::TransferStatus {
+            digest: "sha256:aa".to_owned(),
+            size: Some(100),
+            bytes: 40,
+            source: Some("origin".to_owned()),
+        };
+        bars.show(PullEvent::Progress { blobs: vec![progress] });
+        assert_eq!(bars.total.position(), 40);
+        bars.show(PullEvent::Landed { digest: "sha256:aa".to_owned() });
+        bars.show(PullEvent::Landed { digest: "sha256:unknown".to_owned() });
+        assert_eq!(bars.total.position(), 100);
+        for (index, digest) in
+            ('d'..='z').map(|letter| format!("sha256:{letter}")).chain((0..9).map(|n| n.to_string())).enumerate()
+        {
+            bars.show(blob(&digest, index as u64, false));
+        }
+        assert_eq!(bars.blobs.values().filter(|row| row.bar.is_some()).count(), BARS_MAX);
+    }
+}

@@ -1,0 +1,162 @@
+//! `layermesh run`: the node.
+
+use std::path::PathBuf;
+
+use anyhow::anyhow;
+use clap::Args;
+
+use super::{Exit, Failure, Global, logging, signals};
+use crate::{
+    config::{Environment, Layer, Setting, load},
+    daemon,
+};
+
+/// Flags of `layermesh run`. Each can also be set in layermesh.toml or as LAYERMESH_<NAME>; flags win.
+#[derive(Debug, Args)]
+pub(super) struct RunArgs {
+    /// Configuration file [default: /etc/layermesh/layermesh.toml or ~/.config/layermesh/layermesh.toml]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Address of the registry mirror for this device's container runtimes [default: 127.0.0.1:7117]
+    #[arg(long, value_name = "ADDR:PORT")]
+    mirror_addr: Option<String>,
+    /// Address where other nodes connect for gossip and control [default: 0.0.0.0:7118]
+    #[arg(long, value_name = "ADDR:PORT")]
+    peers_addr: Option<String>,
+    /// Address where other nodes fetch bytes [default: 0.0.0.0:7119]
+    #[arg(long, value_name = "ADDR:PORT")]
+    bulk_addr: Option<String>,
+    /// Address of health, metrics and status [default: 127.0.0.1:7120]
+    #[arg(long, value_name = "ADDR:PORT")]
+    status_addr: Option<String>,
+    /// Another node's address, such as /ip4/192.168.1.10/tcp/7118; may be given several times
+    #[arg(long = "peer", value_name = "MULTIADDR")]
+    peers: Vec<String>,
+    /// Fleet that this node belongs to [default: default]
+    #[arg(long, value_name = "NAME")]
+    fleet: Option<String>,
+    /// Do not look for other nodes by multicast DNS
+    #[arg(long)]
+    no_mdns: bool,
+    /// Where a registry is, such as docker.io=https://registry-1.docker.io; http:// is taken as meant; may be given
+    /// several times
+    #[arg(long = "origin", value_name = "REGISTRY=URL")]
+    origins: Vec<String>,
+    /// Docker's configuration file with credentials [default: ~/.docker/config.json]
+    #[arg(long, value_name = "FILE")]
+    docker_config: Option<PathBuf>,
+    /// Leave at least this much of the disk free [default: 64MiB]
+    #[arg(long, value_name = "SIZE")]
+    free_bytes_min: Option<String>,
+    /// Form of log lines: text or json [default: text]
+    #[arg(long, value_name = "FORMAT")]
+    log_format: Option<String>,
+    /// What to log, such as info or warn,layermesh=debug [default: info]
+    #[arg(long, value_name = "FILTER")]
+    log_filter: Option<String>,
+    /// End when standard input closes, and so with the process that holds its other end
+    #[arg(long, hide = true)]
+    until_stdin_closes: bool,
+}
+
+impl RunArgs {
+    fn layer(self, data_dir: Option<PathBuf>) -> Layer {
+        let path = |path: Option<PathBuf>| path.map(|path| path.to_string_lossy().into_owned());
+        let mut layer = Layer::default();
+        let flags = [
+            (Setting::DataDir, path(data_dir)),
+            (Setting::DockerConfig, path(self.docker_config)),
+            (Setting::Mirror, self.mirror_addr),
+            (Setting::Peers, self.peers_addr),
+            (Setting::Bulk, self.bulk_addr),
+            (Setting::Status, self.status_addr),
+            (Setting::Fleet, self.fleet),
+            (Setting::Mdns, self.no_mdns.then(|| "false".to_owned())),
+            (Setting::FreeBytesMin, self.free_bytes_min),
+            (Setting::LogFormat, self.log_format),
+            (Setting::LogFilter, self.log_filter),
+        ];
+        for (setting, value) in flags {
+            if let Some(value) = value {
+                layer.flag(setting, value);
+            }
+        }
+        layer.flag_peers(self.peers);
+        layer.flag_origins(self.origins);
+        layer
+    }
+}
+
+pub(super) async fn run(mut args: RunArgs, global: Global) -> Result<Exit, Failure> {
+    if global.json || global.admin.is_some() {
+        let message = "`run` takes neither --json (see --log-format) nor --admin (the socket is in the data directory)";
+        return Err(Failure::usage(anyhow!(message)));
+    }
+    let (config_file, until_stdin_closes) = (args.config.take(), args.until_stdin_closes);
+    let config = load(args.layer(global.data_dir), config_file.as_deref(), &Environment::current());
+    let config = config.map_err(Failure::usage)?;
+    logging::start(&config.log)?;
+    let shutdown = signals::shutdown_on_signals()?;
+    if until_stdin_closes {
+        signals::shutdown_when_stdin_closes(shutdown.clone())?;
+    }
+    daemon::run(config, shutdown).await?;
+    Ok(Exit::Done)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::cli::{Cli, Command};
+
+    fn layer(arguments: &[&str]) -> Layer {
+        let cli = Cli::try_parse_from(["layermesh", "run"].iter().chain(arguments)).unwrap();
+        let Command::Run(args) = cli.command else { panic!("{:?}", cli.command) };
+        args.layer(cli.global.data_dir)
+    }
+
+    fn environment() -> Environment {
+        Environment { variables: BTreeMap::from([("HOME".to_owned(), "/nowhere".to_owned())]), system_writable: false }
+    }
+
+    #[test]
+    fn every_flag_reaches_its_setting() {
+        let flags = layer(&[
+            "--data-dir=/d",
+            "--mirror-addr=127.0.0.1:1",
+            "--peers-addr=127.0.0.1:2",
+            "--bulk-addr=127.0.0.1:3",
+            "--status-addr=127.0.0.1:4",
+            "--peer=/ip4/10.0.0.1/tcp/1",
+            "--peer=/ip4/10.0.0.2/tcp/1",
+            "--fleet=f",
+            "--no-mdns",
+            "--origin=a.test=http://127.0.0.1:5",
+            "--docker-config=/c",
+            "--free-bytes-min=1GiB",
+            "--log-format=json",
+            "--log-filter=warn",
+        ]);
+        let config = load(flags, None, &environment()).unwrap();
+        assert_eq!((config.data_dir, config.docker_config), ("/d".into(), Some("/c".into())));
+        let ports = [config.mirror, config.peers, config.bulk, config.status].map(|address| address.port());
+        assert_eq!(ports, [1, 2, 3, 4]);
+        assert_eq!((config.static_peers.len(), config.fleet.as_str(), config.mdns), (2, "f", false));
+        assert!(config.origins[0].plain_http);
+        assert_eq!(config.store_free_bytes_min, 1 << 30);
+        assert_eq!((config.log.format, config.log.filter.as_str()), (crate::config::LogFormat::Json, "warn"));
+    }
+
+    #[test]
+    fn mistakes_name_the_flag() {
+        let flags = layer(&["--mirror-addr=x", "--origin=docker.io", "--log-format=yaml"]);
+        let errors = load(flags, None, &environment()).unwrap_err().to_string();
+        for name in ["--mirror-addr: ", "--origin: ", "--log-format: ", "3 mistakes"] {
+            assert!(errors.contains(name), "{name} in {errors}");
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! `layermesh status`: is it working?
+
+use std::{fmt::Write as _, time::Duration};
+
+use super::{Exit, Failure, Global, node, output};
+use crate::{
+    admin::types::NodeStatus,
+    config::units::{show_bytes, show_duration},
+};
+
+pub(super) async fn run(global: &Global) -> Result<Exit, Failure> {
+    let status = node::client(global)?.status().await?;
+    if global.json {
+        output::print_json_document(&status)?;
+    } else {
+        output::print(&shown(&status))?;
+    }
+    Ok(Exit::Done)
+}
+
+/// The first line answers the question; the rest is for whoever wants to know more.
+fn shown(status: &NodeStatus) -> String {
+    let mut text = format!(
+        "layermesh is running: {}, {} ({}), {}\n\n",
+        output::counted(status.peers as u64, "peer", "peers"),
+        output::counted(status.blobs, "blob", "blobs"),
+        show_bytes(status.store_bytes),
+        origins(status),
+    );
+    let uptime = Duration::try_from_secs_f64(status.uptime_s).unwrap_or_default();
+    let rows = [
+        ("peer id", status.peer_id.clone()),
+        ("version", format!("{}, process {}, up {}", status.version, status.pid, show_duration(uptime))),
+        ("fleet", format!("{}, platform {}", status.fleet, status.platform)),
+        ("mirror", format!("http://{}", status.listen.mirror)),
+        ("metrics", format!("http://{}/metrics", status.listen.status)),
+        ("addresses", status.addresses.join("\n             ")),
+        (
+            "received",
+            format!(
+                "{} from origins, {} from peers",
+                show_bytes(status.bytes_from_origin),
+                show_bytes(status.bytes_from_peers)
+            ),
+        ),
+        (
+            "sent",
+            format!(
+                "{} to peers, {} to runtimes",
+                show_bytes(status.bytes_to_peers),
+                show_bytes(status.bytes_to_runtimes)
+            ),
+        ),
+    ];
+    for (name, value) in rows {
+        let _ = writeln!(text, "  {name:<11}{value}");
+    }
+    for transfer in &status.transfers {
+        let of = transfer.size.map_or_else(|| "?".to_owned(), show_bytes);
+        let from = transfer.source.as_deref().unwrap_or("nobody yet");
+        let _ = writeln!(
+            text,
+            "  {:<11}{} {} of {of} from {from}",
+            "transfer",
+            transfer.digest,
+            show_bytes(transfer.bytes)
+        );
+    }
+    text
+}
+
+fn origins(status: &NodeStatus) -> String {
+    if status.origins.is_empty() {
+        return "no origin asked yet".to_owned();
+    }
+    let word = |reachable| if reachable { "reachable" } else { "NOT reachable" };
+    let each = status.origins.iter().map(|origin| format!("origin {} {}", origin.registry, word(origin.reachable)));
+    each.collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admin::testing::World;
+
+    #[tokio::test]
+    async fn the_first_line_answers_the_question() {
+        let view = World::new().node();
+        view.store.put(vec![0; 2048]);
+        let text = shown(&view.status().await);
+        let first = "layermesh is running: 1 peer, 1 blob (2.00 KiB), origin docker.io reachable, \
+                     origin gone.test NOT reachable";
+        assert_eq!(text.lines().next(), Some(first));
+        assert!(text.contains("  mirror     http://127.0.0.1:1\n"), "{text}");
+    }
+}

@@ -1,0 +1,94 @@
+//! What this node is told: `layermesh.toml`, then `LAYERMESH_*` environment variables, then flags, the later winning.
+//!
+//! The three sources become [`Layer`]s of unparsed text that remember where each word came from. [`load`] merges
+//! them and parses once into a [`Config`]; past it nothing is a string that still needs checking. Invariant: one
+//! run of `load` reports *every* mistake, each with its file and line, variable or flag, and what to write instead.
+//!
+//! Lists: static peers of a stronger source replace those of a weaker one; an origin of a stronger source replaces
+//! the weaker source's origin of the same registry and leaves the others alone.
+//!
+//! Plain HTTP: an `http://` endpoint in the file needs `plain_http = true` beside it, because files get copied and
+//! a lost `s` must not send passwords in the clear. In `--origin` and `LAYERMESH_ORIGINS` the `http://` that
+//! somebody just typed is the consent.
+//!
+//! Deliberately absent: reloading. A node is restarted to change its configuration.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use libp2p::Multiaddr;
+
+mod file;
+mod layer;
+mod paths;
+pub mod units;
+mod validate;
+
+pub use crate::origin::{Credentials, OriginConfig};
+pub use layer::{ConfigError, ConfigErrors, Layer, Setting};
+pub use paths::{DataDirInputs, Environment, SYSTEM_CONFIG_FILE, SYSTEM_DATA_DIR, default_data_dir};
+pub use validate::{find_data_dir, load};
+
+/// Bytes that must stay free on the disk: room for the system's own logs and for the store's metadata.
+pub const FREE_BYTES_MIN_DEFAULT: u64 = 64 << 20;
+/// Where container runtimes find the mirror. Loopback: the mirror has no authentication.
+pub const MIRROR_DEFAULT: &str = "127.0.0.1:7117";
+/// Where peers connect for gossip and control.
+pub const PEERS_DEFAULT: &str = "0.0.0.0:7118";
+/// Where peers fetch bytes.
+pub const BULK_DEFAULT: &str = "0.0.0.0:7119";
+/// Where health, metrics and status are served. Loopback: it has no authentication.
+pub const STATUS_DEFAULT: &str = "127.0.0.1:7120";
+/// Fleet of nodes that were not told theirs.
+pub const FLEET_DEFAULT: &str = "default";
+/// What is logged.
+pub const LOG_FILTER_DEFAULT: &str = "info";
+
+/// Everything that a node is told, validated.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Identity, run file, admin socket and store live here.
+    pub data_dir: PathBuf,
+    /// Address of the registry mirror for container runtimes.
+    pub mirror: SocketAddr,
+    /// Address of the libp2p control plane.
+    pub peers: SocketAddr,
+    /// Address of the bulk exchange.
+    pub bulk: SocketAddr,
+    /// Address of health, metrics and status.
+    pub status: SocketAddr,
+    /// The fleet; nodes of other fleets are not talked to.
+    pub fleet: String,
+    /// Whether nodes on the LAN are found by multicast DNS.
+    pub mdns: bool,
+    /// Nodes to connect to besides those found.
+    pub static_peers: Vec<Multiaddr>,
+    /// Registries that need more than their name to be reached.
+    pub origins: Vec<OriginConfig>,
+    /// Docker's `config.json` with credentials; `None` for the user's own.
+    pub docker_config: Option<PathBuf>,
+    /// A blob that would leave fewer free bytes than this on the disk is not begun.
+    pub store_free_bytes_min: u64,
+    /// What is logged and how.
+    pub log: LogConfig,
+}
+
+/// What is logged and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogConfig {
+    /// Form of a line.
+    pub format: LogFormat,
+    /// Which lines, in the syntax of `tracing_subscriber::EnvFilter`.
+    pub filter: String,
+}
+
+/// Form of a log line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+#[cfg(test)]
+mod tests;

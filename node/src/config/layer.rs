@@ -1,0 +1,306 @@
+//! One source's settings as unparsed text, each with its place.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// A setting that has one value. Lists (static peers, origins) are not among them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Setting {
+    /// Directory of everything that the node keeps.
+    DataDir,
+    /// Docker's credentials file.
+    DockerConfig,
+    /// Address of the mirror.
+    Mirror,
+    /// Address of the control plane.
+    Peers,
+    /// Address of the bulk exchange.
+    Bulk,
+    /// Address of health and metrics.
+    Status,
+    /// Name of the fleet.
+    Fleet,
+    /// Whether multicast DNS is used.
+    Mdns,
+    /// Bytes to leave free.
+    FreeBytesMin,
+    /// Form of log lines.
+    LogFormat,
+    /// Which log lines.
+    LogFilter,
+}
+
+impl Setting {
+    /// All of them.
+    pub const ALL: [Self; 11] = [
+        Self::DataDir,
+        Self::DockerConfig,
+        Self::Mirror,
+        Self::Peers,
+        Self::Bulk,
+        Self::Status,
+        Self::Fleet,
+        Self::Mdns,
+        Self::FreeBytesMin,
+        Self::LogFormat,
+        Self::LogFilter,
+    ];
+
+    /// Table (empty for the top level) and key in `layermesh.toml`.
+    pub const fn key(self) -> (&'static str, &'static str) {
+        match self {
+            Self::DataDir => ("", "data_dir"),
+            Self::DockerConfig => ("", "docker_config"),
+            Self::Mirror => ("listen", "mirror"),
+            Self::Peers => ("listen", "peers"),
+            Self::Bulk => ("listen", "bulk"),
+            Self::Status => ("listen", "status"),
+            Self::Fleet => ("mesh", "fleet"),
+            Self::Mdns => ("mesh", "mdns"),
+            Self::FreeBytesMin => ("store", "free_bytes_min"),
+            Self::LogFormat => ("log", "format"),
+            Self::LogFilter => ("log", "filter"),
+        }
+    }
+
+    /// Environment variable.
+    pub const fn variable(self) -> &'static str {
+        match self {
+            Self::DataDir => "LAYERMESH_DATA_DIR",
+            Self::DockerConfig => "LAYERMESH_DOCKER_CONFIG",
+            Self::Mirror => "LAYERMESH_MIRROR_ADDR",
+            Self::Peers => "LAYERMESH_PEERS_ADDR",
+            Self::Bulk => "LAYERMESH_BULK_ADDR",
+            Self::Status => "LAYERMESH_STATUS_ADDR",
+            Self::Fleet => "LAYERMESH_FLEET",
+            Self::Mdns => "LAYERMESH_MDNS",
+            Self::FreeBytesMin => "LAYERMESH_FREE_BYTES_MIN",
+            Self::LogFormat => "LAYERMESH_LOG_FORMAT",
+            Self::LogFilter => "LAYERMESH_LOG_FILTER",
+        }
+    }
+
+    /// Flag of `layermesh run`.
+    pub const fn flag(self) -> &'static str {
+        match self {
+            Self::DataDir => "--data-dir",
+            Self::DockerConfig => "--docker-config",
+            Self::Mirror => "--mirror-addr",
+            Self::Peers => "--peers-addr",
+            Self::Bulk => "--bulk-addr",
+            Self::Status => "--status-addr",
+            Self::Fleet => "--fleet",
+            Self::Mdns => "--no-mdns",
+            Self::FreeBytesMin => "--free-bytes-min",
+            Self::LogFormat => "--log-format",
+            Self::LogFilter => "--log-filter",
+        }
+    }
+}
+
+/// Variable with static peers, separated by commas or spaces.
+pub(super) const PEERS_VARIABLE: &str = "LAYERMESH_PEERS";
+/// Variable with origins as `REGISTRY=URL`, separated by commas or spaces.
+pub(super) const ORIGINS_VARIABLE: &str = "LAYERMESH_ORIGINS";
+/// Variable with the path of the configuration file.
+pub(super) const CONFIG_VARIABLE: &str = "LAYERMESH_CONFIG";
+/// Variable with the path of the admin socket, read by the admin commands.
+pub(super) const ADMIN_VARIABLE: &str = "LAYERMESH_ADMIN";
+const PREFIX: &str = "LAYERMESH_";
+
+/// Where a word was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Place {
+    File { path: Arc<Path>, line: usize },
+    Variable(&'static str),
+    Flag(&'static str),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File { path, line } => write!(f, "{}:{line}", path.display()),
+            Self::Variable(name) | Self::Flag(name) => f.write_str(name),
+        }
+    }
+}
+
+/// A word and where it was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Given {
+    pub(super) text: String,
+    pub(super) place: Place,
+}
+
+impl Given {
+    /// The word as a path; one in a file is relative to the file's directory.
+    pub(super) fn path(&self) -> PathBuf {
+        match &self.place {
+            Place::File { path, .. } => path.parent().unwrap_or(Path::new("")).join(&self.text),
+            _ => PathBuf::from(&self.text),
+        }
+    }
+}
+
+/// An origin, unparsed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct RawOrigin {
+    pub(super) place: Place,
+    pub(super) registry: Option<Given>,
+    pub(super) endpoint: Option<Given>,
+    pub(super) ca_file: Option<Given>,
+    pub(super) plain_http: Option<Given>,
+    pub(super) username: Option<Given>,
+    pub(super) password_file: Option<Given>,
+}
+
+impl RawOrigin {
+    pub(super) fn at(place: Place) -> Self {
+        Self {
+            place,
+            registry: None,
+            endpoint: None,
+            ca_file: None,
+            plain_http: None,
+            username: None,
+            password_file: None,
+        }
+    }
+}
+
+/// One source's settings. Later calls of the builders win over earlier ones.
+#[derive(Debug, Clone, Default)]
+pub struct Layer {
+    pub(super) values: BTreeMap<Setting, Given>,
+    pub(super) peers: Option<Vec<Given>>,
+    pub(super) origins: Vec<RawOrigin>,
+}
+
+impl Layer {
+    /// Takes a flag's value.
+    pub fn flag(&mut self, setting: Setting, value: impl Into<String>) {
+        self.values.insert(setting, Given { text: value.into(), place: Place::Flag(setting.flag()) });
+    }
+
+    /// Takes the values of `--peer`; none leaves the weaker sources' peers.
+    pub fn flag_peers(&mut self, peers: Vec<String>) {
+        if !peers.is_empty() {
+            let given = |text| Given { text, place: Place::Flag("--peer") };
+            self.peers = Some(peers.into_iter().map(given).collect());
+        }
+    }
+
+    /// Takes the values of `--origin`, each `REGISTRY=URL`.
+    pub fn flag_origins(&mut self, origins: Vec<String>) {
+        self.origins.extend(origins.iter().map(|text| assigned_origin(text, Place::Flag("--origin"))));
+    }
+
+    /// The environment's settings. A variable that is nearly the name of a known one is an error; others that begin
+    /// with `LAYERMESH_` are left alone, because orchestrators make such names from a service's name.
+    pub(super) fn from_variables(variables: &BTreeMap<String, String>, errors: &mut Vec<ConfigError>) -> Self {
+        let mut layer = Self::default();
+        let list = |name| variables.get(name).map(|text| text.split([',', ' ']).filter(|word| !word.is_empty()));
+        for setting in Setting::ALL {
+            let name = setting.variable();
+            if let Some(text) = variables.get(name) {
+                layer.values.insert(setting, Given { text: text.clone(), place: Place::Variable(name) });
+            }
+        }
+        if let Some(peers) = list(PEERS_VARIABLE) {
+            let given = |text: &str| Given { text: text.to_owned(), place: Place::Variable(PEERS_VARIABLE) };
+            layer.peers = Some(peers.map(given).collect());
+        }
+        if let Some(origins) = list(ORIGINS_VARIABLE) {
+            layer.origins.extend(origins.map(|text| assigned_origin(text, Place::Variable(ORIGINS_VARIABLE))));
+        }
+        let known = || {
+            Setting::ALL.into_iter().map(Setting::variable).chain([
+                PEERS_VARIABLE,
+                ORIGINS_VARIABLE,
+                CONFIG_VARIABLE,
+                ADMIN_VARIABLE,
+            ])
+        };
+        for name in variables.keys().filter(|name| known().all(|known| known != *name)) {
+            let Some(suffix) = name.strip_prefix(PREFIX) else { continue };
+            if let Some(meant) = nearest(suffix, known().filter_map(|known| known.strip_prefix(PREFIX))) {
+                errors.push(ConfigError::new(name, format!("unknown variable; did you mean `{PREFIX}{meant}`?")));
+            }
+        }
+        layer
+    }
+
+    /// This layer, with `stronger` winning where both say something.
+    pub(super) fn overlaid(mut self, stronger: Self) -> Self {
+        self.values.extend(stronger.values);
+        if stronger.peers.is_some() {
+            self.peers = stronger.peers;
+        }
+        let registry = |origin: &RawOrigin| origin.registry.as_ref().map(|given| given.text.clone());
+        self.origins.retain(|weaker| stronger.origins.iter().all(|origin| registry(origin) != registry(weaker)));
+        self.origins.extend(stronger.origins);
+        self
+    }
+}
+
+/// `REGISTRY=URL`. Without a `=` there is no endpoint, which validation reports.
+fn assigned_origin(text: &str, place: Place) -> RawOrigin {
+    let given = |text: &str| Some(Given { text: text.to_owned(), place: place.clone() });
+    let (registry, endpoint) = match text.split_once('=') {
+        Some((registry, endpoint)) => (given(registry), given(endpoint)),
+        None => (given(text), None),
+    };
+    RawOrigin { registry, endpoint, ..RawOrigin::at(place.clone()) }
+}
+
+/// The candidate that was probably meant, if any is near enough.
+pub(super) fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    // A third of the letters wrong is a typo; more is another word.
+    let far = word.len().div_ceil(3);
+    candidates
+        .map(|candidate| (strsim::damerau_levenshtein(word, candidate), candidate))
+        .filter(|&(distance, _)| distance <= far.min(3))
+        .min_by_key(|&(distance, _)| distance)
+        .map(|(_, candidate)| candidate)
+}
+
+/// A mistake in the configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigError {
+    place: String,
+    message: String,
+}
+
+impl ConfigError {
+    pub(super) fn new(place: impl ToString, message: impl Into<String>) -> Self {
+        Self { place: place.to_string(), message: message.into() }
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.place, self.message)
+    }
+}
+
+/// All mistakes in the configuration, never empty.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigErrors(pub Vec<ConfigError>);
+
+impl fmt::Display for ConfigErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.as_slice() {
+            [one] => write!(f, "the configuration has a mistake\n  {one}"),
+            many => {
+                write!(f, "the configuration has {} mistakes", many.len())?;
+                many.iter().try_for_each(|error| write!(f, "\n  {error}"))
+            }
+        }
+    }
+}
+
+impl std::error::Error for ConfigErrors {}

@@ -1,0 +1,189 @@
+use std::{collections::BTreeMap, path::Path};
+
+use super::*;
+
+fn environment(variables: &[(&str, &str)]) -> Environment {
+    let mut all = BTreeMap::from([("HOME".to_owned(), "/nowhere".to_owned())]);
+    all.extend(variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+    Environment { variables: all, system_writable: false }
+}
+
+fn with_file(text: &str, variables: &[(&str, &str)], flags: Layer) -> Result<Config, ConfigErrors> {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("layermesh.toml");
+    std::fs::write(&path, text).unwrap();
+    load(flags, Some(&path), &environment(variables))
+}
+
+fn mistakes(text: &str) -> Vec<String> {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("layermesh.toml");
+    std::fs::write(&path, text).unwrap();
+    let errors = load(Layer::default(), Some(&path), &environment(&[])).unwrap_err();
+    let prefix = format!("{}/", dir.path().display());
+    errors.0.iter().map(|error| error.to_string().replace(&prefix, "")).collect()
+}
+
+#[test]
+fn without_any_source_the_documented_defaults_hold() {
+    let config = with_file("", &[], Layer::default()).unwrap();
+    assert_eq!(config.data_dir, Path::new("/nowhere/.local/share/layermesh"));
+    assert_eq!(config.mirror.to_string(), "127.0.0.1:7117");
+    assert_eq!(config.peers.to_string(), "0.0.0.0:7118");
+    assert_eq!(config.bulk.to_string(), "0.0.0.0:7119");
+    assert_eq!(config.status.to_string(), "127.0.0.1:7120");
+    assert!(config.mdns && config.static_peers.is_empty() && config.origins.is_empty());
+    assert_eq!(config.store_free_bytes_min, 64 << 20);
+    assert_eq!(config.log, LogConfig { format: LogFormat::Text, filter: "info".to_owned() });
+}
+
+#[test]
+fn flags_win_over_variables_and_those_over_the_file() {
+    let text = r#"
+        [listen]
+        mirror = "127.0.0.1:1"
+        bulk = "127.0.0.1:2"
+        status = "127.0.0.1:3"
+        [mesh]
+        peers = ["/ip4/10.0.0.1/tcp/1"]
+        [[origin]]
+        registry = "a.test"
+        endpoint = "https://file.test"
+        [[origin]]
+        registry = "b.test"
+        endpoint = "https://file.test"
+    "#;
+    let mut flags = Layer::default();
+    flags.flag(Setting::Mirror, "127.0.0.1:30");
+    flags.flag_origins(vec!["b.test=http://flag.test:80".to_owned()]);
+    let variables = [("LAYERMESH_MIRROR_ADDR", "127.0.0.1:20"), ("LAYERMESH_BULK_ADDR", "127.0.0.1:21")];
+    let config = with_file(text, &variables, flags).unwrap();
+    assert_eq!([config.mirror.port(), config.bulk.port(), config.status.port()], [30, 21, 3]);
+    assert_eq!(config.static_peers.len(), 1);
+    let origins: Vec<_> = config
+        .origins
+        .iter()
+        .map(|origin| (origin.registry.as_str(), origin.endpoint.as_ref().unwrap().as_str(), origin.plain_http))
+        .collect();
+    assert_eq!(origins, [("a.test", "https://file.test/", false), ("b.test", "http://flag.test/", true)]);
+
+    let variables =
+        [("LAYERMESH_PEERS", "/ip4/10.0.0.2/tcp/1,/dns/x/tcp/2 /ip6/::1/tcp/3"), ("LAYERMESH_MDNS", "false")];
+    let config = with_file(text, &variables, Layer::default()).unwrap();
+    assert_eq!((config.static_peers.len(), config.mdns), (3, false));
+}
+
+#[test]
+fn every_mistake_is_reported_with_its_line_and_a_remedy() {
+    let text = r#"
+data-dir = "/x"
+mirror = "127.0.0.1:7117"
+[listen]
+mirror = "7117"
+bulk = "127.0.0.1"
+[store]
+free_bytes_min = "64M"
+[mesh]
+fleet = "a b"
+mdns = "maybe"
+peers = ["10.0.0.1:7118", "/ip4/10.0.0.1/udp/7118"]
+[[origin]]
+endpoint = "https://x.test"
+[[origin]]
+registry = "docker.io/library"
+[[origin]]
+registry = "plain.test"
+endpoint = "http://plain.test"
+username = "u"
+[log]
+format = "yaml"
+fliter = "info"
+"#;
+    let found = mistakes(text);
+    let expected = [
+        "layermesh.toml:2: unknown key `data-dir`; did you mean `data_dir`?",
+        "layermesh.toml:3: unknown key `mirror`; `mirror` belongs under `[listen]`",
+        "layermesh.toml:5: `7117` is a port: write the address too, such as `127.0.0.1:7117`",
+        "layermesh.toml:6: `127.0.0.1` is not an address and port",
+        "layermesh.toml:8: `64M` is not a size",
+        "layermesh.toml:10: `a b` is not a fleet's name",
+        "layermesh.toml:11: `maybe` is neither true nor false",
+        "layermesh.toml:12: `10.0.0.1:7118` is not a multiaddress",
+        "layermesh.toml:12: `/ip4/10.0.0.1/udp/7118` has no TCP port",
+        "layermesh.toml:13: an origin needs `registry",
+        "layermesh.toml:16: `docker.io/library` is not a registry",
+        "layermesh.toml:19: plain HTTP is neither private nor authentic",
+        "layermesh.toml:20: a user name needs `password_file`",
+        "layermesh.toml:22: `yaml` is not a log format: write `text` or `json`",
+        "layermesh.toml:23: unknown key `log.fliter`; did you mean `filter`?",
+    ];
+    for text in expected {
+        assert!(found.iter().any(|error| error.starts_with(text)), "missing: {text}\nfound: {found:#?}");
+    }
+    assert_eq!(found.len(), expected.len(), "{found:#?}");
+}
+
+#[test]
+fn syntax_errors_have_their_line_too() {
+    let found = mistakes("[listen]\nmirror = \n[mesh]\nfleet = a\n");
+    assert!(found.iter().any(|error| error.starts_with("layermesh.toml:2:")), "{found:#?}");
+    assert!(found.iter().any(|error| error.starts_with("layermesh.toml:4:")), "{found:#?}");
+}
+
+#[test]
+fn a_mistyped_variable_is_an_error_and_a_foreign_one_is_not() {
+    let errors = with_file("", &[("LAYERMESH_MIROR_ADDR", "x")], Layer::default()).unwrap_err();
+    assert_eq!(
+        errors.0[0].to_string(),
+        "LAYERMESH_MIROR_ADDR: unknown variable; did you mean `LAYERMESH_MIRROR_ADDR`?"
+    );
+    // Kubernetes sets these for a service named layermesh.
+    assert!(
+        with_file("", &[("LAYERMESH_SERVICE_HOST", "10.0.0.1"), ("LAYERMESH_PORT", "x")], Layer::default()).is_ok()
+    );
+}
+
+#[test]
+fn two_services_on_one_port_are_refused() {
+    let mut flags = Layer::default();
+    flags.flag(Setting::Status, "127.0.0.1:7117");
+    let errors = with_file("", &[], flags).unwrap_err();
+    assert_eq!(errors.0.len(), 1);
+    assert!(errors.0[0].to_string().starts_with("--status-addr: --status-addr and --mirror-addr"), "{errors}");
+    let mut flags = Layer::default();
+    for setting in [Setting::Mirror, Setting::Peers, Setting::Bulk, Setting::Status] {
+        flags.flag(setting, "127.0.0.1:0");
+    }
+    assert!(with_file("", &[], flags).is_ok(), "port 0 is any free port");
+}
+
+#[test]
+fn credentials_come_from_a_file_beside_and_are_never_shown() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("pw"), "s3cret\n").unwrap();
+    let path = dir.path().join("layermesh.toml");
+    std::fs::write(&path, "[[origin]]\nregistry = \"r.test\"\nusername = \"u\"\npassword_file = \"pw\"\n").unwrap();
+    let config = load(Layer::default(), Some(&path), &environment(&[])).unwrap();
+    assert_eq!(config.origins[0].credentials.as_ref().unwrap().password, "s3cret");
+    assert!(!format!("{config:?}").contains("s3cret"));
+}
+
+#[test]
+fn a_file_that_was_asked_for_must_exist() {
+    let missing = Path::new("/nowhere/layermesh.toml");
+    assert!(load(Layer::default(), Some(missing), &environment(&[])).is_err());
+    assert!(load(Layer::default(), None, &environment(&[("LAYERMESH_CONFIG", "/nowhere/x.toml")])).is_err());
+}
+
+#[test]
+fn admin_commands_find_the_data_dir_in_the_same_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("layermesh.toml");
+    std::fs::write(&path, "data_dir = \"data\"\nnonsense = 1\n").unwrap();
+    let named = path.to_str().unwrap();
+    let find =
+        |flag: Option<&str>, variables: &[(&str, &str)]| find_data_dir(flag.map(Into::into), &environment(variables));
+    assert_eq!(find(None, &[("LAYERMESH_CONFIG", named)]), Some(dir.path().join("data")));
+    assert_eq!(find(None, &[("LAYERMESH_CONFIG", named), ("LAYERMESH_DATA_DIR", "/v")]), Some("/v".into()));
+    assert_eq!(find(Some("/f"), &[("LAYERMESH_DATA_DIR", "/v")]), Some("/f".into()));
+}

@@ -1,0 +1,127 @@
+//! Sizes and durations as people write and read them.
+
+use std::time::Duration;
+
+const UNITS: [(&str, u64); 9] = [
+    ("B", 1),
+    ("KiB", 1 << 10),
+    ("MiB", 1 << 20),
+    ("GiB", 1 << 30),
+    ("TiB", 1 << 40),
+    ("KB", 1_000),
+    ("MB", 1_000_000),
+    ("GB", 1_000_000_000),
+    ("TB", 1_000_000_000_000),
+];
+
+/// Parses `64MiB`, `1.5 GiB`, `500MB` or a plain number of bytes.
+///
+/// # Errors
+/// With what to write instead.
+pub fn parse_bytes(text: &str) -> Result<u64, String> {
+    let wrong = || format!("`{text}` is not a size: write a number and a unit, such as `64MiB` or `2GB`");
+    let text = text.trim();
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let unit = unit.trim();
+    let scale = if unit.is_empty() {
+        1
+    } else {
+        UNITS.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit)).ok_or_else(wrong)?.1
+    };
+    if let Ok(whole) = number.parse::<u64>() {
+        return whole.checked_mul(scale).ok_or_else(|| format!("`{text}` is too large"));
+    }
+    if !number.contains('.') {
+        return Err(if number.is_empty() { wrong() } else { format!("`{text}` is too large") });
+    }
+    let fraction: f64 = number.parse().map_err(|_| wrong())?;
+    let bytes = fraction * scale as f64;
+    if bytes > u64::MAX as f64 {
+        return Err(format!("`{text}` is too large"));
+    }
+    Ok(bytes as u64)
+}
+
+/// Shows a size with three or more significant digits: `0 B`, `1.50 KiB`, `412 MiB`.
+pub fn show_bytes(bytes: u64) -> String {
+    const NAMES: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
+    let mut value = bytes as f64 / 1024.0;
+    let mut name = NAMES[0];
+    for next in &NAMES[1..] {
+        if value < 1023.5 {
+            break;
+        }
+        value /= 1024.0;
+        name = next;
+    }
+    let digits = if value < 9.995 {
+        2
+    } else if value < 99.95 {
+        1
+    } else {
+        0
+    };
+    format!("{value:.digits$} {name}")
+}
+
+/// Shows how long something took or has lasted: `0.42 s`, `12.3 s`, `3 min 05 s`, `2 h 07 min`, `3 d 4 h`.
+pub fn show_duration(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    match seconds {
+        0..10 => format!("{:.2} s", duration.as_secs_f64()),
+        10..60 => format!("{:.1} s", duration.as_secs_f64()),
+        60..3600 => format!("{} min {:02} s", seconds / 60, seconds % 60),
+        3600..86_400 => format!("{} h {:02} min", seconds / 3600, seconds % 3600 / 60),
+        _ => format!("{} d {} h", seconds / 86_400, seconds % 86_400 / 3600),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_as_people_write_them() {
+        for (text, bytes) in [
+            ("0", 0),
+            ("64MiB", 64 << 20),
+            ("64 mib", 64 << 20),
+            ("1.5KiB", 1536),
+            ("2GB", 2_000_000_000),
+            ("18446744073709551615", u64::MAX),
+        ] {
+            assert_eq!(parse_bytes(text), Ok(bytes), "{text}");
+        }
+        for text in ["", "MiB", "64 MiBs", "-1", "1.2.3MB", "64M", "18446744073709551616", "99999999TiB"] {
+            assert!(parse_bytes(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn sizes_and_durations_are_short() {
+        for (bytes, text) in [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1536, "1.50 KiB"),
+            (10 << 10, "10.0 KiB"),
+            (412 << 20, "412 MiB"),
+            ((1 << 20) - 1, "1.00 MiB"),
+            (u64::MAX, "16384 PiB"),
+        ] {
+            assert_eq!(show_bytes(bytes), text);
+        }
+        for (millis, text) in [
+            (420, "0.42 s"),
+            (12_340, "12.3 s"),
+            (185_000, "3 min 05 s"),
+            (7_620_000, "2 h 07 min"),
+            (273_600_000, "3 d 4 h"),
+        ] {
+            assert_eq!(show_duration(Duration::from_millis(millis)), text);
+        }
+    }
+}

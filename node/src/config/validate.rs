@@ -1,0 +1,329 @@
+//! From merged layers to a [`Config`]: every word parsed once, every mistake reported.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use layermesh_proto::Repository;
+use libp2p::{Multiaddr, multiaddr::Protocol};
+use tracing_subscriber::EnvFilter;
+use url::Url;
+
+use super::{
+    BULK_DEFAULT, Config, Credentials, Environment, FLEET_DEFAULT, FREE_BYTES_MIN_DEFAULT, LOG_FILTER_DEFAULT,
+    LogConfig, LogFormat, MIRROR_DEFAULT, OriginConfig, PEERS_DEFAULT, STATUS_DEFAULT, file,
+    layer::{ConfigError, ConfigErrors, Given, Layer, Place, RawOrigin, Setting},
+    units::parse_bytes,
+};
+
+/// Largest configuration file read; a larger one is some other file.
+const CONFIG_FILE_BYTES_MAX: u64 = 1 << 20;
+/// Largest password file read.
+const PASSWORD_FILE_BYTES_MAX: u64 = 64 << 10;
+/// Static peers beyond this are a mistake: a node keeps fewer connections.
+const STATIC_PEERS_MAX: usize = 64;
+/// Origins beyond this are a mistake.
+const ORIGINS_MAX: usize = 64;
+/// Longest name of a fleet; it is part of a gossip topic.
+const FLEET_LEN_MAX: usize = 64;
+
+/// Reads the configuration: the file (`config_file`, or the one that the environment or the system has), under the
+/// environment's variables, under `flags`.
+///
+/// # Errors
+/// With every mistake found in any of them.
+pub fn load(flags: Layer, config_file: Option<&Path>, environment: &Environment) -> Result<Config, ConfigErrors> {
+    let mut errors = Vec::new();
+    let layer = file_layer(config_file, environment, &mut errors)
+        .overlaid(Layer::from_variables(&environment.variables, &mut errors))
+        .overlaid(flags);
+    let mut validator = Validator { layer, errors };
+    let config = validator.config(environment);
+    if validator.errors.is_empty() { Ok(config) } else { Err(ConfigErrors(validator.errors)) }
+}
+
+/// The data directory of the node that an admin command means. Mistakes elsewhere in the configuration are left for
+/// the node to report.
+pub fn find_data_dir(flag: Option<PathBuf>, environment: &Environment) -> Option<PathBuf> {
+    let mut ignored = Vec::new();
+    flag.or_else(|| {
+        file_layer(None, environment, &mut ignored)
+            .overlaid(Layer::from_variables(&environment.variables, &mut ignored))
+            .values
+            .get(&Setting::DataDir)
+            .map(Given::path)
+    })
+    .or_else(|| environment.default_data_dir())
+}
+
+fn file_layer(asked: Option<&Path>, environment: &Environment, errors: &mut Vec<ConfigError>) -> Layer {
+    let Some(path) = environment.config_file(asked) else { return Layer::default() };
+    match read_text(&path, CONFIG_FILE_BYTES_MAX) {
+        Ok(text) => file::parse(&path, &text, errors),
+        Err(error) => {
+            errors.push(ConfigError::new(path.display(), format!("cannot be read: {error}")));
+            Layer::default()
+        }
+    }
+}
+
+fn read_text(path: &Path, bytes_max: u64) -> std::io::Result<String> {
+    let size = std::fs::metadata(path)?.len();
+    if size > bytes_max {
+        return Err(std::io::Error::other(format!("it has {size} bytes, more than {bytes_max}")));
+    }
+    std::fs::read_to_string(path)
+}
+
+struct Validator {
+    layer: Layer,
+    errors: Vec<ConfigError>,
+}
+
+impl Validator {
+    fn config(&mut self, environment: &Environment) -> Config {
+        let data_dir = self.layer.values.get(&Setting::DataDir).map(Given::path);
+        let data_dir = data_dir.or_else(|| environment.default_data_dir()).unwrap_or_else(|| {
+            let message = "there is no home directory to keep data in: give a directory";
+            self.errors.push(ConfigError::new(Setting::DataDir.flag(), message));
+            PathBuf::new()
+        });
+        let config = Config {
+            data_dir,
+            mirror: self.address(Setting::Mirror, MIRROR_DEFAULT),
+            peers: self.address(Setting::Peers, PEERS_DEFAULT),
+            bulk: self.address(Setting::Bulk, BULK_DEFAULT),
+            status: self.address(Setting::Status, STATUS_DEFAULT),
+            fleet: self.value(Setting::Fleet, parse_fleet).unwrap_or_else(|| FLEET_DEFAULT.to_owned()),
+            mdns: self.value(Setting::Mdns, parse_bool).unwrap_or(true),
+            static_peers: self.static_peers(),
+            origins: self.origins(),
+            docker_config: self.layer.values.get(&Setting::DockerConfig).map(Given::path),
+            store_free_bytes_min: self.value(Setting::FreeBytesMin, parse_bytes).unwrap_or(FREE_BYTES_MIN_DEFAULT),
+            log: LogConfig {
+                format: self.value(Setting::LogFormat, parse_log_format).unwrap_or(LogFormat::Text),
+                filter: self.value(Setting::LogFilter, parse_filter).unwrap_or_else(|| LOG_FILTER_DEFAULT.to_owned()),
+            },
+        };
+        self.distinct(&config);
+        config
+    }
+
+    fn error(&mut self, place: &Place, message: impl Into<String>) {
+        self.errors.push(ConfigError::new(place, message));
+    }
+
+    fn value<T>(&mut self, setting: Setting, parse: fn(&str) -> Result<T, String>) -> Option<T> {
+        let given = self.layer.values.get(&setting)?.clone();
+        self.parsed(&given, parse)
+    }
+
+    fn parsed<T>(&mut self, given: &Given, parse: fn(&str) -> Result<T, String>) -> Option<T> {
+        match parse(&given.text) {
+            Ok(value) => Some(value),
+            Err(message) => {
+                self.error(&given.place, message);
+                None
+            }
+        }
+    }
+
+    fn address(&mut self, setting: Setting, default: &'static str) -> SocketAddr {
+        let given = self.value(setting, parse_address);
+        // The defaults are addresses; a test says so.
+        given.or_else(|| default.parse().ok()).unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)))
+    }
+
+    fn static_peers(&mut self) -> Vec<Multiaddr> {
+        let given = self.layer.peers.clone().unwrap_or_default();
+        if let Some(first) = given.get(STATIC_PEERS_MAX) {
+            self.error(&first.place, format!("more than {STATIC_PEERS_MAX} peers; a few are enough to find the rest"));
+        }
+        given.iter().filter_map(|peer| self.parsed(peer, parse_peer)).collect()
+    }
+
+    fn origins(&mut self) -> Vec<OriginConfig> {
+        let raw = self.layer.origins.clone();
+        if let Some(first) = raw.get(ORIGINS_MAX) {
+            self.error(&first.place, format!("more than {ORIGINS_MAX} origins"));
+        }
+        let mut origins: Vec<OriginConfig> = Vec::new();
+        for origin in &raw {
+            let Some(parsed) = self.origin(origin) else { continue };
+            if origins.iter().any(|other| other.registry == parsed.registry) {
+                self.error(&origin.place, format!("a second origin for `{}`", parsed.registry));
+            } else {
+                origins.push(parsed);
+            }
+        }
+        origins
+    }
+
+    fn origin(&mut self, raw: &RawOrigin) -> Option<OriginConfig> {
+        let Some(registry) = &raw.registry else {
+            self.error(&raw.place, "an origin needs `registry = \"docker.io\"` or another registry's name");
+            return None;
+        };
+        let registry = self.parsed(registry, parse_registry);
+        let typed = !matches!(raw.place, Place::File { .. });
+        if typed && raw.endpoint.is_none() {
+            self.error(&raw.place, "write REGISTRY=URL, such as `docker.io=https://registry-1.docker.io`");
+        }
+        let plain_http = raw.plain_http.as_ref().and_then(|given| self.parsed(given, parse_bool));
+        let endpoint = raw.endpoint.as_ref().and_then(|given| self.parsed(given, parse_endpoint));
+        let is_plain = endpoint.as_ref().is_some_and(|url| url.scheme() == "http");
+        if let (Some(given), true, false, false) = (&raw.endpoint, is_plain, typed, plain_http == Some(true)) {
+            self.error(
+                &given.place,
+                "plain HTTP is neither private nor authentic: write https://, or add `plain_http = true`",
+            );
+        }
+        Some(OriginConfig {
+            registry: registry?,
+            endpoint,
+            ca_file: raw.ca_file.as_ref().and_then(|given| self.existing_file(given)),
+            plain_http: plain_http.unwrap_or(typed && is_plain),
+            credentials: self.credentials(raw),
+        })
+    }
+
+    fn existing_file(&mut self, given: &Given) -> Option<PathBuf> {
+        let path = given.path();
+        if let Err(error) = std::fs::metadata(&path) {
+            self.error(&given.place, format!("`{}` cannot be read: {error}", path.display()));
+            return None;
+        }
+        Some(path)
+    }
+
+    fn credentials(&mut self, raw: &RawOrigin) -> Option<Credentials> {
+        match (&raw.username, &raw.password_file) {
+            (Some(username), Some(file)) => match read_text(&file.path(), PASSWORD_FILE_BYTES_MAX) {
+                Ok(password) => Some(Credentials {
+                    username: username.text.clone(),
+                    password: password.trim_end_matches(['\r', '\n']).to_owned(),
+                }),
+                Err(error) => {
+                    self.error(&file.place, format!("`{}` cannot be read: {error}", file.path().display()));
+                    None
+                }
+            },
+            (Some(username), None) => {
+                self.error(&username.place, "a user name needs `password_file` beside it");
+                None
+            }
+            (None, Some(file)) => {
+                self.error(&file.place, "a password needs `username` beside it");
+                None
+            }
+            (None, None) => None,
+        }
+    }
+
+    /// Two services on one address cannot both bind it; said here, the message names both settings.
+    fn distinct(&mut self, config: &Config) {
+        let used = [
+            (Setting::Mirror, config.mirror),
+            (Setting::Peers, config.peers),
+            (Setting::Bulk, config.bulk),
+            (Setting::Status, config.status),
+        ];
+        for (index, (setting, address)) in used.iter().enumerate() {
+            let clash = |other: &&(Setting, SocketAddr)| {
+                let same_host = other.1.ip() == address.ip()
+                    || (other.1.ip().is_unspecified() || address.ip().is_unspecified())
+                        && other.1.is_ipv4() == address.is_ipv4();
+                address.port() != 0 && other.1.port() == address.port() && same_host
+            };
+            if let Some((other, _)) = used[..index].iter().find(clash) {
+                let place = match self.layer.values.get(setting).or_else(|| self.layer.values.get(other)) {
+                    Some(given) => given.place.clone(),
+                    None => continue,
+                };
+                let message =
+                    format!("{} and {} would listen on the same port {}", setting.flag(), other.flag(), address.port());
+                self.error(&place, message);
+            }
+        }
+    }
+}
+
+fn parse_address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| {
+        if text.parse::<u16>().is_ok() {
+            format!("`{text}` is a port: write the address too, such as `127.0.0.1:{text}`")
+        } else {
+            format!("`{text}` is not an address and port: write one such as `127.0.0.1:7117` or `[::1]:7117`")
+        }
+    })
+}
+
+fn parse_bool(text: &str) -> Result<bool, String> {
+    match text {
+        "true" | "1" => Ok(true),
+        "false" | "0" => Ok(false),
+        _ => Err(format!("`{text}` is neither true nor false")),
+    }
+}
+
+fn parse_fleet(text: &str) -> Result<String, String> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    if text.is_empty() || text.len() > FLEET_LEN_MAX || !text.chars().all(allowed) {
+        return Err(format!(
+            "`{text}` is not a fleet's name: write up to {FLEET_LEN_MAX} letters, digits, `.`, `_` and `-`"
+        ));
+    }
+    Ok(text.to_owned())
+}
+
+fn parse_log_format(text: &str) -> Result<LogFormat, String> {
+    match text {
+        "text" => Ok(LogFormat::Text),
+        "json" => Ok(LogFormat::Json),
+        _ => Err(format!("`{text}` is not a log format: write `text` or `json`")),
+    }
+}
+
+fn parse_filter(text: &str) -> Result<String, String> {
+    match EnvFilter::try_new(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(error) => Err(format!("`{text}` is not a log filter ({error}): write `info`, or `warn,layermesh=debug`")),
+    }
+}
+
+fn parse_peer(text: &str) -> Result<Multiaddr, String> {
+    let example = "write one such as `/ip4/192.168.1.10/tcp/7118`";
+    let address: Multiaddr =
+        text.parse().map_err(|error| format!("`{text}` is not a multiaddress ({error}): {example}"))?;
+    if !address.iter().any(|part| matches!(part, Protocol::Tcp(_))) {
+        return Err(format!("`{text}` has no TCP port: {example}"));
+    }
+    Ok(address)
+}
+
+fn parse_registry(text: &str) -> Result<String, String> {
+    // The grammar of registries is private to the repository's parser, so a repository is made of it.
+    match Repository::new(text, "a") {
+        Ok(repository) => Ok(repository.registry().to_owned()),
+        Err(error) => Err(format!("{error}, such as `docker.io` or `registry.local:5000`")),
+    }
+}
+
+fn parse_endpoint(text: &str) -> Result<Url, String> {
+    let example = "write one such as `https://registry.local:5000`";
+    let url = Url::parse(text).map_err(|error| format!("`{text}` is not a URL ({error}): {example}"))?;
+    if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
+        return Err(format!("`{text}` is not a web address: {example}"));
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        // Not shown: it holds a password.
+        return Err(
+            "the URL has credentials in it: use `username` and `password_file`, or docker's configuration".into()
+        );
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err(format!("`{text}` has a query or fragment: {example}"));
+    }
+    Ok(url)
+}

@@ -1,0 +1,248 @@
+//! The composition root: builds everything a node is, connects it, and takes it down again in order.
+//!
+//! Invariant: `run.json` and the readiness notice come only when every listener is bound, and the store is closed
+//! only when nothing writes to it any more. This is the only place that constructs the parts.
+
+mod views;
+
+use std::{net::SocketAddr, os::unix::fs::DirBuilderExt as _, path::Path, sync::Arc, time::Duration};
+
+use anyhow::{Context as _, anyhow};
+use layermesh_proto::engine::{self, Engine, event::Event};
+use libp2p::identity::Keypair;
+use tokio::{
+    net::TcpListener,
+    sync::{mpsc, watch},
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+
+use self::views::Lists;
+use crate::{
+    admin::{
+        NodeFacts, NodeView,
+        run_file::{ADMIN_SOCKET, RunFile},
+        server::AdminServer,
+        types::ListenStatus,
+    },
+    config::Config,
+    counters::Counters,
+    driver::{Driver, Parts, TASK_EVENT_QUEUE_LEN},
+    exchange::{BulkClient, BulkServer},
+    fetch::FetchContext,
+    identity,
+    mesh::Mesh,
+    mirror::{self, MirrorState},
+    origin::Origins,
+    pull::Platform,
+    remembered::Remembered,
+    status,
+    store::{Inventory, Opened, Store, StoreOptions},
+    swarm::{self, SwarmOptions},
+};
+
+/// How long libp2p may take to say where it listens.
+const LISTEN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Runs a node until `shutdown`, then stops it without losing anything.
+///
+/// # Errors
+/// If the node cannot start: its data directory, identity, store, configuration or an address cannot be used.
+pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let node = Node::start(&config).await?;
+    let run_file = node.announce(&config).await;
+    let result = match run_file {
+        Ok(run_file) => {
+            tracing::info!(
+                peer_id = run_file.peer_id,
+                mirror = %run_file.mirror,
+                bulk = %run_file.bulk,
+                status = %run_file.status,
+                "the node runs"
+            );
+            shutdown.cancelled().await;
+            Ok(())
+        }
+        Err(error) => Err(error),
+    };
+    RunFile::remove(&config.data_dir);
+    node.stop().await;
+    result
+}
+
+/// A running node.
+struct Node {
+    facts: Arc<NodeFacts>,
+    listen: Listen,
+    /// Ends whatever takes requests or connections.
+    fronts_stop: CancellationToken,
+    fronts: JoinSet<()>,
+    /// Ends the driver and then the swarm.
+    core_stop: CancellationToken,
+    core: JoinSet<()>,
+}
+
+/// Real addresses of the listeners.
+struct Listen {
+    mirror: SocketAddr,
+    bulk: SocketAddr,
+    status: SocketAddr,
+}
+
+impl Node {
+    async fn start(config: &Config) -> anyhow::Result<Self> {
+        make_data_dir(&config.data_dir)?;
+        let keypair = identity::load_or_create(&config.data_dir.join("identity"))?;
+        let node = identity::node_id(&keypair).ok_or_else(|| anyhow!("the identity is not an Ed25519 key"))?;
+        let counters = Arc::new(Counters::default());
+        let origins = Origins::new(config.origins.clone(), config.docker_config.clone(), node, Arc::clone(&counters))?;
+        let mut options = StoreOptions::new(config.data_dir.join("store"));
+        options.free_bytes_min = config.store_free_bytes_min;
+        let Opened { store, inventory, events: store_events } = Store::open(options).await?;
+
+        let admin = AdminServer::bind(&config.data_dir.join(ADMIN_SOCKET)).await?;
+        let mirror_listener = listen("mirror", "--mirror-addr", config.mirror).await?;
+        let status_listener = listen("status", "--status-addr", config.status).await?;
+        let bulk = BulkServer::bind(config.bulk, &keypair, store.clone(), Arc::clone(&counters))
+            .await
+            .context("the bulk exchange cannot start; give another address with --bulk-addr")?;
+        let listen = Listen {
+            mirror: mirror_listener.local_addr()?,
+            bulk: bulk.local_addr(),
+            status: status_listener.local_addr()?,
+        };
+
+        let (mesh, commands) = Mesh::new();
+        let (listening, addresses) = watch::channel(Vec::new());
+        let (remembered, saver) = Remembered::load(config.data_dir.join("peers.json"));
+        let (fronts_stop, core_stop) = (CancellationToken::new(), CancellationToken::new());
+        let (mut fronts, mut core) = (JoinSet::new(), JoinSet::new());
+
+        let (swarm, swarm_events, swarm_task) =
+            swarm::spawn(swarm_options(config, &keypair, &remembered), core_stop.clone())?;
+        core.spawn(async move { drop(swarm_task.await) });
+        core.spawn(saver.run(core_stop.clone()));
+        let (task_events_in, task_events) = mpsc::channel(TASK_EVENT_QUEUE_LEN);
+        let fetches = FetchContext {
+            store: store.clone(),
+            origins: origins.clone(),
+            bulk: BulkClient::new(&keypair)?,
+            counters: Arc::clone(&counters),
+            events: task_events_in,
+        };
+        let engine = Engine::new(engine_config(listen.bulk.port()), node, rand::random());
+        let parts =
+            Parts { engine, fetches, task_events, swarm, swarm_events, store_events, commands, listening, remembered };
+        core.spawn(Driver::new(parts).run(known(inventory), core_stop.clone()));
+
+        let facts = Arc::new(NodeFacts {
+            peer_id: node.to_string(),
+            fleet: config.fleet.clone(),
+            started: tokio::time::Instant::now(),
+            listen: ListenStatus {
+                mirror: listen.mirror.to_string(),
+                peers: config.peers.to_string(),
+                bulk: listen.bulk.to_string(),
+                status: listen.status.to_string(),
+            },
+            addresses,
+        });
+        let view = NodeView {
+            mesh: mesh.clone(),
+            store: store.clone(),
+            counters: Arc::clone(&counters),
+            facts: Arc::clone(&facts),
+        };
+        let state = MirrorState {
+            node,
+            mesh: mesh.clone(),
+            store,
+            discovery: Lists { origins, mesh },
+            counters,
+            limits: mirror::Limits::default(),
+        };
+        fronts.spawn(mirror::serve(mirror_listener, state, fronts_stop.clone()));
+        fronts.spawn(bulk.run(fronts_stop.clone()));
+        fronts.spawn(status::run(status_listener, view.clone(), fronts_stop.clone()));
+        fronts.spawn(admin.run(view, fronts_stop.clone()));
+        Ok(Self { facts, listen, fronts_stop, fronts, core_stop, core })
+    }
+
+    /// Says that the node runs, and where, once libp2p has said where it listens.
+    async fn announce(&self, config: &Config) -> anyhow::Result<RunFile> {
+        let mut addresses = self.facts.addresses.clone();
+        let listening = addresses.wait_for(|addresses| !addresses.is_empty());
+        let peers = match tokio::time::timeout(LISTEN_TIMEOUT, listening).await {
+            Ok(Ok(peers)) => peers.clone(),
+            _ => return Err(anyhow!("cannot listen for peers on {}; give another with --peers-addr", config.peers)),
+        };
+        let run_file = RunFile {
+            pid: std::process::id(),
+            peer_id: self.facts.peer_id.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            mirror: self.listen.mirror,
+            peers,
+            bulk: self.listen.bulk,
+            status: self.listen.status,
+            admin: config.data_dir.join(ADMIN_SOCKET),
+        };
+        run_file.write(&config.data_dir).context("cannot write run.json into the data directory")?;
+        // Without a supervisor that listens this does nothing.
+        let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Ready]);
+        Ok(run_file)
+    }
+
+    /// Fronts first, so that nobody is promised anything more; then the driver, which closes the store.
+    async fn stop(mut self) {
+        let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Stopping]);
+        self.fronts_stop.cancel();
+        while self.fronts.join_next().await.is_some() {}
+        self.core_stop.cancel();
+        while self.core.join_next().await.is_some() {}
+        tracing::info!("the node stopped");
+    }
+}
+
+fn make_data_dir(dir: &Path) -> anyhow::Result<()> {
+    // Private images lie here: nobody else on the device may read them.
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .with_context(|| format!("cannot make the data directory {}; give another with --data-dir", dir.display()))
+}
+
+async fn listen(what: &str, flag: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("the {what} cannot listen on {address}; give another address with {flag}"))
+}
+
+fn swarm_options(config: &Config, keypair: &Keypair, remembered: &Remembered) -> SwarmOptions {
+    SwarmOptions {
+        keypair: keypair.clone(),
+        listen: config.peers,
+        fleet: config.fleet.clone(),
+        mdns: config.mdns,
+        static_peers: config.static_peers.clone(),
+        remembered: remembered.addresses(),
+    }
+}
+
+fn engine_config(bulk_port: u16) -> engine::config::Config {
+    engine::config::Config {
+        bulk_port,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        platform: Platform::of_this_device().to_string(),
+        ..Default::default()
+    }
+}
+
+/// What the store held at start, as the engine hears it.
+fn known(inventory: Inventory) -> Vec<Event> {
+    let held = inventory.held.into_iter().map(|(content, size)| Event::Held { content, size });
+    let partial =
+        inventory.partial.into_iter().map(|(content, size, pieces)| Event::PartlyHeld { content, size, pieces });
+    let bindings = inventory.bindings.into_iter().map(Event::BindingKnown);
+    held.chain(partial).chain(bindings).collect()
+}

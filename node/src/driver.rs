@@ -1,0 +1,382 @@
+//! The loop between the engine and the world.
+//!
+//! Invariant: the driver decides nothing. It turns what happens into [`Event`]s, hands them to the engine one at a
+//! time, and turns each [`Action`] into a spawned task or a queued message; it never awaits an action, so no
+//! slow disk, peer or registry can hold up the engine. It is the only place that touches the engine.
+
+mod notes;
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, SocketAddr},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use layermesh_proto::{
+    ContentId, NodeId,
+    engine::{
+        Engine,
+        event::{
+            Action, Event, FetchId, Instant, LookupId, OriginTag, PromiseId, Resolution, ResolveId, Source,
+            SourceError, WantError, WantId,
+        },
+    },
+};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    fetch::{FetchContext, Job, Reach},
+    mesh::{Command, MeshStatus, PeerStatus, TransferStatus},
+    remembered::Remembered,
+    store::{CompleteError, StoreEvent},
+    swarm::{SwarmEvent, SwarmHandle},
+};
+
+/// Events of tasks that may wait for the driver. Tasks wait when it is full; the driver never does.
+pub const TASK_EVENT_QUEUE_LEN: usize = 256;
+
+/// How long running tasks get at shutdown to make durable what they have.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
+
+/// Everything the driver connects.
+pub struct Parts {
+    /// Decides.
+    pub engine: Engine,
+    /// Performs fetches. Its `events` is the sending end of `task_events`.
+    pub fetches: FetchContext,
+    /// Events of the tasks that the driver starts.
+    pub task_events: mpsc::Receiver<Event>,
+    /// The libp2p side.
+    pub swarm: SwarmHandle,
+    /// What happens there.
+    pub swarm_events: mpsc::Receiver<SwarmEvent>,
+    /// What the store finds out by itself.
+    pub store_events: mpsc::Receiver<StoreEvent>,
+    /// What the mirror and the admin API ask.
+    pub commands: mpsc::Receiver<Command>,
+    /// Addresses at which this node listens for peers.
+    pub listening: watch::Sender<Vec<String>>,
+    /// Addresses of peers, kept for the next start.
+    pub remembered: Remembered,
+}
+
+/// Monotonic time as the engine counts it.
+struct Clock(tokio::time::Instant);
+
+impl Clock {
+    fn now(&self) -> Instant {
+        Instant::from_nanos(u64::try_from(self.0.elapsed().as_nanos()).unwrap_or(u64::MAX))
+    }
+
+    fn at(&self, instant: Instant) -> tokio::time::Instant {
+        self.0 + Duration::from_nanos(instant.as_nanos())
+    }
+}
+
+/// The loop's state. The maps are bounded by the engine, which answers or refuses every want and question.
+pub struct Driver {
+    parts: Parts,
+    clock: Clock,
+    /// Where each connected peer is connected from.
+    addresses: HashMap<NodeId, IpAddr>,
+    wants: HashMap<WantId, oneshot::Sender<Result<(), WantError>>>,
+    resolves: HashMap<ResolveId, oneshot::Sender<Result<Resolution, WantError>>>,
+    promises: HashMap<PromiseId, oneshot::Sender<Vec<ContentId>>>,
+    running: HashMap<FetchId, CancellationToken>,
+    tasks: JoinSet<()>,
+}
+
+/// What woke the loop.
+enum Input {
+    Event(Event),
+    Swarm(SwarmEvent),
+    Command(Command),
+    Nothing,
+    Stop,
+}
+
+impl Driver {
+    /// A driver over its parts.
+    pub fn new(parts: Parts) -> Self {
+        Self {
+            parts,
+            clock: Clock(tokio::time::Instant::now()),
+            addresses: HashMap::new(),
+            wants: HashMap::new(),
+            resolves: HashMap::new(),
+            promises: HashMap::new(),
+            running: HashMap::new(),
+            tasks: JoinSet::new(),
+        }
+    }
+
+    /// Tells the engine what the store holds, then loops until `shutdown`. Returns when all tasks have ended.
+    pub async fn run(mut self, start: Vec<Event>, shutdown: CancellationToken) {
+        for event in start {
+            self.handle(event);
+        }
+        loop {
+            match self.next_input(&shutdown).await {
+                Input::Event(event) => self.handle(event),
+                Input::Swarm(event) => self.on_swarm(event),
+                Input::Command(command) => self.on_command(command),
+                Input::Nothing => {}
+                Input::Stop => break,
+            }
+        }
+        self.stop().await;
+    }
+
+    async fn next_input(&mut self, shutdown: &CancellationToken) -> Input {
+        let deadline = self.parts.engine.next_deadline().map(|at| self.clock.at(at));
+        let sleep = async {
+            match deadline {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = shutdown.cancelled() => Input::Stop,
+            Some(event) = self.parts.task_events.recv() => Input::Event(event),
+            Some(event) = self.parts.store_events.recv() => Input::Event(of_store(event)),
+            event = self.parts.swarm_events.recv() => event.map_or(Input::Stop, Input::Swarm),
+            command = self.parts.commands.recv() => command.map_or(Input::Stop, Input::Command),
+            Some(_) = self.tasks.join_next() => Input::Nothing,
+            () = sleep => Input::Event(Event::Tick),
+        }
+    }
+
+    fn handle(&mut self, event: Event) {
+        self.parts.engine.handle(self.clock.now(), event);
+        while let Some(action) = self.parts.engine.poll_action() {
+            self.perform(action);
+        }
+    }
+
+    fn on_swarm(&mut self, event: SwarmEvent) {
+        let event = match event {
+            SwarmEvent::Listening(address) => {
+                return self.parts.listening.send_modify(|listening| listening.push(address.to_string()));
+            }
+            SwarmEvent::AddressLearned { peer, address } => return self.parts.remembered.learn(peer, address),
+            SwarmEvent::PeerConnected { peer, address } => {
+                self.addresses.insert(peer, address);
+                Event::PeerConnected { peer }
+            }
+            SwarmEvent::PeerMoved { peer, address } => {
+                self.addresses.insert(peer, address);
+                return;
+            }
+            SwarmEvent::PeerDisconnected { peer } => {
+                self.addresses.remove(&peer);
+                Event::PeerDisconnected { peer }
+            }
+            SwarmEvent::Announced { from, announcement } => Event::Announced { from, announcement },
+            SwarmEvent::Requested { call, from, request } => Event::Requested { call, from, request },
+            SwarmEvent::Responded { request, response } => Event::Responded { request, response },
+            SwarmEvent::RequestFailed { request } => Event::RequestFailed { request },
+        };
+        self.handle(event);
+    }
+
+    /// Where a peer serves bytes: at the address that it is connected from, on the port that its hello named.
+    fn bulk_address(&self, peer: &NodeId) -> Option<SocketAddr> {
+        let address = self.addresses.get(peer)?;
+        let port = self.parts.engine.peers().find(|view| view.peer == *peer)?.bulk_port?;
+        Some(SocketAddr::new(*address, port))
+    }
+
+    fn on_command(&mut self, command: Command) {
+        let event = match command {
+            Command::Want { want, content, kind, repository, ended } => {
+                self.wants.insert(want, ended);
+                Event::Want { want, content, kind, repository }
+            }
+            Command::ReaderAt { want, offset } => Event::ReaderAt { want, offset },
+            Command::Unwant { want } => {
+                self.wants.remove(&want);
+                Event::Unwant { want }
+            }
+            Command::Resolve { resolve, reference, answer } => {
+                self.resolves.insert(resolve, answer);
+                Event::Resolve { resolve, reference }
+            }
+            Command::Promise { promise, contents, repository, answer } => {
+                self.promises.insert(promise, answer);
+                Event::Promise { promise, contents, repository }
+            }
+            Command::KnownTags { repository, answer } => {
+                let _ = answer.send(self.parts.engine.known_tags(&repository));
+                return;
+            }
+            Command::Status { answer } => {
+                let _ = answer.send(self.status());
+                return self.drop_closed_wants();
+            }
+        };
+        self.handle(event);
+    }
+
+    /// Wants whose owner is gone without saying so: the queue was full when it was dropped.
+    fn drop_closed_wants(&mut self) {
+        let closed: Vec<WantId> =
+            self.wants.iter().filter(|(_, ended)| ended.is_closed()).map(|(&want, _)| want).collect();
+        for want in closed {
+            self.wants.remove(&want);
+            self.handle(Event::Unwant { want });
+        }
+    }
+
+    // An asker that is gone does not need its answer, so failed sends below are ignored.
+    fn perform(&mut self, action: Action) {
+        match action {
+            Action::Announce(announcement) => self.parts.swarm.announce(announcement),
+            Action::Request { request, peer, body } => self.parts.swarm.request(request, peer, body),
+            Action::Respond { call, response } => self.parts.swarm.respond(call, response),
+            Action::Fetch { fetch, content, source, size, pieces } => self.fetch(fetch, content, source, size, pieces),
+            Action::CancelFetch { fetch } => {
+                if let Some(cancel) = self.running.remove(&fetch) {
+                    cancel.cancel();
+                }
+            }
+            Action::Complete { content } => self.complete(content),
+            Action::AskOrigin { lookup, reference } => self.ask_origin(lookup, reference),
+            Action::Remember(binding) => {
+                let store = self.parts.fetches.store.clone();
+                self.tasks.spawn(async move {
+                    if let Err(error) = store.remember(binding).await {
+                        tracing::warn!(%error, "could not keep what a tag stands for");
+                    }
+                });
+            }
+            Action::WantEnded { want, result } => {
+                if let Some(ended) = self.wants.remove(&want) {
+                    let _ = ended.send(result);
+                }
+            }
+            Action::Resolved { resolve, result } => {
+                if let Some(answer) = self.resolves.remove(&resolve) {
+                    let _ = answer.send(result);
+                }
+            }
+            Action::Promised { promise, missing } => {
+                if let Some(answer) = self.promises.remove(&promise) {
+                    let _ = answer.send(missing);
+                }
+            }
+            Action::Note(note) => notes::log(&note),
+        }
+    }
+
+    fn fetch(
+        &mut self,
+        fetch: FetchId,
+        content: ContentId,
+        source: Source,
+        size: Option<u64>,
+        pieces: std::ops::Range<u32>,
+    ) {
+        self.running.retain(|_, cancel| !cancel.is_cancelled());
+        let from = match source {
+            Source::Origin(repository, kind) => Some(Reach::Origin(repository, kind)),
+            Source::Peer(peer) => self.bulk_address(&peer).map(|bulk| Reach::Peer(peer, bulk)),
+        };
+        let context = self.parts.fetches.clone();
+        let Some(from) = from else {
+            let result = Err(SourceError::Unreachable("the peer left".to_owned()));
+            self.tasks.spawn(async move { drop(context.events.send(Event::FetchEnded { fetch, result }).await) });
+            return;
+        };
+        let cancel = CancellationToken::new();
+        self.running.insert(fetch, cancel.clone());
+        let job = Job { fetch, content, from, size, pieces };
+        let done = cancel.clone();
+        self.tasks.spawn(async move {
+            context.run(job, cancel).await;
+            // Marks the entry in `running` as one to forget.
+            done.cancel();
+        });
+    }
+
+    fn complete(&mut self, content: ContentId) {
+        let FetchContext { store, events, .. } = self.parts.fetches.clone();
+        self.tasks.spawn(async move {
+            let event = match store.complete(content).await {
+                Ok(size) => Event::Held { content, size },
+                Err(error) => {
+                    let error = match error {
+                        CompleteError::WrongDigest { .. } => SourceError::WrongBytes,
+                        other => SourceError::Store(other.to_string()),
+                    };
+                    Event::CompleteFailed { content, error }
+                }
+            };
+            let _ = events.send(event).await;
+        });
+    }
+
+    fn ask_origin(&mut self, lookup: LookupId, reference: layermesh_proto::TagRef) {
+        let FetchContext { origins, events, .. } = self.parts.fetches.clone();
+        self.tasks.spawn(async move {
+            let result = origins.resolve(&reference).await.map(|descriptor| OriginTag {
+                content: descriptor.content,
+                now_unix_s: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
+            });
+            let _ = events.send(Event::OriginAnswered { lookup, result }).await;
+        });
+    }
+
+    fn status(&self) -> MeshStatus {
+        let engine = &self.parts.engine;
+        let peers = engine
+            .peers()
+            .filter_map(|view| {
+                let address = *self.addresses.get(&view.peer)?;
+                Some(PeerStatus {
+                    peer: view.peer,
+                    address,
+                    bulk: view.bulk_port.map(|port| SocketAddr::new(address, port)),
+                    version: view.version,
+                    platform: view.platform,
+                    blobs: view.blobs,
+                })
+            })
+            .collect();
+        let transfers = engine
+            .transfers()
+            .map(|view| TransferStatus {
+                content: view.content,
+                size: view.size,
+                durable_bytes: view.durable_bytes,
+                source: view.source.as_ref().map(notes::source),
+            })
+            .collect();
+        let origins = engine.origins().map(|view| (view.registry, view.reachable)).collect();
+        MeshStatus { peers, transfers, origins }
+    }
+
+    async fn stop(mut self) {
+        for cancel in self.running.values() {
+            cancel.cancel();
+        }
+        // Tasks report into the queue as they end; it must not fill up while nobody handles events any more.
+        self.parts.task_events.close();
+        let all = async { while self.tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(SHUTDOWN_GRACE, all).await.is_err() {
+            tracing::warn!(grace = ?SHUTDOWN_GRACE, "some tasks did not end in time and are dropped");
+        }
+        self.parts.fetches.store.close().await;
+    }
+}
+
+fn of_store(event: StoreEvent) -> Event {
+    match event {
+        StoreEvent::Held { content, size } => Event::Held { content, size },
+        StoreEvent::Lost { content } => Event::Lost { content },
+        StoreEvent::PartlyHeld { content, size, pieces } => Event::PartlyHeld { content, size, pieces },
+    }
+}

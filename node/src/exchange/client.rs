@@ -1,0 +1,339 @@
+//! The asking half: pieces of a blob from one peer.
+
+use std::{
+    error::Error as _,
+    fmt,
+    net::SocketAddr,
+    ops::Range,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use bytes::{Bytes, BytesMut};
+use futures::{StreamExt as _, stream::BoxStream};
+use http_body::Body as _;
+use http_body_util::{BodyExt as _, Empty};
+use hyper::{
+    Request, Response, StatusCode,
+    body::Incoming,
+    client::conn::http1,
+    header::{self, HeaderMap},
+};
+use hyper_util::rt::TokioIo;
+use layermesh_proto::{ContentId, NodeId, PieceIndex, PieceMap, engine::event::SourceError};
+use libp2p::identity::Keypair;
+use rustls::pki_types::ServerName;
+use tokio::{net::TcpStream, time::timeout};
+use tokio_rustls::TlsConnector;
+
+use super::{
+    BLOB_SIZE, BLOBS_PATH, PIECES_PATH, TlsSetupError,
+    maps::Maps,
+    pool::{Key, Pool, Sender},
+    tls::{self, ClientTls},
+};
+
+/// A peer on the LAN answers a SYN in milliseconds; this leaves room for two retransmissions.
+const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
+/// As the server's own limit.
+const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(10);
+/// Until an answer's head and between two reads of its body. The engine has a stall deadline of its own and a
+/// shorter one; this is the transport's, so that nothing waits for ever should nobody cancel it.
+pub(super) const STALL_MAX: Duration = Duration::from_secs(30);
+/// A connection that was idle says within this whether it can be used.
+const READY_TIME_MAX: Duration = Duration::from_secs(1);
+/// Longest `Retry-After` that is passed on.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(600);
+
+/// Fetches pieces from peers. Cloning is cheap and shares the connections.
+#[derive(Debug, Clone)]
+pub struct BulkClient {
+    tls: ClientTls,
+    pool: Arc<Pool>,
+    maps: Arc<Mutex<Maps>>,
+}
+
+/// Pieces on their way from a peer.
+pub struct BulkBody {
+    /// The hashes that the peer vouches for.
+    pub map: Arc<PieceMap>,
+    /// The pieces that come: those asked for, as far as the blob has them.
+    pub pieces: Range<PieceIndex>,
+    /// Exactly the bytes of these pieces in chunks of any size, or an error at the point where they broke off.
+    /// Not checked against the map.
+    pub stream: BoxStream<'static, Result<Bytes, SourceError>>,
+}
+
+impl fmt::Debug for BulkBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BulkBody").field("pieces", &self.pieces).finish_non_exhaustive()
+    }
+}
+
+impl BulkClient {
+    /// A client that proves to be the node of `keypair`.
+    ///
+    /// # Errors
+    /// If no certificate can be made for the key.
+    pub fn new(keypair: &Keypair) -> Result<Self, TlsSetupError> {
+        Ok(Self { tls: ClientTls::new(keypair)?, pool: Arc::default(), maps: Arc::default() })
+    }
+
+    /// Asks `peer` at `addr` for a run of a blob's pieces. `size` is what the blob's size is known to be.
+    ///
+    /// Dropping the body stops the transfer and closes its connection.
+    ///
+    /// # Errors
+    /// - [`SourceError::Unreachable`]: no connection, or it broke or stalled before the answer.
+    /// - [`SourceError::NotFound`]: the peer does not hold the blob whole.
+    /// - [`SourceError::RateLimited`]: the peer is busy, or this client is at its own limits.
+    /// - [`SourceError::Failed`]: another node is at that address, or the answer makes no sense, or the blob has
+    ///   another size than `size`.
+    pub async fn open(
+        &self,
+        peer: NodeId,
+        addr: SocketAddr,
+        content: ContentId,
+        size: Option<u64>,
+        pieces: Range<PieceIndex>,
+    ) -> Result<BulkBody, SourceError> {
+        let key = (peer, addr);
+        let map = self.map(key, content).await?;
+        let layout = map.layout();
+        if let Some(size) = size.filter(|&size| size != layout.blob_size()) {
+            self.maps().forget(peer, &content);
+            return Err(failed(format!("says that a blob of {size} bytes has {}", layout.blob_size())));
+        }
+        let end = pieces.end.min(layout.count());
+        let pieces = pieces.start.min(end)..end;
+        let bytes = layout.bytes_of_run(&pieces);
+        if bytes.is_empty() {
+            return Ok(BulkBody { map, pieces, stream: futures::stream::empty().boxed() });
+        }
+        let (response, sender) = self.get(key, BLOBS_PATH, &content, Some(&bytes)).await?;
+        if let Err(error) = check_range(&response, &bytes, layout.blob_size()) {
+            self.maps().forget(peer, &content);
+            return Err(error);
+        }
+        let transfer = Transfer {
+            body: response.into_body(),
+            remaining: bytes.end - bytes.start,
+            connection: Some((sender, key, Arc::clone(&self.pool))),
+        };
+        let stream = futures::stream::try_unfold(transfer, Transfer::next).boxed();
+        Ok(BulkBody { map, pieces, stream })
+    }
+
+    #[cfg(test)]
+    pub(super) fn pool(&self) -> &Arc<Pool> {
+        &self.pool
+    }
+
+    fn maps(&self) -> std::sync::MutexGuard<'_, Maps> {
+        self.maps.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn map(&self, key: Key, content: ContentId) -> Result<Arc<PieceMap>, SourceError> {
+        if let Some(map) = self.maps().get(key.0, &content) {
+            return Ok(map);
+        }
+        let (response, sender) = self.get(key, PIECES_PATH, &content, None).await?;
+        if response.status() != StatusCode::OK {
+            return Err(failed(format!("answered {} to a question for a piece map", response.status())));
+        }
+        let size = number(response.headers(), BLOB_SIZE).ok_or_else(|| failed("does not say the blob's size"))?;
+        let pieces = layermesh_proto::PieceLayout::for_size(size)
+            .ok_or_else(|| failed("says that the blob is over the size limit"))?
+            .count();
+        let expected = u64::from(pieces) * 32;
+        if response.body().size_hint().exact() != Some(expected) {
+            return Err(failed("sends a piece map that does not fit the blob's size"));
+        }
+        let mut transfer = Transfer {
+            body: response.into_body(),
+            remaining: expected,
+            connection: Some((sender, key, Arc::clone(&self.pool))),
+        };
+        let mut bytes = BytesMut::new();
+        while let Some((chunk, rest)) = transfer.next().await? {
+            bytes.extend_from_slice(&chunk);
+            transfer = rest;
+        }
+        let map = PieceMap::from_bytes(size, &bytes).map_err(|error| failed(error.to_string()))?;
+        let map = Arc::new(map);
+        self.maps().put(key.0, content, Arc::clone(&map));
+        Ok(map)
+    }
+
+    /// Sends a request, on an idle connection if there is one, and reads the answer's head. An answer other than
+    /// success is an error.
+    async fn get(
+        &self,
+        key: Key,
+        path: &str,
+        content: &ContentId,
+        range: Option<&Range<u64>>,
+    ) -> Result<(Response<Incoming>, Sender), SourceError> {
+        let request = || {
+            let mut request =
+                Request::get(format!("{path}{}", content.to_cid())).header(header::HOST, key.1.to_string());
+            if let Some(range) = range {
+                request = request.header(header::RANGE, format!("bytes={}-{}", range.start, range.end - 1));
+            }
+            request.body(Empty::new()).map_err(|error| failed(error.to_string()))
+        };
+        if let Some(mut sender) = self.pool.take(key) {
+            // The peer may have closed it meanwhile. Asking again is safe, and on a new connection it is final.
+            if matches!(timeout(READY_TIME_MAX, sender.ready()).await, Ok(Ok(()))) {
+                match send(&mut sender, request()?).await {
+                    Ok(response) => return accepted(response).map(|response| (response, sender)),
+                    Err(error @ SourceError::Failed(_)) => return Err(error),
+                    Err(_) => {}
+                }
+            }
+            self.pool.forget(key);
+        }
+        let mut sender = self.connect(key).await?;
+        let response = send(&mut sender, request()?).await?;
+        accepted(response).map(|response| (response, sender))
+    }
+
+    async fn connect(&self, (peer, addr): Key) -> Result<Sender, SourceError> {
+        let permit = self.pool.permit(peer).ok_or(SourceError::RateLimited { retry_after: None })?;
+        let stream = timeout(CONNECT_TIME_MAX, TcpStream::connect(addr))
+            .await
+            .map_err(|_| unreachable("no answer to a connection attempt"))?
+            .map_err(|error| unreachable(error.to_string()))?;
+        stream.set_nodelay(true).map_err(|error| unreachable(error.to_string()))?;
+        let connector = TlsConnector::from(self.tls.expecting(peer));
+        let stream = timeout(HANDSHAKE_TIME_MAX, connector.connect(ServerName::from(addr.ip()), stream))
+            .await
+            .map_err(|_| unreachable("no answer to a handshake"))?
+            .map_err(|error| tls_error(&error).unwrap_or_else(|| unreachable(error.to_string())))?;
+        if stream.get_ref().1.alpn_protocol() != Some(tls::ALPN) {
+            return Err(failed("does not speak the bulk protocol"));
+        }
+        let (sender, connection) =
+            http1::handshake(TokioIo::new(stream)).await.map_err(|error| request_error(&error))?;
+        // Ends when the sender is dropped and its last answer read or dropped. Counted by its permit.
+        tokio::spawn(async move {
+            let _permit = permit;
+            // What went wrong is told to the request that it went wrong for.
+            let _ = connection.await;
+        });
+        Ok(sender)
+    }
+}
+
+/// A body that is being read, and the connection it comes on.
+struct Transfer {
+    body: Incoming,
+    remaining: u64,
+    connection: Option<(Sender, Key, Arc<Pool>)>,
+}
+
+impl Transfer {
+    /// The next bytes and the rest; `None` once exactly the announced number has come.
+    async fn next(mut self) -> Result<Option<(Bytes, Self)>, SourceError> {
+        loop {
+            let frame = timeout(STALL_MAX, self.body.frame()).await.map_err(|_| unreachable("stalled"))?;
+            let frame = match frame {
+                Some(Ok(frame)) => frame,
+                Some(Err(error)) => return Err(request_error(&error)),
+                None if self.remaining > 0 => return Err(unreachable("broke off")),
+                None => {
+                    if let Some((sender, key, pool)) = self.connection.take() {
+                        pool.give_back(key, sender);
+                    }
+                    return Ok(None);
+                }
+            };
+            // Frames without data are trailers, which nobody asked for.
+            let Ok(chunk) = frame.into_data() else { continue };
+            self.remaining = self
+                .remaining
+                .checked_sub(chunk.len() as u64)
+                .ok_or_else(|| failed("sends more bytes than announced"))?;
+            if !chunk.is_empty() {
+                return Ok(Some((chunk, self)));
+            }
+        }
+    }
+}
+
+async fn send(sender: &mut Sender, request: Request<Empty<Bytes>>) -> Result<Response<Incoming>, SourceError> {
+    timeout(STALL_MAX, sender.send_request(request))
+        .await
+        .map_err(|_| unreachable("no answer to a request"))?
+        .map_err(|error| request_error(&error))
+}
+
+/// Sorts answers into those with a body worth reading and the classes of error.
+fn accepted(response: Response<Incoming>) -> Result<Response<Incoming>, SourceError> {
+    match response.status() {
+        StatusCode::OK | StatusCode::PARTIAL_CONTENT => Ok(response),
+        StatusCode::NOT_FOUND => Err(SourceError::NotFound),
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+            Err(SourceError::Unauthorized("the peer refuses this node".to_owned()))
+        }
+        StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => {
+            let retry_after = number(response.headers(), header::RETRY_AFTER.as_str()).map(Duration::from_secs);
+            Err(SourceError::RateLimited { retry_after: retry_after.map(|after| after.min(RETRY_AFTER_MAX)) })
+        }
+        status => Err(failed(format!("answered {status}"))),
+    }
+}
+
+/// Whether the answer's head promises exactly `bytes` of a blob of `size`.
+fn check_range(response: &Response<Incoming>, bytes: &Range<u64>, size: u64) -> Result<(), SourceError> {
+    let range_fits = match response.status() {
+        StatusCode::PARTIAL_CONTENT => {
+            let expected = format!("bytes {}-{}/{size}", bytes.start, bytes.end - 1);
+            response.headers().get(header::CONTENT_RANGE).is_some_and(|range| range.as_bytes() == expected.as_bytes())
+        }
+        _ => *bytes == (0..size),
+    };
+    if !range_fits {
+        return Err(failed("answers another range than asked for"));
+    }
+    if response.body().size_hint().exact() != Some(bytes.end - bytes.start) {
+        return Err(failed("announces another length than asked for"));
+    }
+    Ok(())
+}
+
+fn number(headers: &HeaderMap, name: &str) -> Option<u64> {
+    headers.get(name)?.to_str().ok()?.parse().ok()
+}
+
+fn failed(what: impl Into<String>) -> SourceError {
+    SourceError::Failed(what.into())
+}
+
+fn unreachable(what: impl Into<String>) -> SourceError {
+    SourceError::Unreachable(what.into())
+}
+
+/// A refusal in the TLS layer, by either end, is not for another try to mend; a broken connection is.
+fn tls_error(error: &std::io::Error) -> Option<SourceError> {
+    let error = error.get_ref()?.downcast_ref::<rustls::Error>()?;
+    Some(match error {
+        rustls::Error::InvalidCertificate(rustls::CertificateError::ApplicationVerificationFailure) => {
+            failed("another node is at the peer's address")
+        }
+        other => failed(format!("TLS: {other}")),
+    })
+}
+
+fn request_error(error: &hyper::Error) -> SourceError {
+    let cause = error.source();
+    if let Some(refused) = cause.and_then(|cause| cause.downcast_ref()).and_then(tls_error) {
+        return refused;
+    }
+    // hyper's own text leaves the cause out.
+    match cause {
+        Some(cause) => unreachable(format!("{error}: {cause}")),
+        None if error.is_parse() => failed(error.to_string()),
+        None => unreachable(error.to_string()),
+    }
+}

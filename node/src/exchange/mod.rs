@@ -1,0 +1,39 @@
+//! Bulk exchange: the bytes of blobs between two nodes, as HTTP/1.1 over TLS 1.3 on a port of its own.
+//!
+//! A peer is a ranged source of blobs like an origin is; what differs is trust. Both ends prove their node id in
+//! the handshake ([`tls`]), so a client reads only from the node it meant to ask and a server knows whom it
+//! answers. The bytes do not pass through a stream muxer: that, not the encryption, is what costs.
+//!
+//! | request | answer |
+//! |---|---|
+//! | `GET /pieces/<cid>` | 200, the blob's size in `Layermesh-Blob-Size`, the body its piece map (32 bytes a piece); 404 unless held whole |
+//! | `GET`, `HEAD /blobs/<cid>`, with or without a single `Range` | 200, 206, 416; 404 unless held whole |
+//!
+//! Invariants: a server writes only bytes that its [`BlobSource`] has checked, and resets the connection rather
+//! than end a body short; a client yields exactly the bytes asked for or an error. Deliberately absent: which
+//! blob to ask of whom, checking pieces against their map, and counting what was received; the fetch does that.
+
+mod client;
+mod maps;
+#[cfg(test)]
+mod memory;
+mod pool;
+mod range;
+mod server;
+mod source;
+#[cfg(test)]
+mod tests;
+mod tls;
+mod write_guard;
+
+pub use client::{BulkBody, BulkClient};
+pub use server::{BindError, BulkServer};
+pub use source::{BlobRead, BlobSource};
+pub use tls::TlsSetupError;
+
+/// Header in which a piece map's answer carries the blob's size in bytes.
+const BLOB_SIZE: &str = "layermesh-blob-size";
+/// Path under which piece maps are.
+const PIECES_PATH: &str = "/pieces/";
+/// Path under which blobs are.
+const BLOBS_PATH: &str = "/blobs/";

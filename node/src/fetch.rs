@@ -1,0 +1,357 @@
+//! One fetch: bytes of one blob from one source into the store's partial.
+//!
+//! Invariant: a piece is written only when it is complete, in one write, and is reported as stored only after the
+//! store made it durable. What is deliberately absent: any choice of source, order or retry; those are the
+//! engine's.
+
+use std::{ops::Range, sync::Arc, time::Duration};
+
+use bytes::{Bytes, BytesMut};
+use futures::{StreamExt, stream::BoxStream};
+use layermesh_proto::{
+    ContentId, NodeId, ObjectKind, PieceHash, PieceIndex, PieceLayout, PieceMap, Repository,
+    engine::event::{Event, FetchId, SourceError},
+};
+use tokio::{sync::mpsc, task::JoinHandle, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    counters::Counters,
+    exchange::BulkClient,
+    origin::{OriginBody, Origins},
+    store::{BeginError, Partial, Store, WriteError},
+};
+
+/// Bytes that a fetch writes before it asks the store to make them durable. Fewer syncs wear flash less; more
+/// bytes at stake cost more after a power cut. 8 MiB is 32 s of a 2 Mbit/s uplink.
+const SYNC_BYTES: u64 = 8 << 20;
+
+/// Longest time that a verified piece stays undurable while the fetch goes on.
+const SYNC_INTERVAL: Duration = Duration::from_secs(2);
+
+/// How often a fetch tells the engine that bytes come in. Far below the engine's stall deadlines.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Largest body, in bytes, that is taken from an origin that does not say how long it is: it must be buffered to
+/// learn its size. Manifests, which some registries send chunked, are below this.
+const UNSIZED_BODY_MAX: usize = 4 << 20;
+
+/// What fetches share.
+#[derive(Clone)]
+pub struct FetchContext {
+    /// Where pieces go.
+    pub store: Store,
+    /// Bytes from registries.
+    pub origins: Origins,
+    /// Bytes from peers.
+    pub bulk: BulkClient,
+    /// Byte counts.
+    pub counters: Arc<Counters>,
+    /// Where events go: the driver's queue.
+    pub events: mpsc::Sender<Event>,
+}
+
+/// A source with what it takes to reach it.
+#[derive(Debug, Clone)]
+pub enum Reach {
+    /// A peer at its bulk address.
+    Peer(NodeId, std::net::SocketAddr),
+    /// A registry.
+    Origin(Repository, ObjectKind),
+}
+
+/// What one fetch is to bring.
+#[derive(Debug, Clone)]
+pub struct Job {
+    /// The engine's id.
+    pub fetch: FetchId,
+    /// The blob.
+    pub content: ContentId,
+    /// From where.
+    pub from: Reach,
+    /// Size in bytes, if known.
+    pub size: Option<u64>,
+    /// Which pieces; may reach past the end.
+    pub pieces: Range<PieceIndex>,
+}
+
+impl FetchContext {
+    /// Runs a fetch to its end and reports it. Ends soon after `cancel`, keeping what was written.
+    pub async fn run(self, job: Job, cancel: CancellationToken) {
+        let fetch = job.fetch;
+        let result = match cancel.run_until_cancelled(self.transfer(job)).await {
+            Some(result) => result,
+            None => Err(SourceError::Cancelled),
+        };
+        // The driver is gone only when the node stops, and then nobody needs to know.
+        let _ = self.events.send(Event::FetchEnded { fetch, result }).await;
+    }
+
+    async fn transfer(&self, job: Job) -> Result<(), SourceError> {
+        match &job.from {
+            Reach::Peer(peer, address) => {
+                let body = self.bulk.open(*peer, *address, job.content, job.size, job.pieces.clone()).await?;
+                let size = body.map.layout().blob_size();
+                let intake = self.begin(&job, size, body.pieces, Some(body.map)).await?;
+                intake.drain(body.stream, 0).await
+            }
+            Reach::Origin(repository, kind) => {
+                let start = match job.size {
+                    Some(size) => layout(size)?.bytes_of(job.pieces.start).start,
+                    None => 0,
+                };
+                let body = self.origins.open(repository, *kind, &job.content, start).await?;
+                self.from_origin(&job, body).await
+            }
+        }
+    }
+
+    async fn from_origin(&self, job: &Job, body: OriginBody) -> Result<(), SourceError> {
+        let OriginBody { total, start, stream } = body;
+        let (size, stream) = match (total, job.size) {
+            (Some(total), Some(size)) if total != size => {
+                return Err(SourceError::Failed(format!("it says that the blob has {total} bytes, not {size}")));
+            }
+            (Some(size), _) | (None, Some(size)) => (size, stream),
+            (None, None) => {
+                let bytes = buffer_unsized(stream).await?;
+                let size = bytes.len() as u64;
+                (size, futures::stream::once(std::future::ready(Ok(bytes))).boxed())
+            }
+        };
+        let layout = layout(size)?;
+        let pieces = job.pieces.start..job.pieces.end.min(layout.count());
+        let wanted = layout.bytes_of_run(&pieces).start;
+        let skip = wanted.checked_sub(start).ok_or_else(|| SourceError::Failed("it skipped bytes".to_owned()))?;
+        let intake = self.begin(job, size, pieces, None).await?;
+        intake.drain(stream, skip).await
+    }
+
+    /// Opens the partial and says how large the blob is.
+    async fn begin(
+        &self,
+        job: &Job,
+        size: u64,
+        pieces: Range<PieceIndex>,
+        map: Option<Arc<PieceMap>>,
+    ) -> Result<Intake, SourceError> {
+        let partial = match self.store.begin(job.content, size).await {
+            // Only a peer can have said otherwise, and pieces of a blob of another size are of no use.
+            Err(BeginError::OtherSize { .. }) if map.is_none() => {
+                self.store.remove(&job.content).await.map_err(|error| store_error(&error))?;
+                self.store.begin(job.content, size).await
+            }
+            begun => begun,
+        };
+        let partial = partial.map_err(|error| match error {
+            BeginError::Held { .. } | BeginError::OtherSize { .. } | BeginError::TooLarge(_) => {
+                SourceError::Failed(error.to_string())
+            }
+            error => store_error(&error),
+        })?;
+        let _ = self.events.send(Event::FetchStarted { fetch: job.fetch, size }).await;
+        let now = Instant::now();
+        Ok(Intake {
+            fetch: job.fetch,
+            from_peer: map.is_some(),
+            layout: partial.layout(),
+            next: pieces.start,
+            end: pieces.end,
+            map,
+            partial,
+            buffer: BytesMut::new(),
+            unsynced_bytes: 0,
+            unsynced_since: now,
+            unreported_bytes: 0,
+            reported_at: now,
+            syncing: None,
+            counters: self.counters.clone(),
+            events: self.events.clone(),
+        })
+    }
+}
+
+fn layout(size: u64) -> Result<PieceLayout, SourceError> {
+    PieceLayout::for_size(size).ok_or_else(|| SourceError::Failed(format!("a blob of {size} bytes is over the limit")))
+}
+
+fn store_error(error: &dyn std::error::Error) -> SourceError {
+    SourceError::Store(error.to_string())
+}
+
+async fn buffer_unsized(mut stream: BoxStream<'static, Result<Bytes, SourceError>>) -> Result<Bytes, SourceError> {
+    let mut buffer = BytesMut::new();
+    while let Some(chunk) = stream.next().await {
+        let chunk = chunk?;
+        if buffer.len() + chunk.len() > UNSIZED_BODY_MAX {
+            return Err(SourceError::Failed(format!(
+                "it does not say how long the body is, and the body is over {UNSIZED_BODY_MAX} bytes"
+            )));
+        }
+        buffer.extend_from_slice(&chunk);
+    }
+    Ok(buffer.freeze())
+}
+
+/// Cuts a byte stream into pieces and stores them.
+struct Intake {
+    fetch: FetchId,
+    from_peer: bool,
+    layout: PieceLayout,
+    next: PieceIndex,
+    end: PieceIndex,
+    map: Option<Arc<PieceMap>>,
+    partial: Partial,
+    buffer: BytesMut,
+    unsynced_bytes: u64,
+    unsynced_since: Instant,
+    unreported_bytes: u64,
+    reported_at: Instant,
+    syncing: Option<JoinHandle<Result<Vec<PieceIndex>, WriteError>>>,
+    counters: Arc<Counters>,
+    events: mpsc::Sender<Event>,
+}
+
+impl Intake {
+    /// Takes the stream, without its first `skip` bytes, until all pieces are durable.
+    async fn drain(
+        mut self,
+        mut stream: BoxStream<'static, Result<Bytes, SourceError>>,
+        mut skip: u64,
+    ) -> Result<(), SourceError> {
+        let outcome = loop {
+            if self.next >= self.end {
+                break Ok(());
+            }
+            let chunk = tokio::select! {
+                chunk = stream.next() => chunk,
+                synced = finished(&mut self.syncing) => {
+                    self.stored(synced?).await;
+                    continue;
+                }
+                // A source that stalls must not keep what it already gave from becoming durable.
+                () = tokio::time::sleep_until(self.unsynced_since + SYNC_INTERVAL), if self.sync_due_later() => {
+                    self.start_sync();
+                    continue;
+                }
+            };
+            let result = match chunk {
+                Some(Ok(chunk)) => self.take(chunk, &mut skip).await,
+                Some(Err(error)) => Err(error),
+                None => Err(SourceError::Unreachable("the body ended early".to_owned())),
+            };
+            if let Err(error) = result {
+                break Err(error);
+            }
+        };
+        // Also after a failure: what came in whole need not come again.
+        let synced = self.settle().await;
+        outcome.and(synced)
+    }
+
+    async fn take(&mut self, mut chunk: Bytes, skip: &mut u64) -> Result<(), SourceError> {
+        self.count(chunk.len() as u64).await;
+        let skipped = (*skip).min(chunk.len() as u64);
+        *skip -= skipped;
+        self.counters.discarded.add(skipped);
+        // `skipped` is at most the chunk's length.
+        let _ = chunk.split_to(skipped as usize);
+        while !chunk.is_empty() && self.next < self.end {
+            let bytes = self.layout.bytes_of(self.next);
+            let piece_len = (bytes.end - bytes.start) as usize;
+            let missing = piece_len - self.buffer.len();
+            let part = chunk.split_to(missing.min(chunk.len()));
+            if self.buffer.is_empty() && part.len() == piece_len {
+                self.store(part).await?;
+                continue;
+            }
+            self.buffer.reserve(missing);
+            self.buffer.extend_from_slice(&part);
+            if self.buffer.len() == piece_len {
+                let piece = self.buffer.split().freeze();
+                self.store(piece).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn store(&mut self, piece: Bytes) -> Result<(), SourceError> {
+        let index = self.next;
+        self.next += 1;
+        let expected: Option<PieceHash> = self.map.as_ref().and_then(|map| map.hash(index));
+        let len = piece.len() as u64;
+        match self.partial.write(index, piece, expected).await {
+            Ok(true) => {
+                if self.unsynced_bytes == 0 {
+                    self.unsynced_since = Instant::now();
+                }
+                self.unsynced_bytes += len;
+            }
+            Ok(false) => self.counters.discarded.add(len),
+            Err(WriteError::WrongHash { .. }) => {
+                self.counters.discarded.add(len);
+                return Err(SourceError::WrongBytes);
+            }
+            Err(error) => return Err(store_error(&error)),
+        }
+        if self.unsynced_bytes >= SYNC_BYTES && self.syncing.is_none() {
+            self.start_sync();
+        }
+        Ok(())
+    }
+
+    fn sync_due_later(&self) -> bool {
+        self.unsynced_bytes > 0 && self.syncing.is_none()
+    }
+
+    fn start_sync(&mut self) {
+        let partial = self.partial.clone();
+        self.unsynced_bytes = 0;
+        self.syncing = Some(tokio::spawn(async move { partial.sync().await }));
+    }
+
+    /// Waits until everything written is durable.
+    async fn settle(&mut self) -> Result<(), SourceError> {
+        if self.syncing.is_some() {
+            let synced = finished(&mut self.syncing).await?;
+            self.stored(synced).await;
+        }
+        self.start_sync();
+        let synced = finished(&mut self.syncing).await?;
+        self.stored(synced).await;
+        Ok(())
+    }
+
+    async fn stored(&mut self, pieces: Vec<PieceIndex>) {
+        if !pieces.is_empty() {
+            let _ = self.events.send(Event::FetchStored { fetch: self.fetch, pieces }).await;
+        }
+    }
+
+    async fn count(&mut self, bytes: u64) {
+        if self.from_peer {
+            self.counters.from_peers.add(bytes);
+        }
+        self.unreported_bytes += bytes;
+        if self.reported_at.elapsed() >= PROGRESS_INTERVAL {
+            let event = Event::FetchProgress { fetch: self.fetch, bytes: self.unreported_bytes };
+            self.unreported_bytes = 0;
+            self.reported_at = Instant::now();
+            let _ = self.events.send(event).await;
+        }
+    }
+}
+
+/// The result of a sync under way; never, if there is none.
+async fn finished(
+    syncing: &mut Option<JoinHandle<Result<Vec<PieceIndex>, WriteError>>>,
+) -> Result<Vec<PieceIndex>, SourceError> {
+    let Some(handle) = syncing else { return std::future::pending().await };
+    let joined = handle.await;
+    *syncing = None;
+    match joined {
+        Ok(Ok(pieces)) => Ok(pieces),
+        Ok(Err(error)) => Err(store_error(&error)),
+        Err(error) => Err(store_error(&error)),
+    }
+}

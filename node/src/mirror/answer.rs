@@ -1,0 +1,297 @@
+//! The answer to each [`Route`]: what is asked of store and mesh in which order, and what is said of the result.
+//!
+//! A manifest is answered only when everything that it owes can be had (RUNTIMES: clients of the Podman family never
+//! go upstream for a single blob), and always from memory, whole and verified. A blob is answered as it comes.
+//!
+//! `Accept` is not looked at. The bytes behind a digest have one media type, and what a tag stands for is the origin's
+//! answer, which this node may have to give long after it was given; all runtimes send lists that take every kind.
+
+use std::time::Duration;
+
+use axum::{
+    body::Body,
+    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header},
+    response::Response,
+};
+use bytes::Bytes;
+use futures::{StreamExt as _, stream};
+use layermesh_proto::{
+    ContentId, ObjectKind, Repository, TagRef,
+    engine::event::{Provenance, WantError},
+};
+use tokio::time::timeout;
+
+use super::{
+    MirrorState,
+    blob::{Ask, Interruption, Supply},
+    lists::{self, Asked},
+    manifest::{self, MANIFEST_LEN_MAX, Manifest, Owes},
+    range::{self, Slice},
+    refusal::{Code, Refusal},
+    route::{Reference, Route},
+    source::{BlobRead, Discovery, MirrorStore, ReadError},
+};
+
+const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
+/// Who said what a tag stands for, when it was not the origin just now.
+pub(super) const PROVENANCE: HeaderName = HeaderName::from_static("layermesh-provenance");
+/// Tries at a manifest that the store holds and then cannot read, before the disk is given up on.
+const MANIFEST_TRIES: u32 = 3;
+
+/// Answers one question.
+pub(super) async fn answer<S: MirrorStore, D: Discovery>(
+    state: &MirrorState<S, D>,
+    method: &Method,
+    headers: &HeaderMap,
+    asked: Asked<'_>,
+    route: Route,
+) -> Result<Response, Refusal> {
+    match route {
+        Route::Version => Ok(version(method)),
+        Route::Manifest { repository, reference } => {
+            let limit = state.limits.stall;
+            let found = timeout(limit, found_manifest(state, &repository, reference)).await;
+            let found = found.map_err(|_| too_slow(limit))??;
+            manifest_response(state, method, headers, found)
+        }
+        Route::Blob { repository, content } => blob(state, method, headers, repository, content).await,
+        Route::Tags { .. } | Route::Referrers { .. } => lists::answer(state, asked, route).await,
+    }
+}
+
+fn too_slow(limit: Duration) -> Refusal {
+    Refusal::unavailable(format!("it did not come within {limit:?}"))
+}
+
+fn version(method: &Method) -> Response {
+    let body = if method == Method::HEAD { Body::empty() } else { Body::from("{}") };
+    let mut response = Response::new(body);
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("2"));
+    response
+}
+
+/// A manifest that may be answered.
+struct Found {
+    content: ContentId,
+    bytes: Bytes,
+    manifest: Manifest,
+    /// Set for a tag.
+    provenance: Option<Provenance>,
+}
+
+async fn found_manifest<S: MirrorStore, D: Discovery>(
+    state: &MirrorState<S, D>,
+    repository: &Repository,
+    reference: Reference,
+) -> Result<Found, Refusal> {
+    let (content, provenance) = match reference {
+        Reference::Digest(content) => (content, None),
+        Reference::Tag(tag) => {
+            let resolution = state.mesh.resolve(tag.clone()).await.map_err(refused_manifest)?;
+            trace_provenance(&tag, &resolution.content, resolution.provenance);
+            (resolution.content, Some(resolution.provenance))
+        }
+    };
+    let bytes = whole_manifest(state, repository, content).await?;
+    let manifest = manifest::parse(&bytes)
+        .map_err(|error| Refusal::unknown(Code::ManifestUnknown, format!("{content} is no manifest: {error}")))?;
+    let (owed, enough) = match &manifest.owes {
+        Owes::All(blobs) => (blobs, 0),
+        // Which children a client takes is its choice; without any there is nothing to choose.
+        Owes::Some(manifests) => (manifests, manifests.len().saturating_sub(1)),
+    };
+    if !owed.is_empty() {
+        let missing = state.mesh.promise(owed.clone(), repository.clone()).await;
+        if missing.len() > enough {
+            tracing::info!(%repository, %content, missing = missing.len(), "not answering a manifest without its content");
+            let first = missing.first().map(ToString::to_string).unwrap_or_default();
+            return Err(Refusal::unavailable(format!("{} of its contents cannot be had now: {first}", missing.len())));
+        }
+    }
+    Ok(Found { content, bytes, manifest, provenance })
+}
+
+fn refused_manifest(error: WantError) -> Refusal {
+    Refusal::of_want(&error, Code::ManifestUnknown)
+}
+
+fn trace_provenance(tag: &TagRef, content: &ContentId, provenance: Provenance) {
+    match provenance {
+        Provenance::Origin => tracing::debug!(%tag, %content, "the origin says what the tag stands for"),
+        Provenance::Remembered { observed_unix_s } => {
+            tracing::info!(%tag, %content, observed_unix_s, "the origin is away: answering a tag from memory");
+        }
+        Provenance::Peer { peer, observed_unix_s } => {
+            tracing::info!(%tag, %content, %peer, observed_unix_s, "the origin is away: answering a tag as a peer knows it");
+        }
+    }
+}
+
+/// A manifest's bytes, from the store or, through the mesh, into the store.
+async fn whole_manifest<S: MirrorStore, D: Discovery>(
+    state: &MirrorState<S, D>,
+    repository: &Repository,
+    content: ContentId,
+) -> Result<Bytes, Refusal> {
+    for _ in 0..MANIFEST_TRIES {
+        if state.store.size_of(&content).is_none() {
+            fetch_manifest(state, repository, content).await?;
+        }
+        match state.store.read_whole(&content, MANIFEST_LEN_MAX).await {
+            Ok(bytes) => return Ok(bytes),
+            // Withdrawn since, or evicted between the want's end and the read: want it again.
+            Err(ReadError::Damaged | ReadError::NotHeld) => {}
+            Err(ReadError::TooLarge) => return Err(too_large(&content)),
+            Err(error @ ReadError::Io(_)) => return Err(Refusal::unavailable(error.to_string())),
+        }
+    }
+    Err(Refusal::unavailable("the store does not keep it"))
+}
+
+async fn fetch_manifest<S: MirrorStore, D: Discovery>(
+    state: &MirrorState<S, D>,
+    repository: &Repository,
+    content: ContentId,
+) -> Result<(), Refusal> {
+    let mut reader = state.store.reader(content);
+    let mut want = state.mesh.want(content, ObjectKind::Manifest, Some(repository.clone())).await;
+    want.reader_at(0);
+    tokio::select! {
+        biased;
+        ended = want.ended() => return ended.map_err(refused_manifest),
+        // Somebody asks for a layer as if it were a manifest: do not have the site fetch it for that.
+        size = reader.size() => if size > MANIFEST_LEN_MAX {
+            return Err(too_large(&content));
+        },
+    }
+    want.ended().await.map_err(refused_manifest)
+}
+
+fn too_large(content: &ContentId) -> Refusal {
+    Refusal::unknown(Code::ManifestUnknown, format!("{content} is larger than a manifest"))
+}
+
+fn manifest_response<S: MirrorStore, D: Discovery>(
+    state: &MirrorState<S, D>,
+    method: &Method,
+    headers: &HeaderMap,
+    found: Found,
+) -> Result<Response, Refusal> {
+    let mut response = Response::new(Body::empty());
+    describe(&mut response, &found.content)?;
+    if let Some(provenance) = found.provenance.and_then(shown) {
+        response.headers_mut().insert(PROVENANCE, text_value(&provenance)?);
+    }
+    if range::already_there(headers, &found.content) {
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+        return Ok(response);
+    }
+    let fields = response.headers_mut();
+    fields.insert(header::CONTENT_TYPE, text_value(&found.manifest.media_type)?);
+    fields.insert(header::CONTENT_LENGTH, HeaderValue::from(found.bytes.len()));
+    if method == Method::GET {
+        let counters = state.counters.clone();
+        let chunk = stream::once(async move {
+            counters.to_runtimes.add(found.bytes.len() as u64);
+            Ok::<_, std::convert::Infallible>(found.bytes)
+        });
+        *response.body_mut() = Body::from_stream(chunk);
+    }
+    Ok(response)
+}
+
+fn shown(provenance: Provenance) -> Option<String> {
+    match provenance {
+        Provenance::Origin => None,
+        Provenance::Remembered { observed_unix_s } => Some(format!("remembered; observed={observed_unix_s}")),
+        Provenance::Peer { peer, observed_unix_s } => Some(format!("peer; observed={observed_unix_s}; peer={peer}")),
+    }
+}
+
+async fn blob<S: MirrorStore, D: Discovery>(
+    state: &MirrorState<S, D>,
+    method: &Method,
+    headers: &HeaderMap,
+    repository: Repository,
+    content: ContentId,
+) -> Result<Response, Refusal> {
+    let ask =
+        Ask { store: state.store.clone(), mesh: state.mesh.clone(), content, repository, stall: state.limits.stall };
+    let mut supply = Supply::open(ask).await.map_err(refused_blob)?;
+    let size = supply.size();
+    let mut response = Response::new(Body::empty());
+    describe(&mut response, &content)?;
+    response.headers_mut().insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    if range::already_there(headers, &content) {
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+        return Ok(response);
+    }
+    // RFC 9110, 14.2: ranges are for GET alone.
+    let slice = if method == Method::GET { range::slice(headers, &content, size) } else { Slice::Whole };
+    let (start, end) = match slice {
+        Slice::Whole => (0, size),
+        Slice::Part(start, end) => (start, end),
+        Slice::Unsatisfiable => return Err(Refusal::outside(size)),
+    };
+    if let Slice::Part(..) = slice {
+        *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+        let range = text_value(&format!("bytes {start}-{}/{size}", end - 1))?;
+        response.headers_mut().insert(header::CONTENT_RANGE, range);
+    }
+    let fields = response.headers_mut();
+    fields.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    fields.insert(header::CONTENT_LENGTH, HeaderValue::from(end - start));
+    if method == Method::GET {
+        supply.limit(start, end);
+        // A client can still be sent upstream while no byte has gone out, so the head waits for the first.
+        let first = supply.next().await.map_err(refused_blob)?;
+        *response.body_mut() = streamed(state, supply, first);
+    }
+    Ok(response)
+}
+
+/// A body of what the supply gives, counted as it leaves. Nothing is read ahead of the connection.
+fn streamed<S: MirrorStore, D: Discovery>(state: &MirrorState<S, D>, supply: Supply<S>, first: Option<Bytes>) -> Body {
+    let counters = state.counters.clone();
+    let Some(first) = first else { return Body::empty() };
+    let rest = stream::unfold(Some(supply), |supply| async move {
+        let mut supply = supply?;
+        match supply.next().await {
+            Ok(Some(bytes)) => Some((Ok(bytes), Some(supply))),
+            Ok(None) => None,
+            Err(error) => {
+                tracing::warn!(content = %supply.content(), offset = supply.offset(), %error, "cutting a blob off");
+                Some((Err(error), None))
+            }
+        }
+    });
+    let all = stream::once(async move { Ok(first) }).chain(rest).inspect(move |chunk: &Result<Bytes, Interruption>| {
+        if let Ok(bytes) = chunk {
+            counters.to_runtimes.add(bytes.len() as u64);
+        }
+    });
+    Body::from_stream(all)
+}
+
+fn refused_blob(interruption: Interruption) -> Refusal {
+    match interruption {
+        Interruption::Want(error) => Refusal::of_want(&error, Code::BlobUnknown),
+        Interruption::Read(error) => Refusal::unavailable(error.to_string()),
+        Interruption::Stalled(limit) => too_slow(limit),
+    }
+}
+
+/// The headers that every answer about a content carries.
+fn describe(response: &mut Response, content: &ContentId) -> Result<(), Refusal> {
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_DIGEST, text_value(&content.to_string())?);
+    headers.insert(header::ETAG, text_value(&range::etag(content))?);
+    Ok(())
+}
+
+/// Text as a header's value. What comes here is ASCII by its grammar; should it not be, the client goes upstream.
+pub(super) fn text_value(text: &str) -> Result<HeaderValue, Refusal> {
+    HeaderValue::from_str(text).map_err(|_| Refusal::unavailable("the answer has no form that HTTP can carry"))
+}

@@ -1,0 +1,202 @@
+//! One blob as one unbroken run of bytes, out of the store and the mesh.
+//!
+//! Invariants:
+//! - no byte leaves that the store has not verified;
+//! - the last byte of a blob that is not held yet leaves only after the whole blob turned out to be what its digest
+//!   says, so that a wrong blob never ends cleanly;
+//! - nothing waits longer than the stall limit: an [`Interruption`] is the only other way out;
+//! - a [`Supply`] holds at most one chunk, and dropping it drops its want.
+
+use std::{pin::pin, time::Duration};
+
+use bytes::Bytes;
+use layermesh_proto::{ContentId, ObjectKind, Repository, engine::event::WantError};
+use thiserror::Error;
+use tokio::time::timeout;
+
+use super::source::{BlobRead, MirrorStore, ReadError};
+use crate::mesh::{Mesh, Want};
+
+/// Most bytes read at once. With what the HTTP connection buffers, this bounds the memory of a response; larger
+/// chunks gain nothing measurable on loopback.
+pub(super) const CHUNK_LEN_MAX: usize = 256 << 10;
+/// How far a reader moves before the mesh is told where it stands, in bytes. Finer would load the driver's queue;
+/// coarser would let pieces that nobody waits for come first.
+const READER_STEP: u64 = 1 << 20;
+/// How often a blob may turn out damaged while it is being served before the disk is given up on.
+const DAMAGES_MAX: u32 = 3;
+
+/// Why a blob's bytes stopped coming.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub(super) enum Interruption {
+    /// It cannot be had.
+    #[error(transparent)]
+    Want(#[from] WantError),
+    /// It cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// No byte came for this long.
+    #[error("no byte came for {0:?}")]
+    Stalled(Duration),
+}
+
+/// What it takes to get a blob.
+#[derive(Debug, Clone)]
+pub(super) struct Ask<S> {
+    /// The store.
+    pub(super) store: S,
+    /// The mesh.
+    pub(super) mesh: Mesh,
+    /// The blob.
+    pub(super) content: ContentId,
+    /// Where an origin has it.
+    pub(super) repository: Repository,
+    /// Longest wait for a byte.
+    pub(super) stall: Duration,
+}
+
+/// A blob being read.
+#[derive(Debug)]
+pub(super) struct Supply<S: MirrorStore> {
+    ask: Ask<S>,
+    reader: S::Reader,
+    /// Set unless the blob was held from the start.
+    want: Option<Want>,
+    /// Whether the want is still under way: the blob's last byte is withheld.
+    growing: bool,
+    size: u64,
+    /// Next byte to give and the one after the last.
+    offset: u64,
+    end: u64,
+    /// Where the mesh is told next where the reader stands.
+    report_at: u64,
+    damages: u32,
+}
+
+impl<S: MirrorStore> Supply<S> {
+    /// Opens a blob, and waits until its size is known.
+    ///
+    /// # Errors
+    /// If it cannot be had, or nobody could say its size in time.
+    pub(super) async fn open(ask: Ask<S>) -> Result<Self, Interruption> {
+        let held = ask.store.size_of(&ask.content);
+        let mut reader = ask.store.reader(ask.content);
+        let stall = ask.stall;
+        let mut growing = held.is_none();
+        let (want, size) = match held {
+            Some(size) => (None, size),
+            None => {
+                let opened = async {
+                    let mut want = ask.mesh.want(ask.content, ObjectKind::Blob, Some(ask.repository.clone())).await;
+                    let size = while_wanted(&mut want, &mut growing, reader.size()).await?;
+                    Ok::<_, WantError>((Some(want), size))
+                };
+                timeout(stall, opened).await.map_err(|_| Interruption::Stalled(stall))??
+            }
+        };
+        Ok(Self { ask, reader, want, growing, size, offset: 0, end: size, report_at: 0, damages: 0 })
+    }
+
+    /// The blob's size in bytes.
+    pub(super) fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// The blob.
+    pub(super) fn content(&self) -> ContentId {
+        self.ask.content
+    }
+
+    /// The next byte to come.
+    pub(super) fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// Gives only these bytes, `end` excluded. Before the first [`Supply::next`].
+    pub(super) fn limit(&mut self, start: u64, end: u64) {
+        self.end = end.min(self.size);
+        self.offset = start.min(self.end);
+        self.report_at = self.offset;
+    }
+
+    /// The next bytes, at most [`CHUNK_LEN_MAX`], or `None` after the last.
+    ///
+    /// # Errors
+    /// If they cannot be had or do not come in time. Nothing follows.
+    pub(super) async fn next(&mut self) -> Result<Option<Bytes>, Interruption> {
+        let stall = self.ask.stall;
+        timeout(stall, self.advance()).await.unwrap_or(Err(Interruption::Stalled(stall)))
+    }
+
+    async fn advance(&mut self) -> Result<Option<Bytes>, Interruption> {
+        loop {
+            // A range that ends before the blob does has no say in the whole: its verified pieces are all there is.
+            if self.growing && self.withheld() == 0 && self.end == self.size {
+                self.wait_for_the_end().await?;
+            }
+            if self.offset >= self.end {
+                return Ok(None);
+            }
+            let available = if self.growing { self.withheld() } else { self.end - self.offset };
+            let max = usize::try_from(available).unwrap_or(usize::MAX).min(CHUNK_LEN_MAX);
+            self.report();
+            let read = self.reader.read(self.offset, max);
+            let read = match &mut self.want {
+                Some(want) if self.growing => while_wanted(want, &mut self.growing, read).await?,
+                _ => read.await,
+            };
+            match read {
+                Ok(bytes) => {
+                    self.offset += bytes.len() as u64;
+                    return Ok(Some(bytes));
+                }
+                Err(ReadError::Damaged) if self.damages < DAMAGES_MAX => self.want_again().await,
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Bytes that may be given before the want has ended well.
+    fn withheld(&self) -> u64 {
+        self.end.min(self.size.saturating_sub(1)).saturating_sub(self.offset)
+    }
+
+    async fn wait_for_the_end(&mut self) -> Result<(), WantError> {
+        if let Some(want) = &mut self.want {
+            want.ended().await?;
+        }
+        self.growing = false;
+        Ok(())
+    }
+
+    async fn want_again(&mut self) {
+        self.damages += 1;
+        let Ask { mesh, content, repository, .. } = &self.ask;
+        tracing::warn!(%content, offset = self.offset, "a stored blob is damaged: fetching it again");
+        self.want = Some(mesh.want(*content, ObjectKind::Blob, Some(repository.clone())).await);
+        self.growing = true;
+        self.report_at = self.offset;
+    }
+
+    fn report(&mut self) {
+        if self.offset < self.report_at {
+            return;
+        }
+        if let Some(want) = &self.want {
+            want.reader_at(self.offset);
+        }
+        self.report_at = self.offset + READER_STEP;
+    }
+}
+
+/// Runs `work`, which waits for bytes, until it is done or the want cannot be fulfilled.
+async fn while_wanted<T>(want: &mut Want, growing: &mut bool, work: impl Future<Output = T>) -> Result<T, WantError> {
+    let mut work = pin!(work);
+    tokio::select! {
+        biased;
+        done = &mut work => return Ok(done),
+        ended = want.ended() => ended?,
+    }
+    *growing = false;
+    Ok(work.await)
+}

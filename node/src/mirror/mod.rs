@@ -1,0 +1,127 @@
+//! The mirror: a pull-only OCI registry (distribution spec 1.1) that container runtimes on this device talk to.
+//!
+//! It turns requests into questions to the [store](MirrorStore) and the [mesh](crate::mesh::Mesh), and what comes
+//! back into answers that real runtimes take well. Its invariants are what those runtimes punish:
+//! - every byte is verified before it is written to a socket, and a blob that turns out wrong never ends cleanly;
+//! - a body that cannot be finished ends in a reset, never in a short clean end;
+//! - nothing waits for ever: no runtime has a read time-out, so every wait here has a limit;
+//! - "not me" is 404 or 503, so that every runtime goes upstream at once; there is no 401, 408 or 429;
+//! - content is never encoded, whatever `Accept-Encoding` says: its digest is that of the bytes as they are.
+//!
+//! [`route`] says what a request asks, `answer` how it is answered, `server` keeps the connections. Deliberately
+//! absent: the push half, TLS and authentication (it listens on loopback), any policy of where bytes come from, and
+//! any cache beside the store.
+
+mod answer;
+mod blob;
+#[cfg(test)]
+mod fake;
+mod lists;
+pub mod manifest;
+mod range;
+mod refusal;
+pub mod route;
+mod server;
+mod source;
+#[cfg(test)]
+mod tests;
+mod via;
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    extract::{Request, State},
+    http::{HeaderName, HeaderValue},
+    response::{IntoResponse as _, Response},
+};
+use layermesh_proto::NodeId;
+
+use self::{
+    lists::Asked,
+    refusal::{Code, Refusal},
+};
+pub use self::{
+    server::serve,
+    source::{BlobRead, Discovery, MirrorStore, Passed, ReadError},
+    via::LAYERMESH_VIA,
+};
+use crate::{counters::Counters, mesh::Mesh};
+
+/// Answered with every response; old clients take it as the sign of a registry.
+const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
+
+/// What the mirror works with.
+#[derive(Debug, Clone)]
+pub struct MirrorState<S, D> {
+    /// This node, for the loop guard.
+    pub node: NodeId,
+    /// Where blobs and tags are asked for.
+    pub mesh: Mesh,
+    /// Where blobs are read.
+    pub store: S,
+    /// Where lists are asked for.
+    pub discovery: D,
+    /// Where bytes are counted.
+    pub counters: Arc<Counters>,
+    /// How long, how many.
+    pub limits: Limits,
+}
+
+/// The mirror's limits.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Longest wait for an answer's first byte, and for each further one. Runtimes wait for ever, and containerd's CRI
+    /// gives up a whole pull after 5 minutes without a byte; 30 s to the first byte is known to do no harm.
+    pub stall: Duration,
+    /// Longest time that a request's head may take to come, counted from the connection or from the response before,
+    /// so that it is also how long an idle connection is kept.
+    pub head: Duration,
+    /// Longest time that a client may take none of the bytes that are ready for it. Podman unpacks while it reads, so
+    /// this is generous; it frees what a suspended process would hold.
+    pub write: Duration,
+    /// Longest time that running responses get when the node shuts down. Supervisors kill after 90 s (systemd) or
+    /// 10 s (container engines).
+    pub drain: Duration,
+    /// Most connections at once; those beyond are closed, and their clients go upstream. Docker opens one for each
+    /// request, containerd some for each layer; at two chunks each, this many use at most 128 MiB.
+    pub connections: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            stall: Duration::from_secs(60),
+            head: Duration::from_secs(60),
+            write: Duration::from_secs(300),
+            drain: Duration::from_secs(5),
+            connections: 256,
+        }
+    }
+}
+
+/// The mirror as a service.
+pub fn router<S: MirrorStore, D: Discovery>(state: MirrorState<S, D>) -> Router {
+    Router::new().fallback(handle::<S, D>).with_state(Arc::new(state))
+}
+
+async fn handle<S: MirrorStore, D: Discovery>(
+    State(state): State<Arc<MirrorState<S, D>>>,
+    request: Request,
+) -> Response {
+    let (head, _) = request.into_parts();
+    let asked = Asked { path: head.uri.path(), query: head.uri.query().unwrap_or_default() };
+    let result = match via::ring(&head.headers, state.node) {
+        Some(ring) => Err(Refusal::unknown(Code::NameUnknown, format!("this request runs in a ring of nodes: {ring}"))),
+        None => match route::route(&head.method, asked.path, head.uri.query()) {
+            Ok(route) => answer::answer(&state, &head.method, &head.headers, asked, route).await,
+            Err(error) => Err(error.into()),
+        },
+    };
+    let mut response = result.unwrap_or_else(|refusal| {
+        tracing::debug!(method = %head.method, uri = %head.uri, ?refusal, "refusing");
+        refusal.into_response()
+    });
+    response.headers_mut().insert(API_VERSION, HeaderValue::from_static("registry/2.0"));
+    response
+}

@@ -1,0 +1,291 @@
+//! Origins: the node as one careful client of the registries its site pulls from.
+//!
+//! Every question gets one answer or one [`SourceError`]; nothing is tried again here, since the engine decides
+//! about retries for the whole site. The one exception is a 401, which is how a registry says that a token has run
+//! out: the request is repeated once with a new one.
+//!
+//! The work is split with the crate oci-client. It authenticates: it reads the registry's challenge and exchanges
+//! credentials for a bearer token at the token service. It does not transfer: its calls hide `Retry-After`, the media
+//! type, whether a range was honoured and where a redirect led, and read bodies of any length; all of these decide
+//! what the engine does next. Transfers use a reqwest client of our own with the same trust, which never decodes
+//! content, keeps few idle connections and follows redirects only as the origin's configuration allows.
+//!
+//! System proxies (`HTTPS_PROXY`, `NO_PROXY`) are honoured, as both clients do by default.
+//!
+//! Invariants: no body is read without a limit; a body that was announced with a length either has it or ends in an
+//! error; credentials go to the registry they are for, over TLS unless that origin is configured for plain HTTP, and
+//! not along with redirects. Deliberately absent: retries, verification of blobs (their pieces are hashed where they
+//! are stored), pushing, and any knowledge of peers.
+
+mod auth;
+mod classify;
+mod credentials;
+mod endpoint;
+mod transfer;
+
+#[cfg(test)]
+mod tests;
+
+use std::{collections::HashMap, path::PathBuf, sync::Arc};
+
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use layermesh_proto::{ContentId, NodeId, ObjectKind, Repository, TagRef, engine::event::SourceError};
+use reqwest::{Method, StatusCode, header::HeaderValue};
+use thiserror::Error;
+use url::Url;
+
+pub use self::credentials::{Credentials, docker_config_path};
+use self::{auth::Authenticator, credentials::DockerConfig, endpoint::Endpoint, transfer::Request};
+use crate::counters::Counters;
+
+/// The header that names the nodes a request came through, by peer id and separated by commas. A mirror that finds
+/// itself in it refuses, so that two nodes configured as each other's origin do not ask in circles.
+pub const LAYERMESH_VIA: &str = "layermesh-via";
+
+/// Largest manifest or index, in bytes: what registries and runtimes take (distribution spec, "Pushing Manifests").
+pub const MANIFEST_BYTES_MAX: u64 = 4 << 20;
+
+/// Largest page of tags or referrers, in bytes. Registries page at 100 to 1000 entries, a few hundred KiB.
+const LISTING_BYTES_MAX: u64 = 4 << 20;
+
+/// A registry to pull from, and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OriginConfig {
+    /// The registry as clients name it, such as `docker.io` or `registry.example:5000`.
+    pub registry: String,
+    /// Where its API is, scheme, host and port; `https://<registry>` if `None`.
+    pub endpoint: Option<Url>,
+    /// PEM file of certificates to trust besides the system's.
+    pub ca_file: Option<PathBuf>,
+    /// Whether plain HTTP is allowed to it, and to where it redirects.
+    pub plain_http: bool,
+    /// Its credentials; looked up in docker's configuration if `None`.
+    pub credentials: Option<Credentials>,
+}
+
+/// Why origins cannot be set up.
+#[derive(Debug, Error)]
+pub enum OriginSetupError {
+    /// Two configurations for one registry.
+    #[error("origin `{registry}` is configured twice")]
+    Twice {
+        /// The registry.
+        registry: String,
+    },
+    /// The endpoint is not one.
+    #[error("origin `{registry}`: endpoint `{endpoint}`: {reason}")]
+    Endpoint {
+        /// The registry.
+        registry: String,
+        /// The endpoint, without credentials.
+        endpoint: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A plain HTTP endpoint without the setting that allows it.
+    #[error(
+        "origin `{registry}`: endpoint `{endpoint}` is plain HTTP; if that is meant, set `plain_http = true` for it"
+    )]
+    PlainHttp {
+        /// The registry.
+        registry: String,
+        /// The endpoint.
+        endpoint: Url,
+    },
+    /// The CA file is of no use.
+    #[error("CA file {path}: {reason}")]
+    CaFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The HTTP client cannot be made.
+    #[error("origin `{registry}`: cannot set up its HTTP client: {reason}")]
+    Client {
+        /// The registry.
+        registry: String,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// What a tag stands for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Descriptor {
+    /// The manifest or index.
+    pub content: ContentId,
+    /// Its size in bytes.
+    pub size: u64,
+    /// Its media type.
+    pub media_type: String,
+}
+
+/// The bytes of a blob or a manifest, from some byte to its end.
+pub struct OriginBody {
+    /// Size of the whole object in bytes, if the origin said.
+    pub total: Option<u64>,
+    /// Where the bytes start: as asked, or 0 if the origin does not do ranges.
+    pub start: u64,
+    /// The bytes. If `total` is known, either `total - start` bytes or an error.
+    pub stream: BoxStream<'static, Result<Bytes, SourceError>>,
+}
+
+/// A listing, as the origin gave it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Passed {
+    /// Its `Content-Type`.
+    pub content_type: Option<HeaderValue>,
+    /// Its `Link`: where the next page is, on the origin.
+    pub link: Option<HeaderValue>,
+    /// Its `OCI-Filters-Applied`.
+    pub filters_applied: Option<HeaderValue>,
+    /// The listing.
+    pub body: Bytes,
+}
+
+/// A registry, ready to be asked.
+#[derive(Debug, Clone)]
+struct Origin {
+    endpoint: Endpoint,
+    credentials: Option<Credentials>,
+}
+
+/// All registries: those configured, and any other by its name over HTTPS. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Origins {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    configured: HashMap<String, Origin>,
+    unconfigured: reqwest::Client,
+    authenticator: Authenticator,
+    via: HeaderValue,
+    counters: Arc<Counters>,
+}
+
+impl Origins {
+    /// Sets up origins. `docker_config` is docker's `config.json` (see [`docker_config_path`]), which need not exist;
+    /// `node` is this node, named to origins that are mirrors themselves.
+    ///
+    /// # Errors
+    /// If a configuration is contradictory or its CA file cannot be used.
+    pub fn new(
+        origins: Vec<OriginConfig>,
+        docker_config: Option<PathBuf>,
+        node: NodeId,
+        counters: Arc<Counters>,
+    ) -> Result<Self, OriginSetupError> {
+        let any = |reason: String| OriginSetupError::Client { registry: "*".to_owned(), reason };
+        let unconfigured = endpoint::http_client(&[], false).map_err(|error| any(error.to_string()))?;
+        let via = HeaderValue::try_from(node.to_string()).map_err(|error| any(error.to_string()))?;
+        let mut configured = HashMap::new();
+        for config in origins {
+            let endpoint = Endpoint::configured(&config)?;
+            let origin = Origin { endpoint, credentials: config.credentials };
+            if configured.insert(config.registry.clone(), origin).is_some() {
+                return Err(OriginSetupError::Twice { registry: config.registry });
+            }
+        }
+        let authenticator = Authenticator::new(DockerConfig::new(docker_config));
+        Ok(Self { shared: Arc::new(Shared { configured, unconfigured, authenticator, via, counters }) })
+    }
+
+    /// Asks what a tag stands for.
+    ///
+    /// # Errors
+    /// If the origin does not answer, refuses, or its answer makes no sense.
+    pub async fn resolve(&self, reference: &TagRef) -> Result<Descriptor, SourceError> {
+        let repository = reference.repository();
+        let path = format!("/v2/{}/manifests/{}", repository.name(), reference.tag());
+        let request = Request::manifest(Method::HEAD, path.clone());
+        let response = self.shared.send(repository, &request).await?;
+        if response.status() == StatusCode::OK {
+            if let Some(descriptor) = transfer::descriptor_of_headers(response.headers())? {
+                return Ok(descriptor);
+            }
+        } else if response.status() != StatusCode::METHOD_NOT_ALLOWED {
+            return Err(self.shared.refusal(repository, response).await);
+        }
+        // Some registries leave out the digest, the length or HEAD itself; the manifest's own bytes say it all.
+        let response = self.shared.send(repository, &Request::manifest(Method::GET, path)).await?;
+        if response.status() != StatusCode::OK {
+            return Err(self.shared.refusal(repository, response).await);
+        }
+        transfer::refuse_encoded(response.headers())?;
+        let headers = response.headers().clone();
+        let bytes = classify::body(response, MANIFEST_BYTES_MAX).await?;
+        self.shared.counters.from_origin.add(bytes.len() as u64);
+        transfer::descriptor_of_bytes(&headers, &bytes)
+    }
+
+    /// Begins to fetch an object from byte `start` on. What comes is not verified.
+    ///
+    /// # Errors
+    /// If the origin does not answer, refuses, or its answer makes no sense; the stream ends with one if the body
+    /// breaks off.
+    pub async fn open(
+        &self,
+        repository: &Repository,
+        kind: ObjectKind,
+        content: &ContentId,
+        start: u64,
+    ) -> Result<OriginBody, SourceError> {
+        let request = Request::object(repository, kind, content, start);
+        let response = self.shared.send(repository, &request).await?;
+        match response.status() {
+            StatusCode::OK | StatusCode::PARTIAL_CONTENT => {
+                transfer::into_body(response, kind, start, Arc::clone(&self.shared.counters))
+            }
+            _ => Err(self.shared.refusal(repository, response).await),
+        }
+    }
+
+    /// Lists a repository's tags, at most `n` after `last` if given (distribution spec, "Listing Tags").
+    ///
+    /// # Errors
+    /// If the origin does not answer, refuses, or answers more than a page.
+    pub async fn tags(
+        &self,
+        repository: &Repository,
+        n: Option<u32>,
+        last: Option<&str>,
+    ) -> Result<Passed, SourceError> {
+        let mut request = Request::listing(format!("/v2/{}/tags/list", repository.name()));
+        request.query.extend(n.map(|n| ("n", n.to_string())));
+        request.query.extend(last.map(|last| ("last", last.to_owned())));
+        self.listing(repository, &request).await
+    }
+
+    /// Lists what refers to a manifest, of one artifact type if given (distribution spec, "Listing Referrers").
+    ///
+    /// # Errors
+    /// If the origin does not answer, refuses (`NotFound` if it lacks this part of the API), or answers more than
+    /// a page.
+    pub async fn referrers(
+        &self,
+        repository: &Repository,
+        content: &ContentId,
+        artifact_type: Option<&str>,
+    ) -> Result<Passed, SourceError> {
+        let mut request = Request::listing(format!("/v2/{}/referrers/{content}", repository.name()));
+        request.query.extend(artifact_type.map(|kind| ("artifactType", kind.to_owned())));
+        self.listing(repository, &request).await
+    }
+
+    async fn listing(&self, repository: &Repository, request: &Request) -> Result<Passed, SourceError> {
+        let response = self.shared.send(repository, request).await?;
+        if response.status() != StatusCode::OK {
+            return Err(self.shared.refusal(repository, response).await);
+        }
+        transfer::refuse_encoded(response.headers())?;
+        let header = |name: &str| response.headers().get(name).cloned();
+        let (content_type, link, filters_applied) =
+            (header("content-type"), header("link"), header("oci-filters-applied"));
+        let body = classify::body(response, LISTING_BYTES_MAX).await?;
+        Ok(Passed { content_type, link, filters_applied, body })
+    }
+}

@@ -1,0 +1,183 @@
+//! How a growing blob ends: whole, or discarded; and how blobs are removed. The order of the steps is argued in the
+//! store's own documentation.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use layermesh_proto::{ContentId, PieceHash, PieceIndex};
+use tokio::sync::OwnedMutexGuard;
+
+use super::{
+    HeldEntry, Inner, Store, StoreEvent,
+    error::{ChangeError, CompleteError, WriteError},
+    growing::{CATCH_UP_PIECES, CaughtUp, Growing, Phase, PieceRead, Prefix},
+    lock,
+};
+
+impl Store {
+    /// Makes a blob whole whose pieces are all written: hashes what is left to hash, and if the digest is right moves
+    /// the blob to the whole ones, durably. Returns its size. A blob that is whole already is fine.
+    ///
+    /// # Errors
+    /// If pieces are missing, the bytes are not the blob (the partial is then discarded), or the disk fails.
+    pub async fn complete(&self, content: ContentId) -> Result<u64, CompleteError> {
+        if let Some(size) = self.size_of(&content) {
+            return Ok(size);
+        }
+        let growing = self.0.growing(&content).ok_or(CompleteError::NotBegun)?;
+        let mut prefix = Arc::clone(&growing.writer).lock_owned().await;
+        // In jobs of a few pieces, so that others get their turns while a long blob is hashed.
+        loop {
+            let missing = growing.missing();
+            if missing > 0 {
+                return Err(CompleteError::Incomplete { missing });
+            }
+            let caught_up;
+            (prefix, caught_up) = self.catch_up(&growing, prefix).await?;
+            if caught_up == CaughtUp::Whole {
+                break;
+            }
+        }
+        let turn = Arc::clone(&self.0.structure).lock_owned().await;
+        self.job(move |inner| {
+            let _turn = turn;
+            inner.complete(&growing, &mut prefix)
+        })
+        .await?
+    }
+
+    async fn catch_up(
+        &self,
+        growing: &Arc<Growing>,
+        mut prefix: OwnedMutexGuard<Prefix>,
+    ) -> Result<(OwnedMutexGuard<Prefix>, CaughtUp), CompleteError> {
+        let growing = Arc::clone(growing);
+        let job = self.job(move |inner| {
+            let caught_up = growing.catch_up(&*inner.ops, &mut prefix, CATCH_UP_PIECES)?;
+            if caught_up == CaughtUp::Dropped {
+                inner.tell_pieces(&growing);
+            }
+            Ok((prefix, caught_up))
+        });
+        job.await?
+    }
+
+    /// Removes a blob, whole or not. Says whether there was one. Readers of a whole blob keep what they have open.
+    ///
+    /// # Errors
+    /// If the disk fails or the change cannot be recorded.
+    pub async fn remove(&self, content: &ContentId) -> Result<bool, ChangeError> {
+        let turn = Arc::clone(&self.0.structure).lock_owned().await;
+        let content = *content;
+        self.job(move |inner| {
+            let _turn = turn;
+            inner.remove(&content)
+        })
+        .await?
+    }
+}
+
+impl Inner {
+    pub(super) fn write(
+        &self,
+        growing: &Growing,
+        prefix: &mut Prefix,
+        index: PieceIndex,
+        bytes: &Bytes,
+        expected: Option<PieceHash>,
+    ) -> Result<bool, WriteError> {
+        let written = growing.write(&*self.ops, prefix, index, bytes, expected)?;
+        if written.dropped {
+            self.tell_pieces(growing);
+        }
+        Ok(written.new)
+    }
+
+    pub(super) fn read_piece(&self, growing: &Growing, index: PieceIndex) -> std::io::Result<PieceRead> {
+        let read = growing.read_piece(&*self.ops, index)?;
+        if matches!(read, PieceRead::Bad) && growing.phase() == Phase::Growing {
+            self.tell_pieces(growing);
+        }
+        Ok(read)
+    }
+
+    /// Says which pieces of a growing blob are there, after one was found bad.
+    fn tell_pieces(&self, growing: &Growing) {
+        let (content, size) = (growing.content, growing.layout.blob_size());
+        tracing::warn!(%content, "a stored piece was damaged and is fetched again");
+        self.tell(StoreEvent::PartlyHeld { content, size, pieces: growing.durable() });
+    }
+
+    fn complete(&self, growing: &Growing, prefix: &mut Prefix) -> Result<u64, CompleteError> {
+        let content = growing.content;
+        let size = growing.layout.blob_size();
+        match growing.phase() {
+            Phase::Whole => return Ok(size),
+            Phase::Discarded => return Err(CompleteError::NotBegun),
+            Phase::Growing => {}
+        }
+        // A reader may have found a bad piece since the digest ran over it.
+        let Some(map) = growing.map() else {
+            return Err(CompleteError::Incomplete { missing: growing.missing() });
+        };
+        if let Err(mismatch) = growing.verdict(prefix) {
+            self.discard(growing)?;
+            return Err(CompleteError::WrongDigest { found: mismatch.found });
+        }
+        growing.sync_bytes(&*self.ops)?;
+        self.meta.insert(&content, &map)?;
+        if let Err(error) = self.move_in(growing) {
+            // Without the row it is an ordinary partial again; with it, the next start would finish the move.
+            self.meta.remove(&content)?;
+            return Err(error.into());
+        }
+        lock(&self.held).insert(content, HeldEntry { size, open: std::sync::Weak::new() });
+        lock(&self.partials).remove(&content);
+        growing.set_phase(Phase::Whole);
+        self.changed.send_replace(());
+        self.tidy_after_move(growing);
+        Ok(size)
+    }
+
+    fn move_in(&self, growing: &Growing) -> std::io::Result<()> {
+        let to = self.paths.blob(&growing.content);
+        self.ops.rename(&super::paths::data_of(&growing.dir), &to)
+    }
+
+    /// What a restart would do as well, and so may fail.
+    fn tidy_after_move(&self, growing: &Growing) {
+        let content = growing.content;
+        let tidy = || {
+            self.ops.sync_dir(&self.paths.blobs(content.algorithm()))?;
+            growing.remove_files(&*self.ops)?;
+            self.index_if_bound(&content, growing.layout.blob_size())
+        };
+        if let Err(error) = tidy() {
+            tracing::warn!(%content, %error, "cannot tidy up after a blob that became whole");
+        }
+    }
+
+    /// Gives a growing blob up. Whoever reads it waits for the next one of its content.
+    pub(super) fn discard(&self, growing: &Growing) -> std::io::Result<()> {
+        growing.set_phase(Phase::Discarded);
+        lock(&self.partials).remove(&growing.content);
+        self.changed.send_replace(());
+        growing.remove_files(&*self.ops)?;
+        self.ops.sync_dir(&self.paths.partials())
+    }
+
+    fn remove(&self, content: &ContentId) -> Result<bool, ChangeError> {
+        if let Some(growing) = self.growing(content) {
+            self.discard(&growing)?;
+            return Ok(true);
+        }
+        let held = lock(&self.held).get(content).map(|entry| entry.size);
+        let Some(size) = held else { return Ok(false) };
+        self.meta.remove(content)?;
+        lock(&self.held).remove(content);
+        self.ops.remove_file(&self.paths.blob(content))?;
+        self.ops.sync_dir(&self.paths.blobs(content.algorithm()))?;
+        self.index_if_bound(content, size).map_err(ChangeError::Io)?;
+        Ok(true)
+    }
+}

@@ -1,0 +1,183 @@
+//! The store's metadata, in redb: which blobs are whole, their piece maps, and what tags stand for.
+//!
+//! Invariant: a row in `blobs` says that the blob's bytes were durable and had the right digest when the row was
+//! committed. Losing this file loses no blob: the store hashes what it finds and makes the rows anew.
+
+use std::{fs, io, path::Path};
+
+use layermesh_proto::{ContentId, PieceMap, Repository, TagRef, wire::Binding};
+use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition};
+use tracing::warn;
+
+use super::error::{MetaError, OpenError};
+
+/// Memory for redb's page cache, in bytes: a few piece maps and the upper tree levels. The whole node has 20 MiB.
+const CACHE_BYTES_MAX: usize = 1 << 20;
+/// Bindings that are kept; beyond it the one observed longest ago goes. Some 100 bytes each.
+pub(super) const BINDINGS_MAX: usize = 4096;
+/// A binding that was observed again, unchanged, is written again only after this many seconds: runtimes ask for
+/// the same tag on every start of a container, and flash wears.
+pub(super) const BINDING_REFRESH_S_MIN: u64 = 600;
+
+/// Binary CID → (size, hashes of the pieces one after the other).
+const BLOBS: TableDefinition<'_, &[u8], (u64, &[u8])> = TableDefinition::new("blobs");
+/// (registry, repository, tag) → (binary CID, seconds since the Unix epoch).
+const BINDINGS: TableDefinition<'_, (&str, &str, &str), (&[u8], u64)> = TableDefinition::new("bindings");
+
+/// The metadata file.
+pub(super) struct Meta {
+    db: Database,
+}
+
+impl Meta {
+    /// Opens the file, or makes a new one if there is none or if it is damaged. Says whether it is new.
+    pub(super) fn open(path: &Path) -> Result<(Self, bool), OpenError> {
+        let fresh = !fs::metadata(path).is_ok_and(|metadata| metadata.len() > 0);
+        match Self::open_file(path) {
+            Ok(meta) => Ok((meta, fresh)),
+            Err(DatabaseError::Storage(error)) if is_damage(&error) => {
+                let aside = path.with_extension("redb.damaged");
+                warn!(?path, %error, ?aside, "the metadata are damaged: moved aside, blobs will be hashed again");
+                fs::rename(path, &aside).map_err(|error| OpenError::Io { path: path.to_owned(), error })?;
+                let meta = Self::open_file(path).map_err(|error| meta_error(path, error))?;
+                Ok((meta, true))
+            }
+            Err(error) => Err(meta_error(path, error)),
+        }
+    }
+
+    fn open_file(path: &Path) -> Result<Self, DatabaseError> {
+        // The integrity check makes a damaged file an error at open instead of a surprise later. It reads the whole
+        // file, which has some 8 KiB a blob.
+        let db = Database::builder().set_cache_size(CACHE_BYTES_MAX).set_check_integrity_on_open(true).create(path)?;
+        Ok(Self { db })
+    }
+
+    /// Makes sure that the tables are there, so that reading never has to ask.
+    pub(super) fn prepare(&self) -> Result<(), MetaError> {
+        let read = self.db.begin_read()?;
+        if read.open_table(BLOBS).is_ok() && read.open_table(BINDINGS).is_ok() {
+            return Ok(());
+        }
+        let write = self.db.begin_write()?;
+        write.open_table(BLOBS)?;
+        write.open_table(BINDINGS)?;
+        write.commit()?;
+        Ok(())
+    }
+
+    /// All blobs and their sizes.
+    pub(super) fn blobs(&self) -> Result<Vec<(ContentId, u64)>, MetaError> {
+        let table = self.db.begin_read()?.open_table(BLOBS)?;
+        let mut blobs = Vec::new();
+        for row in table.iter()? {
+            let (key, value) = row?;
+            // A key that is no content id was not written by this program; the file it might name is then unknown.
+            if let Ok(content) = ContentId::from_bytes(key.value()) {
+                blobs.push((content, value.value().0));
+            }
+        }
+        Ok(blobs)
+    }
+
+    /// The piece map of a blob; `None` if there is no such row, or none that makes sense.
+    pub(super) fn map(&self, content: &ContentId) -> Result<Option<PieceMap>, MetaError> {
+        let table = self.db.begin_read()?.open_table(BLOBS)?;
+        let row = table.get(content.to_bytes().as_slice())?;
+        Ok(row.and_then(|row| {
+            let (size, hashes) = row.value();
+            PieceMap::from_bytes(size, hashes).ok()
+        }))
+    }
+
+    /// Records a whole blob, durably.
+    pub(super) fn insert(&self, content: &ContentId, map: &PieceMap) -> Result<(), MetaError> {
+        let write = self.db.begin_write()?;
+        write
+            .open_table(BLOBS)?
+            .insert(content.to_bytes().as_slice(), (map.layout().blob_size(), map.to_bytes().as_slice()))?;
+        write.commit()?;
+        Ok(())
+    }
+
+    /// Forgets a blob, durably. Says whether it was known.
+    pub(super) fn remove(&self, content: &ContentId) -> Result<bool, MetaError> {
+        let write = self.db.begin_write()?;
+        let known = write.open_table(BLOBS)?.remove(content.to_bytes().as_slice())?.is_some();
+        write.commit()?;
+        Ok(known)
+    }
+
+    /// All bindings.
+    pub(super) fn bindings(&self) -> Result<Vec<Binding>, MetaError> {
+        let table = self.db.begin_read()?.open_table(BINDINGS)?;
+        let mut bindings = Vec::new();
+        for row in table.iter()? {
+            let (key, value) = row?;
+            let (registry, name, tag) = key.value();
+            let (cid, observed_unix_s) = value.value();
+            let reference = Repository::new(registry, name).and_then(|repository| TagRef::new(repository, tag));
+            if let (Ok(reference), Ok(content)) = (reference, ContentId::from_bytes(cid)) {
+                bindings.push(Binding { reference, content, observed_unix_s });
+            }
+        }
+        Ok(bindings)
+    }
+
+    /// Records what a tag stands for, durably, unless that would say next to nothing new. Says whether the tag now
+    /// stands for something else than before. The last call counts, not the latest time: clocks are set back, too.
+    pub(super) fn bind(&self, binding: &Binding) -> Result<bool, MetaError> {
+        let repository = binding.reference.repository();
+        let key = (repository.registry(), repository.name(), binding.reference.tag());
+        let cid = binding.content.to_bytes();
+        let before = {
+            let table = self.db.begin_read()?.open_table(BINDINGS)?;
+            table.get(key)?.map(|row| (row.value().0 == cid, row.value().1))
+        };
+        let now = binding.observed_unix_s;
+        if before.is_some_and(|(same, known)| same && now.abs_diff(known) < BINDING_REFRESH_S_MIN) {
+            return Ok(false);
+        }
+        let write = self.db.begin_write()?;
+        {
+            let mut table = write.open_table(BINDINGS)?;
+            table.insert(key, (cid.as_slice(), now))?;
+        }
+        write.commit()?;
+        self.drop_surplus_bindings()?;
+        Ok(!matches!(before, Some((true, _))))
+    }
+
+    fn drop_surplus_bindings(&self) -> Result<(), MetaError> {
+        let mut bindings = self.bindings()?;
+        let surplus = bindings.len().saturating_sub(BINDINGS_MAX);
+        if surplus == 0 {
+            return Ok(());
+        }
+        bindings.sort_by_key(|binding| binding.observed_unix_s);
+        let write = self.db.begin_write()?;
+        {
+            let mut table = write.open_table(BINDINGS)?;
+            for binding in &bindings[..surplus] {
+                let repository = binding.reference.repository();
+                table.remove((repository.registry(), repository.name(), binding.reference.tag()))?;
+            }
+        }
+        write.commit()?;
+        Ok(())
+    }
+}
+
+fn is_damage(error: &StorageError) -> bool {
+    match error {
+        StorageError::Corrupted(_) => true,
+        StorageError::Io(error) => {
+            matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof)
+        }
+        _ => false,
+    }
+}
+
+fn meta_error(path: &Path, error: DatabaseError) -> OpenError {
+    OpenError::Meta { path: path.to_owned(), error: error.into() }
+}

@@ -1,0 +1,472 @@
+//! What this device has: whole blobs, blobs on their way, and what tags stand for, on one disk.
+//!
+//! On disk it is an OCI image layout (image-spec 1.1, image-layout.md) that other tools read as it is, with the
+//! store's own files beside it; `paths` draws the map. One process has it at a time.
+//!
+//! # What is promised
+//! 1. A blob that is listed as whole had the right digest when its bytes were made durable.
+//! 2. No byte is returned to a reader that was not checked against its piece's hash just before.
+//! 3. What was reported durable is not lost by a crash or a power cut, at any instant.
+//!
+//! # Order of things on disk
+//! **A piece**: its bytes are written into `data`; `fdatasync(data)`; then its record (with a checksum) is appended to
+//! `state`; `fdatasync(state)`. So a record never speaks of bytes that may be lost. Before the first record counts,
+//! the names of both files are made durable (`fsync` of the two directories).
+//!
+//! **A blob becomes whole**: the digest is right; `fdatasync(data)`; **commit of the row (size, piece map) to redb**;
+//! rename of `data` into `blobs/`; `fsync` of that directory; removal of `state`. The commit is the one point
+//! where it becomes whole. Cut before it: a partial with all its durable pieces. Cut after it: at the next start a
+//! row without a file, but with a partial of the right size, means that the rename is still to be done. The other
+//! order (rename, then commit) would leave a file that nobody vouches for, to be read and hashed from end to end.
+//!
+//! **A whole blob is found damaged**: a `state` with records of the pieces that are still good is written and made
+//! durable; the row is removed from redb; the file is renamed to be the partial's `data`. Cut before the removal: the
+//! row counts, the lone `state` is swept up. Cut after it: a `state` without `data`, and a file in `blobs/` without a row,
+//! mean that the rename is still to be done.
+//!
+//! **A blob is removed**: first its row, then its file.
+//!
+//! So a row and a `data` file of one blob are never there together but between commit and rename, and start-up
+//! (`recovery`) needs no log of its own.
+//!
+//! # Wear
+//! A blob's bytes are written once. Beyond them go 48 bytes a piece and sync to the journal, and some tens of KiB to
+//! redb for each blob that becomes whole. Per batch of pieces: 2 `fdatasync`; per blob: 2 `fsync` at the first batch,
+//! 1 at the end, and redb's commit.
+//!
+//! # What is deliberately absent
+//! Any choice of what to fetch, keep or evict, and any talk with others. Blobs found in `blobs/` without a row (copied
+//! there by another tool, or all of them if `meta.redb` was lost) are hashed in the background and announced by
+//! [`StoreEvent::Held`]; until then they are not listed. One that is not what its name says is moved to `damaged/`.
+
+mod adopt;
+mod damage;
+mod disk;
+pub mod error;
+mod finish;
+mod growing;
+mod index;
+mod journal;
+pub mod media_type;
+mod meta;
+mod partial;
+mod paths;
+mod reader;
+mod recovery;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::HashMap,
+    fs::File,
+    io,
+    os::unix::fs::MetadataExt,
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+};
+
+use bytes::Bytes;
+use layermesh_proto::{ContentId, PieceLayout, PieceMap, PieceSet, piece::BLOB_SIZE_MAX, wire::Binding};
+use tokio::sync::{Semaphore, mpsc, watch};
+
+use self::{disk::FileOps, growing::Growing, meta::Meta, paths::Paths, reader::Whole};
+pub use self::{
+    error::{BeginError, ChangeError, CompleteError, InsertError, MetaError, OpenError, ReadError, WriteError},
+    partial::Partial,
+    reader::BlobReader,
+};
+
+/// Blocking jobs at a time. Each has at most two pieces in memory, and more of them do not make a disk faster.
+const JOBS_MAX: usize = 4;
+/// Scans of whole files at a time (adoption, damage): they are in nobody's way if they take turns.
+const SCANS_MAX: usize = 1;
+/// Events that wait for the driver; a scan that finds more waits too.
+pub const EVENT_QUEUE_LEN: usize = 256;
+/// Blobs that can be begun and not whole at a time. Each has an open file and 33 bytes a piece in memory.
+pub const PARTIALS_MAX: usize = 256;
+/// Space that is left to the rest of the device unless told otherwise, in bytes.
+pub const FREE_BYTES_MIN_DEFAULT: u64 = 64 << 20;
+
+/// How a store is opened.
+#[derive(Debug, Clone)]
+pub struct StoreOptions {
+    /// The directory; made if it is absent.
+    pub dir: PathBuf,
+    /// A blob is not begun if it would leave less than this free on the file system, in bytes.
+    pub free_bytes_min: u64,
+}
+
+impl StoreOptions {
+    /// A store in `dir` with the default reserve.
+    pub const fn new(dir: PathBuf) -> Self {
+        Self { dir, free_bytes_min: FREE_BYTES_MIN_DEFAULT }
+    }
+}
+
+/// An open store, and what was in it.
+#[derive(Debug)]
+pub struct Opened {
+    /// The store.
+    pub store: Store,
+    /// What was in it.
+    pub inventory: Inventory,
+    /// What it finds out by itself.
+    pub events: mpsc::Receiver<StoreEvent>,
+}
+
+/// What a store had when it was opened.
+#[derive(Debug, Clone, Default)]
+pub struct Inventory {
+    /// Whole blobs and their sizes.
+    pub held: Vec<(ContentId, u64)>,
+    /// Blobs that are not whole: size and durable pieces. Those are checked when they are read, not at start.
+    pub partial: Vec<(ContentId, u64, PieceSet)>,
+    /// What tags stand for.
+    pub bindings: Vec<Binding>,
+}
+
+/// Something that the store found out by itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoreEvent {
+    /// A whole blob is no longer whole, or gone.
+    Lost {
+        /// The blob.
+        content: ContentId,
+    },
+    /// Of a blob that is not whole, exactly these pieces are there.
+    PartlyHeld {
+        /// The blob.
+        content: ContentId,
+        /// Its size in bytes.
+        size: u64,
+        /// The pieces.
+        pieces: PieceSet,
+    },
+    /// A blob was found on disk and verified.
+    Held {
+        /// The blob.
+        content: ContentId,
+        /// Its size in bytes.
+        size: u64,
+    },
+}
+
+/// A whole blob.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HeldBlob {
+    /// The blob.
+    pub content: ContentId,
+    /// Its size in bytes.
+    pub size: u64,
+}
+
+/// What a store holds, in numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Totals {
+    /// Whole blobs.
+    pub blobs: usize,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Blobs that are not whole.
+    pub partials: usize,
+    /// Bytes of their durable pieces.
+    pub partial_bytes: u64,
+}
+
+/// A handle on the store; clones are the same store.
+#[derive(Clone)]
+pub struct Store(Arc<Inner>);
+
+struct HeldEntry {
+    size: u64,
+    /// What its readers share, while there are any.
+    open: Weak<Whole>,
+}
+
+struct Inner {
+    paths: Paths,
+    free_bytes_min: u64,
+    ops: Arc<dyn FileOps>,
+    meta: Meta,
+    held: Mutex<HashMap<ContentId, HeldEntry>>,
+    partials: Mutex<HashMap<ContentId, Arc<Growing>>>,
+    /// Says that a blob was begun or became whole.
+    changed: watch::Sender<()>,
+    /// Held by whoever moves a blob between absent, partial and whole.
+    structure: Arc<tokio::sync::Mutex<()>>,
+    jobs: Arc<Semaphore>,
+    scans: Arc<Semaphore>,
+    events: mpsc::Sender<StoreEvent>,
+    /// The lock on the directory lives as long as this.
+    _lock: File,
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store").field("dir", &self.0.paths.root).finish_non_exhaustive()
+    }
+}
+
+/// Locks; a panic elsewhere leaves these maps as good as they were, since no update of them is in two steps.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Store {
+    /// Opens the store, making it if there is none, and puts right what a crash left.
+    ///
+    /// # Errors
+    /// If another process has it, a later version wrote it, or the disk fails.
+    pub async fn open(options: StoreOptions) -> Result<Opened, OpenError> {
+        recovery::open(options, Arc::new(disk::Os)).await
+    }
+
+    /// The size in bytes of a whole blob.
+    pub fn size_of(&self, content: &ContentId) -> Option<u64> {
+        lock(&self.0.held).get(content).map(|entry| entry.size)
+    }
+
+    /// All whole blobs, in no order.
+    pub fn list(&self) -> Vec<HeldBlob> {
+        lock(&self.0.held).iter().map(|(&content, entry)| HeldBlob { content, size: entry.size }).collect()
+    }
+
+    /// What is held, in numbers.
+    pub fn totals(&self) -> Totals {
+        let mut totals = Totals::default();
+        for entry in lock(&self.0.held).values() {
+            totals.blobs += 1;
+            totals.bytes += entry.size;
+        }
+        for growing in lock(&self.0.partials).values() {
+            totals.partials += 1;
+            totals.partial_bytes += growing.durable_bytes();
+        }
+        totals
+    }
+
+    /// A reader of a blob that is whole, growing, or not begun yet.
+    pub fn reader(&self, content: ContentId) -> BlobReader {
+        BlobReader::new(self.clone(), content)
+    }
+
+    /// A whole blob, read in one piece and checked against its digest; for manifests.
+    ///
+    /// # Errors
+    /// If it is not held, is longer than `max` bytes, or is damaged (it is then withdrawn, as by a reader).
+    pub async fn read_whole(&self, content: &ContentId, max: u64) -> Result<Bytes, ReadError> {
+        let size = self.size_of(content).ok_or(ReadError::NotHeld)?;
+        if size > max {
+            return Err(ReadError::TooLarge { size, max });
+        }
+        let content = *content;
+        let read = self.job(move |inner| reader::read_all(&inner.paths.blob(&content), &content, size)).await??;
+        match read {
+            Some(bytes) => Ok(bytes),
+            None => {
+                self.withdraw(content).await?;
+                Err(ReadError::Damaged)
+            }
+        }
+    }
+
+    /// The hashes of a whole blob's pieces.
+    pub async fn piece_map(&self, content: &ContentId) -> Option<PieceMap> {
+        self.size_of(content)?;
+        let content = *content;
+        self.job(move |inner| inner.meta.map(&content)).await.ok()?.ok()?
+    }
+
+    /// Begins a blob, or takes up one that was begun: all callers get the same object.
+    ///
+    /// # Errors
+    /// If it is held, was begun with another size, or there is no room for it.
+    pub async fn begin(&self, content: ContentId, size: u64) -> Result<Partial, BeginError> {
+        let layout = PieceLayout::for_size(size).filter(|_| size <= BLOB_SIZE_MAX).ok_or(BeginError::TooLarge(size))?;
+        let turn = Arc::clone(&self.0.structure).lock_owned().await;
+        let growing = self
+            .job(move |inner| {
+                let _turn = turn;
+                inner.begin(content, layout)
+            })
+            .await??;
+        Ok(Partial::new(self.clone(), growing))
+    }
+
+    /// Stores a blob that is at hand: verified and durable on return. One that is held already is left as it is.
+    ///
+    /// # Errors
+    /// If the bytes are not the blob, or cannot be stored.
+    pub async fn insert(&self, content: ContentId, bytes: Bytes) -> Result<(), InsertError> {
+        let found = ContentId::of(content.algorithm(), &bytes);
+        if found != content {
+            return Err(InsertError::WrongDigest { found });
+        }
+        // A second try, since a partial that was there may have had a wrong piece, or ended meanwhile.
+        match self.insert_once(content, &bytes).await {
+            Err(
+                InsertError::Write(WriteError::Discarded)
+                | InsertError::Complete(
+                    CompleteError::WrongDigest { .. } | CompleteError::NotBegun | CompleteError::Incomplete { .. },
+                ),
+            ) => self.insert_once(content, &bytes).await,
+            other => other,
+        }
+    }
+
+    async fn insert_once(&self, content: ContentId, bytes: &Bytes) -> Result<(), InsertError> {
+        let partial = match self.begin(content, bytes.len() as u64).await {
+            Ok(partial) => partial,
+            Err(BeginError::Held { .. }) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        let layout = partial.layout();
+        for index in 0..layout.count() {
+            let range = layout.bytes_of(index);
+            partial.write(index, bytes.slice(range.start as usize..range.end as usize), None).await?;
+        }
+        self.complete(content).await?;
+        Ok(())
+    }
+
+    /// Keeps what a tag stands for. Once its manifest is held, `index.json` names it.
+    ///
+    /// # Errors
+    /// If it cannot be recorded.
+    pub async fn remember(&self, binding: Binding) -> Result<(), ChangeError> {
+        let turn = Arc::clone(&self.0.structure).lock_owned().await;
+        self.job(move |inner| {
+            let _turn = turn;
+            if inner.meta.bind(&binding)? {
+                inner.refresh_index()?;
+            }
+            Ok(())
+        })
+        .await?
+    }
+
+    /// Makes durable whatever was written. The store can still be used; the directory is free for another process
+    /// once the last handle is dropped.
+    pub async fn close(&self) {
+        let growing: Vec<_> = lock(&self.0.partials).values().cloned().collect();
+        for one in growing {
+            let content = one.content;
+            match Partial::new(self.clone(), one).sync().await {
+                Ok(_) | Err(WriteError::Discarded) => {}
+                Err(error) => tracing::warn!(%content, %error, "cannot make the last pieces durable"),
+            }
+        }
+    }
+
+    /// Runs a job on a blocking thread when it is its turn. It runs to its end even if the caller goes away.
+    async fn job<T, F>(&self, job: F) -> io::Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Arc<Inner>) -> T + Send + 'static,
+    {
+        run(&self.0.jobs, Arc::clone(&self.0), job).await
+    }
+
+    /// As [`Store::job`], for jobs that read whole files.
+    async fn scan<T, F>(&self, job: F) -> io::Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Arc<Inner>) -> T + Send + 'static,
+    {
+        run(&self.0.scans, Arc::clone(&self.0), job).await
+    }
+}
+
+async fn run<T, F>(turns: &Arc<Semaphore>, inner: Arc<Inner>, job: F) -> io::Result<T>
+where
+    T: Send + 'static,
+    F: FnOnce(&Arc<Inner>) -> T + Send + 'static,
+{
+    let turn = Arc::clone(turns).acquire_owned().await.map_err(io::Error::other)?;
+    let task = tokio::task::spawn_blocking(move || {
+        let result = job(&inner);
+        drop(turn);
+        result
+    });
+    task.await.map_err(io::Error::other)
+}
+
+impl Inner {
+    /// Says something to the driver; on a blocking thread only.
+    fn tell(&self, event: StoreEvent) {
+        // A driver that is gone needs no news.
+        let _ = self.events.blocking_send(event);
+    }
+
+    fn begin(&self, content: ContentId, layout: PieceLayout) -> Result<Arc<Growing>, BeginError> {
+        if let Some(entry) = lock(&self.held).get(&content) {
+            return Err(BeginError::Held { size: entry.size });
+        }
+        let known = lock(&self.partials).get(&content).cloned();
+        if let Some(growing) = known {
+            if growing.layout == layout {
+                self.make_room(&growing.data, layout)?;
+                return Ok(growing);
+            }
+            if !growing.durable().is_empty() {
+                return Err(BeginError::OtherSize { known: growing.layout.blob_size() });
+            }
+            self.discard(&growing)?;
+        }
+        let count = lock(&self.partials).len();
+        if count >= PARTIALS_MAX {
+            return Err(BeginError::TooMany(count));
+        }
+        self.begin_anew(content, layout)
+    }
+
+    fn begin_anew(&self, content: ContentId, layout: PieceLayout) -> Result<Arc<Growing>, BeginError> {
+        let dir = self.paths.partial(&content);
+        self.ops.create_dir(&dir)?;
+        let data = self.ops.open(&paths::data_of(&dir))?;
+        let reserved = self.make_room(&data, layout);
+        if let Err(error) = reserved {
+            growing::remove_partial(&*self.ops, &dir)?;
+            return Err(error);
+        }
+        let growing = Arc::new(Growing::empty(content, layout, dir, data));
+        lock(&self.partials).insert(content, Arc::clone(&growing));
+        self.changed.send_replace(());
+        Ok(growing)
+    }
+
+    /// Allocates what a blob still lacks, if that and what was promised to those begun before leaves the reserve free.
+    fn make_room(&self, data: &File, layout: PieceLayout) -> Result<(), BeginError> {
+        let size = layout.blob_size();
+        let own = data.metadata()?;
+        let needed = lacking(&own, size);
+        if needed == 0 {
+            return Ok(());
+        }
+        // Where the file system can reserve space, the others lack nothing.
+        let promised: u64 = lock(&self.partials)
+            .values()
+            .filter_map(|other| Some((other.data.metadata().ok()?, other.layout.blob_size())))
+            .filter(|(other, _)| other.ino() != own.ino())
+            .map(|(other, size)| lacking(&other, size))
+            .sum();
+        let free = self.ops.free_bytes(&self.paths.root)?.saturating_sub(self.free_bytes_min).saturating_sub(promised);
+        if needed > free {
+            return Err(BeginError::NoSpace { needed, free });
+        }
+        self.ops.reserve(data, size, false).map_err(|error| self.no_room(error, needed))
+    }
+
+    fn no_room(&self, error: io::Error, needed: u64) -> BeginError {
+        if !disk::is_full(&error) {
+            return error.into();
+        }
+        let free = self.ops.free_bytes(&self.paths.root).unwrap_or(0).saturating_sub(self.free_bytes_min);
+        BeginError::NoSpace { needed, free }
+    }
+}
+
+/// Bytes of a file that the disk has no place for yet. `st_blocks` counts 512 bytes (stat(3type)).
+fn lacking(file: &std::fs::Metadata, size: u64) -> u64 {
+    size.saturating_sub(file.blocks() * 512)
+}

@@ -1,0 +1,242 @@
+//! Reading: many at once, of blobs that are whole, growing or not begun, each piece checked before it is returned.
+//!
+//! Invariant: a reader keeps at most one piece in memory, and none at a piece's end. Bytes of a growing blob are
+//! checked against the hashes of its pieces, not against its digest, which is known only at the end: should that be
+//! wrong, the partial is discarded and its readers wait for the next one, but what they were given stays given.
+
+use std::{
+    fs::File,
+    io::{self, Read},
+    path::Path,
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use layermesh_proto::{ContentId, PieceIndex, PieceLayout, PieceMap};
+
+use super::{
+    Inner, Store,
+    disk::is_damage,
+    error::ReadError,
+    growing::{Growing, Phase, PieceRead, read_checked},
+    lock,
+};
+
+/// An open whole blob, shared by its readers.
+pub(super) struct Whole {
+    file: File,
+    map: PieceMap,
+}
+
+#[derive(Clone)]
+enum Source {
+    Whole(Arc<Whole>),
+    Growing(Arc<Growing>),
+}
+
+impl Source {
+    fn layout(&self) -> PieceLayout {
+        match self {
+            Self::Whole(whole) => whole.map.layout(),
+            Self::Growing(growing) => growing.layout,
+        }
+    }
+}
+
+/// Reads one blob. Waits for what is not there yet; drop it to stop waiting.
+pub struct BlobReader {
+    store: Store,
+    content: ContentId,
+    source: Option<Source>,
+    /// The piece that the last read ended in.
+    piece: Option<(PieceIndex, Bytes)>,
+}
+
+impl std::fmt::Debug for BlobReader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("BlobReader").field("content", &self.content).finish_non_exhaustive()
+    }
+}
+
+impl BlobReader {
+    pub(super) fn new(store: Store, content: ContentId) -> Self {
+        Self { store, content, source: None, piece: None }
+    }
+
+    /// The blob's size in bytes. Waits until the blob is held or begun.
+    pub async fn size(&mut self) -> u64 {
+        loop {
+            let mut changed = self.store.0.changed.subscribe();
+            self.let_go_of_discarded();
+            if let Some(source) = &self.source {
+                return source.layout().blob_size();
+            }
+            if let Some(size) = self.store.size_of(&self.content) {
+                return size;
+            }
+            if let Some(growing) = self.store.0.growing(&self.content) {
+                return growing.layout.blob_size();
+            }
+            wait(&mut changed).await;
+        }
+    }
+
+    /// Between 1 and `max` bytes from `offset` on, checked; empty only at or past the blob's end, or if `max` is 0.
+    /// Waits until the piece there is readable. Reading in order checks each piece once.
+    ///
+    /// # Errors
+    /// [`ReadError::Damaged`] once, when a whole blob turns out to be damaged. The blob has then been withdrawn; the
+    /// next call waits until the piece has been fetched again, so open a want for it first.
+    pub async fn read(&mut self, offset: u64, max: usize) -> Result<Bytes, ReadError> {
+        loop {
+            let source = self.source().await?;
+            let layout = source.layout();
+            let Some(index) = layout.piece_at(offset).filter(|_| max > 0) else { return Ok(Bytes::new()) };
+            if let Some(bytes) = self.take(layout, index, offset, max) {
+                return Ok(bytes);
+            }
+            self.piece = None;
+            match source {
+                Source::Whole(whole) => {
+                    let read = self.store.job(move |_| whole.read_piece(index)).await??;
+                    match read {
+                        Some(bytes) => self.piece = Some((index, bytes)),
+                        None => return Err(self.withdraw().await?),
+                    }
+                }
+                Source::Growing(growing) => self.read_growing(growing, index).await?,
+            }
+        }
+    }
+
+    /// A slice of the piece in memory, which is let go at its end.
+    fn take(&mut self, layout: PieceLayout, index: PieceIndex, offset: u64, max: usize) -> Option<Bytes> {
+        let (_, bytes) = self.piece.as_ref().filter(|(kept, _)| *kept == index)?;
+        let start = (offset - layout.bytes_of(index).start) as usize;
+        let end = start.saturating_add(max).min(bytes.len());
+        let slice = bytes.slice(start..end);
+        if end == bytes.len() {
+            self.piece = None;
+        }
+        Some(slice)
+    }
+
+    async fn read_growing(&mut self, growing: Arc<Growing>, index: PieceIndex) -> Result<(), ReadError> {
+        let mut changed = growing.changed.subscribe();
+        if growing.phase() == Phase::Discarded {
+            return Ok(());
+        }
+        if !growing.is_readable(index) {
+            wait(&mut changed).await;
+            return Ok(());
+        }
+        let job = {
+            let growing = Arc::clone(&growing);
+            self.store.job(move |inner| inner.read_piece(&growing, index))
+        };
+        match job.await?? {
+            PieceRead::Good(bytes) => self.piece = Some((index, bytes)),
+            PieceRead::Bad if growing.phase() == Phase::Whole => return Err(self.withdraw().await?),
+            // Dropped, and waited for by the next round.
+            PieceRead::Bad | PieceRead::Absent => {}
+        }
+        Ok(())
+    }
+
+    /// Forgets a partial whose bytes turned out not to be the blob, and what was read of it.
+    fn let_go_of_discarded(&mut self) {
+        if let Some(Source::Growing(growing)) = &self.source
+            && growing.phase() == Phase::Discarded
+        {
+            self.source = None;
+            self.piece = None;
+        }
+    }
+
+    async fn withdraw(&mut self) -> Result<ReadError, ReadError> {
+        self.source = None;
+        self.piece = None;
+        self.store.withdraw(self.content).await?;
+        Ok(ReadError::Damaged)
+    }
+
+    /// Where to read from; waits until there is something.
+    async fn source(&mut self) -> Result<Source, ReadError> {
+        loop {
+            self.let_go_of_discarded();
+            if let Some(source) = &self.source {
+                return Ok(source.clone());
+            }
+            let mut changed = self.store.0.changed.subscribe();
+            if self.store.size_of(&self.content).is_some() {
+                let content = self.content;
+                match self.store.job(move |inner| inner.open_whole(&content)).await?? {
+                    Some(whole) => self.source = Some(Source::Whole(whole)),
+                    None if self.store.size_of(&self.content).is_some() => return Err(self.withdraw().await?),
+                    // Withdrawn or removed meanwhile.
+                    None => {}
+                }
+            } else if let Some(growing) = self.store.0.growing(&self.content) {
+                self.source = Some(Source::Growing(growing));
+            } else {
+                wait(&mut changed).await;
+            }
+        }
+    }
+}
+
+/// Waits for the next change. The sender outlives its readers, who own the store; an error would mean that it is gone.
+async fn wait(changed: &mut tokio::sync::watch::Receiver<()>) {
+    if changed.changed().await.is_err() {
+        std::future::pending().await
+    }
+}
+
+impl Whole {
+    fn read_piece(&self, index: PieceIndex) -> io::Result<Option<Bytes>> {
+        match self.map.hash(index) {
+            Some(hash) => read_checked(&self.file, self.map.layout(), index, hash),
+            None => Ok(None),
+        }
+    }
+}
+
+impl Inner {
+    pub(super) fn growing(&self, content: &ContentId) -> Option<Arc<Growing>> {
+        lock(&self.partials).get(content).cloned()
+    }
+
+    /// Opens a whole blob, or joins those who have it open; `None` if its file or its row is gone.
+    fn open_whole(&self, content: &ContentId) -> Result<Option<Arc<Whole>>, ReadError> {
+        let open = lock(&self.held).get(content).and_then(|entry| entry.open.upgrade());
+        if open.is_some() {
+            return Ok(open);
+        }
+        let file = match File::open(self.paths.blob(content)) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let Some(map) = self.meta.map(content)? else { return Ok(None) };
+        let whole = Arc::new(Whole { file, map });
+        if let Some(entry) = lock(&self.held).get_mut(content) {
+            entry.open = Arc::downgrade(&whole);
+        }
+        Ok(Some(whole))
+    }
+}
+
+/// Reads a small file whole and checks its digest; `None` if it is not the blob.
+pub(super) fn read_all(path: &Path, content: &ContentId, size: u64) -> Result<Option<Bytes>, ReadError> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let mut bytes = Vec::with_capacity(size as usize);
+    match file.take(size + 1).read_to_end(&mut bytes) {
+        Ok(_) => Ok((ContentId::of(content.algorithm(), &bytes) == *content).then(|| bytes.into())),
+        Err(error) if is_damage(&error) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}

@@ -1,0 +1,111 @@
+//! A disk that is full, or nearly so.
+
+use std::{
+    fs::File,
+    io,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use super::*;
+
+/// A disk with room for so many more bytes.
+struct Small {
+    left: AtomicU64,
+}
+
+impl FileOps for Small {
+    fn reserve(&self, file: &File, len: u64, keep_size: bool) -> io::Result<()> {
+        // One that cannot reserve.
+        if keep_size { Ok(()) } else { file.set_len(len) }
+    }
+
+    fn write_at(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
+        let left = self.left.load(Ordering::SeqCst);
+        let written = bytes.len().min(left as usize);
+        self.left.store(left - written as u64, Ordering::SeqCst);
+        disk::Os.write_at(file, &bytes[..written], offset)?;
+        if written < bytes.len() { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+    }
+
+    fn free_bytes(&self, _path: &Path) -> io::Result<u64> {
+        Ok(self.left.load(Ordering::SeqCst))
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_keeps_what_is_durable_and_goes_on_when_there_is_room() {
+    let dir = tempfile::tempdir().unwrap();
+    let ops = Arc::new(Small { left: AtomicU64::new(u64::MAX) });
+    let Opened { store, .. } = open_with(dir.path(), ops.clone()).await;
+    let (content, bytes) = blob(1, SIZE);
+    let partial = soon(store.begin(content, SIZE as u64)).await.unwrap();
+    write(&partial, &bytes, [0]).await;
+    soon(partial.sync()).await.unwrap();
+    // Room for the bytes of piece 1 but not for all of its record, then for half of piece 2.
+    ops.left.store(u64::from(PIECE_LEN_MIN) + 20, Ordering::SeqCst);
+    write(&partial, &bytes, [1]).await;
+    assert!(matches!(soon(partial.sync()).await, Err(WriteError::NoSpace)));
+    assert_eq!(partial.pieces().iter().collect::<Vec<_>>(), [0]);
+    ops.left.store(u64::from(PIECE_LEN_MIN) / 2, Ordering::SeqCst);
+    let error = soon(partial.write(2, piece(&bytes, 2), None)).await.unwrap_err();
+    assert!(matches!(error, WriteError::NoSpace));
+    assert!(error.to_string().contains("free some space"), "{error}");
+    ops.left.store(u64::MAX, Ordering::SeqCst);
+    write(&partial, &bytes, [2]).await;
+    assert_eq!(soon(partial.sync()).await.unwrap(), [1, 2]);
+    drop((partial, store));
+    let Opened { store, inventory, .. } = open(dir.path()).await;
+    assert_eq!(inventory.partial[0].2.iter().collect::<Vec<_>>(), [0, 1, 2]);
+    let partial = soon(store.begin(content, SIZE as u64)).await.unwrap();
+    write(&partial, &bytes, [3, 4]).await;
+    soon(store.complete(content)).await.unwrap();
+    assert!(read_blob(&store, content).await.unwrap() == bytes);
+}
+
+#[tokio::test]
+async fn a_blob_that_would_not_fit_is_not_begun() {
+    let dir = tempfile::tempdir().unwrap();
+    let ops = Arc::new(Small { left: AtomicU64::new(u64::MAX) });
+    let options = StoreOptions { dir: dir.path().to_owned(), free_bytes_min: 1000 };
+    let Opened { store, .. } = soon(recovery::open(options, ops.clone())).await.unwrap();
+    let (first, _) = blob(1, SIZE);
+    let (second, _) = blob(2, SIZE);
+    ops.left.store(SIZE as u64 + 999, Ordering::SeqCst);
+    match soon(store.begin(first, SIZE as u64)).await {
+        Err(error @ BeginError::NoSpace { needed, free }) => {
+            assert_eq!((needed, free), (SIZE as u64, SIZE as u64 - 1));
+            assert!(error.to_string().contains("store_free_bytes_min"), "{error}");
+        }
+        other => panic!("begun: {other:?}"),
+    }
+    assert!(!partial_path(dir.path(), &first, "data").exists());
+    ops.left.store(SIZE as u64 + 1000, Ordering::SeqCst);
+    soon(store.begin(first, SIZE as u64)).await.unwrap();
+    // The first one has not written its bytes yet, but they are spoken for.
+    assert!(matches!(soon(store.begin(second, SIZE as u64)).await, Err(BeginError::NoSpace { free: 0, .. })));
+    soon(store.remove(&first)).await.unwrap();
+    soon(store.begin(second, SIZE as u64)).await.unwrap();
+}
+
+/// A disk that cannot take a state file any more, as when it is full to the last inode.
+struct NoState;
+
+impl FileOps for NoState {
+    fn open(&self, path: &Path) -> io::Result<File> {
+        if path.ends_with("state") { Err(io::ErrorKind::StorageFull.into()) } else { disk::Os.open(path) }
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_blob_is_lost_even_if_its_remains_cannot_be_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let (content, bytes) = blob(1, SIZE);
+    store_blob(&open(dir.path()).await.store, content, &bytes).await;
+    flip(&blob_path(dir.path(), &content), 5);
+    let Opened { store, mut events, .. } = open_with(dir.path(), Arc::new(NoState)).await;
+    assert!(matches!(read_blob(&store, content).await, Err(ReadError::Damaged)));
+    assert_eq!(next(&mut events).await, StoreEvent::Lost { content });
+    assert_eq!(store.size_of(&content), None);
+    drop(store);
+    assert!(open(dir.path()).await.inventory.held.is_empty());
+}

@@ -1,0 +1,294 @@
+//! What nodes tell each other: hellos, inventories and announcements.
+//!
+//! Invariants: what a peer says is applied only where it continues what was learnt from it; everything else
+//! leads to a question, of which one is open at a time. Nothing that a peer sends makes this node send more than
+//! one message in return, except that a page with more to come is followed by the next question.
+
+use super::{
+    Engine,
+    directory::Standing,
+    event::{Action, CallId, Note, RequestId},
+    inventory::Burst,
+    peers::Question,
+    timers::Timer,
+};
+use crate::{
+    ContentId, NodeId,
+    wire::{
+        Announcement, Change, ControlRequest, ControlResponse, Entry, Hello, InventoryPage, InventoryPosition, Summary,
+    },
+};
+
+impl Engine {
+    pub(super) fn on_connected(&mut self, peer: NodeId) {
+        if peer == self.node || self.peers.is_connected(&peer) {
+            return;
+        }
+        if self.peers.len() >= self.config.limits.peers {
+            return self.limit_reached("peers");
+        }
+        self.peers.connect(peer);
+        self.directory.connected(peer);
+        self.ask(peer, Question::Hello);
+        let soon = self.random.around(self.config.summary_after_connect);
+        if self.timers.at(Timer::Summary).is_none_or(|due| due > self.now + soon) {
+            self.timers.set(Timer::Summary, self.now, soon);
+        }
+    }
+
+    pub(super) fn on_disconnected(&mut self, peer: NodeId) {
+        for request in self.peers.disconnect(&peer) {
+            self.timers.stop(Timer::RequestTimeout(request));
+        }
+        self.timers.stop(Timer::AskAgain(peer));
+        self.inventory.left(&peer);
+        self.directory.disconnected(peer, &self.config.limits);
+    }
+
+    fn ask(&mut self, peer: NodeId, question: Question) {
+        let body = match question {
+            Question::Hello => ControlRequest::Hello(self.hello()),
+            Question::Inventory => ControlRequest::Inventory { since: self.directory.applied(&peer) },
+        };
+        match self.peers.ask(peer, question) {
+            Some(request) => {
+                self.timers.set(Timer::RequestTimeout(request), self.now, self.config.request_timeout);
+                self.act(Action::Request { request, peer, body });
+            }
+            None if question == Question::Inventory => {
+                if let Some(peer) = self.peers.get_mut(&peer) {
+                    peer.ask_inventory_again = true;
+                }
+            }
+            None => {}
+        }
+    }
+
+    fn summary(&self) -> Summary {
+        Summary {
+            position: self.inventory.position(),
+            origin_reachable: self.origins.any_reachable(),
+            platform: self.config.platform.clone(),
+        }
+    }
+
+    fn hello(&self) -> Hello {
+        Hello { bulk_port: self.config.bulk_port, version: self.config.version.clone(), summary: self.summary() }
+    }
+
+    pub(super) fn on_requested(&mut self, call: CallId, from: NodeId, request: ControlRequest) {
+        match request {
+            ControlRequest::Hello(hello) => {
+                self.act(Action::Respond { call, response: ControlResponse::Hello(self.hello()) });
+                self.on_hello(from, hello);
+            }
+            ControlRequest::Inventory { since } => {
+                let page = self.inventory.page(from, since);
+                self.act(Action::Respond { call, response: ControlResponse::Inventory(page) });
+                if !self.peers.is_connected(&from) {
+                    self.inventory.left(&from);
+                }
+            }
+        }
+    }
+
+    pub(super) fn on_responded(&mut self, request: RequestId, response: ControlResponse) {
+        self.timers.stop(Timer::RequestTimeout(request));
+        let Some((peer, question)) = self.peers.close(request) else { return };
+        match (question, response) {
+            (Question::Hello, ControlResponse::Hello(hello)) => {
+                self.peers.answered(&peer);
+                self.on_hello(peer, hello);
+            }
+            (Question::Inventory, ControlResponse::Inventory(page)) => self.on_page(peer, page),
+            _ => self.violation(peer, "answered another question"),
+        }
+    }
+
+    pub(super) fn on_request_failed(&mut self, request: RequestId) {
+        self.timers.stop(Timer::RequestTimeout(request));
+        if let Some((peer, _)) = self.peers.close(request) {
+            self.ask_later(peer);
+        }
+    }
+
+    fn ask_later(&mut self, peer: NodeId) {
+        if let Some(wait) = self.peers.failed(&peer, self.config.request_retry) {
+            let wait = self.random.around(wait);
+            self.timers.set(Timer::AskAgain(peer), self.now, wait);
+        }
+    }
+
+    /// The time to ask a peer that did not answer has come.
+    pub(super) fn ask_again(&mut self, peer: NodeId) {
+        let Some(state) = self.peers.get_mut(&peer) else { return };
+        let question = if state.hello.is_none() { Question::Hello } else { Question::Inventory };
+        self.ask(peer, question);
+    }
+
+    fn violation(&mut self, peer: NodeId, what: &'static str) {
+        self.act(Action::Note(Note::ProtocolViolation { peer, what }));
+        self.ask_later(peer);
+    }
+
+    fn on_hello(&mut self, peer: NodeId, hello: Hello) {
+        let position = hello.summary.position;
+        let Some(state) = self.peers.get_mut(&peer) else { return };
+        state.hello = Some(hello);
+        self.on_position(peer, position);
+    }
+
+    /// A peer says where its inventory stands.
+    fn on_position(&mut self, peer: NodeId, position: InventoryPosition) {
+        let back = self.directory.confirm(peer, position.epoch);
+        match self.directory.standing(&peer, position) {
+            Standing::Behind => self.ask(peer, Question::Inventory),
+            Standing::UpToDate => self.learnt(peer),
+        }
+        self.wake(back, peer);
+    }
+
+    fn learnt(&mut self, peer: NodeId) {
+        if let Some(state) = self.peers.get_mut(&peer) {
+            state.learning = false;
+        }
+    }
+
+    fn on_page(&mut self, peer: NodeId, page: InventoryPage) {
+        let applied = self.directory.applied(&peer);
+        let Some(state) = self.peers.get_mut(&peer) else { return };
+        state.restarts = if page.from_start { state.restarts + 1 } else { state.restarts };
+        let restarts = state.restarts;
+        let after = if page.from_start { 0 } else { applied.seq };
+        let epoch = page.from_start || page.position.epoch == applied.epoch;
+        let advances = page.position.seq > after || !page.more;
+        if !epoch || !advances || restarts > 2 || !is_ascending(&page.changes, after, page.position.seq) {
+            return self.violation(peer, "its inventory page makes no sense");
+        }
+        self.peers.answered(&peer);
+        if page.from_start {
+            self.directory.restart(peer);
+        }
+        let mut held = self.directory.confirm(peer, page.position.epoch);
+        held.extend(self.apply(peer, page.changes));
+        self.directory.reached(peer, page.position);
+        let again = self.peers.get_mut(&peer).is_some_and(|state| {
+            state.restarts = if page.more { state.restarts } else { 0 };
+            std::mem::take(&mut state.ask_inventory_again)
+        });
+        if page.more || again {
+            self.ask(peer, Question::Inventory);
+        }
+        if !page.more {
+            self.learnt(peer);
+        }
+        self.wake(held, peer);
+    }
+
+    pub(super) fn on_announced(&mut self, from: NodeId, announcement: Announcement) {
+        if !self.peers.is_connected(&from) {
+            return;
+        }
+        match announcement {
+            Announcement::Summary(summary) => {
+                let position = summary.position;
+                if let Some(hello) = self.peers.get_mut(&from).and_then(|state| state.hello.as_mut()) {
+                    hello.summary = summary;
+                }
+                self.on_position(from, position);
+            }
+            Announcement::Changed { since, changes } => self.on_changed(from, since, changes),
+        }
+    }
+
+    fn on_changed(&mut self, from: NodeId, since: InventoryPosition, mut changes: Vec<Change>) {
+        let Some(last) = changes.last().map(|change| change.seq) else { return };
+        if !is_ascending(&changes, since.seq, last) {
+            return self
+                .act(Action::Note(Note::ProtocolViolation { peer: from, what: "its changes are out of order" }));
+        }
+        let reached = InventoryPosition { seq: last, ..since };
+        let mut held = self.directory.confirm(from, since.epoch);
+        let applied = self.directory.applied(&from);
+        if applied.epoch == since.epoch && applied.seq >= since.seq {
+            // What an answer brought in the meantime is not applied twice.
+            changes.retain(|change| change.seq > applied.seq);
+            if last > applied.seq {
+                held.extend(self.apply(from, changes));
+                self.directory.reached(from, reached);
+            }
+        } else {
+            self.ask(from, Question::Inventory);
+        }
+        self.wake(held, from);
+    }
+
+    /// Applies a peer's changes and returns the blobs that it says it holds.
+    fn apply(&mut self, peer: NodeId, changes: Vec<Change>) -> Vec<ContentId> {
+        let mut held = Vec::new();
+        let (mut blobs_left_out, mut bindings_left_out) = (false, false);
+        for change in changes {
+            match change.entry {
+                Entry::Held { content, size } => {
+                    if self.directory.hold(peer, content, size, &self.config.limits) {
+                        held.push(content);
+                    } else {
+                        blobs_left_out = true;
+                    }
+                }
+                Entry::Gone { content } => self.directory.lose(peer, &content),
+                Entry::Bound(binding) => {
+                    bindings_left_out |= !self.bindings.learn(peer, binding, &self.config.limits);
+                }
+            }
+        }
+        if blobs_left_out {
+            self.limit_reached("blobs_of_peers");
+        }
+        if bindings_left_out {
+            self.limit_reached("bindings_of_peers");
+        }
+        held
+    }
+
+    /// The own inventory changed: it is announced soon, together with what changes until then.
+    pub(super) fn schedule_announcement(&mut self) {
+        if self.inventory.has_news() && !self.timers.is_set(Timer::Announce) {
+            self.timers.set(Timer::Announce, self.now, self.config.announce_delay);
+        }
+    }
+
+    pub(super) fn announce_news(&mut self) {
+        if self.peers.len() == 0 {
+            // Whoever connects later hears of the position and asks.
+            return self.inventory.drop_news();
+        }
+        let (bytes_max, count_max) = (self.config.announcement_bytes_max, self.config.announcements_per_burst_max);
+        match self.inventory.take_news(bytes_max, count_max) {
+            Burst::Announcements(announcements) => {
+                for announcement in announcements {
+                    self.act(Action::Announce(announcement));
+                }
+            }
+            Burst::Summary => self.act(Action::Announce(Announcement::Summary(self.summary()))),
+        }
+    }
+
+    pub(super) fn announce_summary(&mut self) {
+        self.schedule_summary();
+        if self.peers.len() > 0 {
+            self.act(Action::Announce(Announcement::Summary(self.summary())));
+        }
+    }
+
+    pub(super) fn schedule_summary(&mut self) {
+        let wait = self.random.around(self.config.summary_interval);
+        self.timers.set(Timer::Summary, self.now, wait);
+    }
+}
+
+/// Whether changes are numbered upwards within `after..=last`.
+fn is_ascending(changes: &[Change], after: u64, last: u64) -> bool {
+    let inside = changes.iter().all(|change| change.seq > after && change.seq <= last);
+    inside && changes.is_sorted_by(|a, b| a.seq < b.seq)
+}

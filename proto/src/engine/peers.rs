@@ -1,0 +1,149 @@
+//! Connected peers: what they said of themselves, what they were asked, and who is not asked for a while.
+//!
+//! Invariant: at most one hello and one inventory question is open with a peer at any time, so that a peer that
+//! says much cannot make this node ask much.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use super::event::{Instant, RequestId};
+use crate::{NodeId, wire::Hello};
+
+/// What a peer can be asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Question {
+    /// Who are you?
+    Hello,
+    /// What do you hold?
+    Inventory,
+}
+
+/// A connected peer.
+#[derive(Debug)]
+pub(super) struct Peer {
+    /// What it said of itself.
+    pub(super) hello: Option<Hello>,
+    hello_open: Option<RequestId>,
+    inventory_open: Option<RequestId>,
+    /// Something came while an inventory question was open that its answer may not contain.
+    pub(super) ask_inventory_again: bool,
+    /// Pages without an end in which everything was told from the start.
+    pub(super) restarts: u32,
+    /// What it holds was not learnt since it connected, and it did not fail to answer.
+    pub(super) learning: bool,
+    failures: u32,
+}
+
+/// All connected peers.
+#[derive(Debug, Default)]
+pub(super) struct Peers {
+    connected: BTreeMap<NodeId, Peer>,
+    open: BTreeMap<RequestId, (NodeId, Question)>,
+    penalties: BTreeMap<NodeId, Instant>,
+    next_request: u64,
+}
+
+impl Peers {
+    pub(super) fn connect(&mut self, peer: NodeId) {
+        self.connected.entry(peer).or_insert(Peer {
+            hello: None,
+            hello_open: None,
+            inventory_open: None,
+            ask_inventory_again: false,
+            restarts: 0,
+            learning: true,
+            failures: 0,
+        });
+    }
+
+    /// Forgets a peer and returns the ids of the questions that it leaves unanswered.
+    pub(super) fn disconnect(&mut self, peer: &NodeId) -> Vec<RequestId> {
+        let Some(gone) = self.connected.remove(peer) else { return Vec::new() };
+        let open: Vec<_> = [gone.hello_open, gone.inventory_open].into_iter().flatten().collect();
+        for request in &open {
+            self.open.remove(request);
+        }
+        open
+    }
+
+    pub(super) fn is_connected(&self, peer: &NodeId) -> bool {
+        self.connected.contains_key(peer)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.connected.len()
+    }
+
+    pub(super) fn get_mut(&mut self, peer: &NodeId) -> Option<&mut Peer> {
+        self.connected.get_mut(peer)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&NodeId, &Peer)> {
+        self.connected.iter()
+    }
+
+    /// Whether what some connected peer holds is still being learnt.
+    pub(super) fn any_learning(&self) -> bool {
+        self.connected.values().any(|peer| peer.learning)
+    }
+
+    /// Opens a question, unless the peer is not connected or has one of its kind open.
+    pub(super) fn ask(&mut self, peer: NodeId, question: Question) -> Option<RequestId> {
+        let state = self.connected.get_mut(&peer)?;
+        let slot = match question {
+            Question::Hello => &mut state.hello_open,
+            Question::Inventory => &mut state.inventory_open,
+        };
+        if slot.is_some() {
+            return None;
+        }
+        let request = RequestId(self.next_request);
+        self.next_request += 1;
+        *slot = Some(request);
+        self.open.insert(request, (peer, question));
+        Some(request)
+    }
+
+    /// Closes a question and says whose it was.
+    pub(super) fn close(&mut self, request: RequestId) -> Option<(NodeId, Question)> {
+        let (peer, question) = self.open.remove(&request)?;
+        if let Some(state) = self.connected.get_mut(&peer) {
+            match question {
+                Question::Hello => state.hello_open = None,
+                Question::Inventory => state.inventory_open = None,
+            }
+        }
+        Some((peer, question))
+    }
+
+    /// A peer answered well.
+    pub(super) fn answered(&mut self, peer: &NodeId) {
+        if let Some(state) = self.connected.get_mut(peer) {
+            state.failures = 0;
+        }
+    }
+
+    /// A peer did not answer, or badly. Returns when to ask again.
+    pub(super) fn failed(&mut self, peer: &NodeId, first: Duration) -> Option<Duration> {
+        let state = self.connected.get_mut(peer)?;
+        let wait = first * (1 << state.failures.min(5));
+        state.failures += 1;
+        state.learning = false;
+        state.restarts = 0;
+        Some(wait)
+    }
+
+    /// A peer is not asked for bytes until then.
+    pub(super) fn penalise(&mut self, peer: NodeId, now: Instant, until: Instant, penalties_max: usize) {
+        self.penalties.retain(|_, until| *until > now);
+        if self.penalties.len() >= penalties_max
+            && let Some(first) = self.penalties.iter().min_by_key(|(_, until)| **until).map(|(peer, _)| *peer)
+        {
+            self.penalties.remove(&first);
+        }
+        self.penalties.insert(peer, until);
+    }
+
+    pub(super) fn is_penalised(&self, peer: &NodeId, now: Instant) -> bool {
+        self.penalties.get(peer).is_some_and(|until| *until > now)
+    }
+}

@@ -1,0 +1,111 @@
+//! The one timer table of the engine.
+//!
+//! Invariant: a timer is set at most once; setting it again moves it. Timers never act by themselves: they are
+//! taken when the driver says that their time has come.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use super::event::{FetchId, Instant, LookupId, RequestId};
+use crate::{ContentId, NodeId};
+
+/// What is to be done at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Timer {
+    /// Announce what changed in the own inventory.
+    Announce,
+    /// Announce the summary.
+    Summary,
+    /// A control request was not answered.
+    RequestTimeout(RequestId),
+    /// Ask a peer that did not answer again.
+    AskAgain(NodeId),
+    /// A fetch made no progress.
+    Stall(FetchId),
+    /// Begin another round of a transfer's sources.
+    Retry(ContentId),
+    /// The store did not check a whole blob in time.
+    CompleteTimeout(ContentId),
+    /// Whoever waits for an origin's answer is given what the site knows.
+    AnswerFromMemory(LookupId),
+    /// An origin's answer is no longer awaited.
+    LookupTimeout(LookupId),
+}
+
+/// Timers and when they are due.
+#[derive(Debug, Default)]
+pub(super) struct Timers {
+    at: BTreeMap<Timer, Instant>,
+    order: BTreeSet<(Instant, Timer)>,
+}
+
+impl Timers {
+    /// Sets or moves a timer.
+    pub(super) fn set(&mut self, timer: Timer, now: Instant, after: Duration) {
+        self.stop(timer);
+        let due = now + after;
+        self.at.insert(timer, due);
+        self.order.insert((due, timer));
+    }
+
+    /// Removes a timer, if it is set.
+    pub(super) fn stop(&mut self, timer: Timer) {
+        if let Some(due) = self.at.remove(&timer) {
+            self.order.remove(&(due, timer));
+        }
+    }
+
+    /// Whether a timer is set.
+    pub(super) fn is_set(&self, timer: Timer) -> bool {
+        self.at.contains_key(&timer)
+    }
+
+    /// When a timer is due, if it is set.
+    pub(super) fn at(&self, timer: Timer) -> Option<Instant> {
+        self.at.get(&timer).copied()
+    }
+
+    /// When the first timer is due.
+    pub(super) fn next(&self) -> Option<Instant> {
+        self.order.first().map(|(due, _)| *due)
+    }
+
+    /// The timers that are due, in order. Each is then taken by [`Timers::take`], since what one does may stop
+    /// another; what they set anew waits for the next tick, so that a tick always ends.
+    pub(super) fn due(&self, now: Instant) -> Vec<Timer> {
+        self.order.iter().take_while(|(due, _)| *due <= now).map(|(_, timer)| *timer).collect()
+    }
+
+    /// Removes a timer if it is due, and says whether it was.
+    pub(super) fn take(&mut self, timer: Timer, now: Instant) -> bool {
+        let due = self.at.get(&timer).is_some_and(|due| *due <= now);
+        if due {
+            self.stop(timer);
+        }
+        due
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timers_come_in_order_and_can_be_moved_and_stopped() {
+        let second = Duration::from_secs(1);
+        let start = Instant::default();
+        let mut timers = Timers::default();
+        timers.set(Timer::Summary, start, second * 3);
+        timers.set(Timer::Announce, start, second * 2);
+        timers.set(Timer::AskAgain(NodeId::from_public_key([1; 32])), start, second);
+        assert_eq!(timers.next(), Some(start + second));
+        timers.set(Timer::Announce, start, second * 4);
+        timers.stop(Timer::AskAgain(NodeId::from_public_key([1; 32])));
+        assert_eq!(timers.due(start + second * 3), [Timer::Summary]);
+        assert!(!timers.take(Timer::Announce, start + second * 3));
+        assert!(timers.take(Timer::Summary, start + second * 3));
+        assert_eq!(timers.next(), Some(start + second * 4));
+    }
+}

@@ -1,0 +1,199 @@
+//! Wants, and what the store says: where transfers begin and end.
+//!
+//! Invariants: a want that was taken up is answered once, unless it is withdrawn; a blob is announced only when
+//! the store says that it holds it.
+
+use super::{
+    Engine,
+    event::{Action, Note, PromiseId, Source, SourceError, WantError, WantId},
+    timers::Timer,
+    transfer::{Phase, Pieces, Transfer},
+};
+use crate::{ContentId, ObjectKind, PieceSet, Repository};
+
+impl Engine {
+    pub(super) fn on_want(
+        &mut self,
+        want: WantId,
+        content: ContentId,
+        kind: ObjectKind,
+        repository: Option<Repository>,
+    ) {
+        if self.transfers.wants.contains_key(&want) {
+            return;
+        }
+        if self.inventory.held(&content).is_some() {
+            return self.act(Action::WantEnded { want, result: Ok(()) });
+        }
+        let limits = &self.config.limits;
+        let new = !self.transfers.open.contains_key(&content);
+        if self.transfers.wants.len() >= limits.wants || (new && self.transfers.open.len() >= limits.transfers) {
+            return self.act(Action::WantEnded { want, result: Err(WantError::Busy) });
+        }
+        let partials = &mut self.transfers.partials;
+        let now = self.now;
+        let transfer =
+            self.transfers.open.entry(content).or_insert_with(|| Transfer::new(now, partials.remove(&content)));
+        transfer.wants.insert(want, None);
+        let origin =
+            repository.map(|repository| (repository, kind)).filter(|origin| !transfer.origins.contains(origin));
+        let new_origin = origin.is_some();
+        let full = transfer.origins.len() >= limits.origins_per_transfer;
+        if let Some(origin) = origin.filter(|_| !full) {
+            transfer.origins.push(origin);
+        }
+        self.transfers.wants.insert(want, content);
+        if new_origin && full {
+            self.limit_reached("origins_per_transfer");
+        }
+        if new || new_origin {
+            self.advance(content, None);
+        }
+    }
+
+    pub(super) fn on_reader_at(&mut self, want: WantId, offset: u64) {
+        let Some(content) = self.transfers.wants.get(&want) else { return };
+        if let Some(reader) = self.transfers.open.get_mut(content).and_then(|transfer| transfer.wants.get_mut(&want)) {
+            *reader = Some(offset);
+        }
+    }
+
+    /// A want is withdrawn. Whoever hangs up often comes back, but nobody may: fetching on would spend the uplink
+    /// for nothing, so the fetch stops and the pieces stay.
+    pub(super) fn on_unwant(&mut self, want: WantId) {
+        let Some(content) = self.transfers.wants.remove(&want) else { return };
+        let Some(transfer) = self.transfers.open.get_mut(&content) else { return };
+        transfer.wants.remove(&want);
+        if transfer.wants.is_empty() && !matches!(transfer.phase, Phase::Completing) {
+            self.cancel_fetch(content);
+            self.close_transfer(content);
+        }
+    }
+
+    /// Ends a transfer and its wants.
+    pub(super) fn end_transfer(&mut self, content: ContentId, result: Result<(), WantError>) {
+        self.cancel_fetch(content);
+        let Some(transfer) = self.close_transfer(content) else { return };
+        for want in transfer.into_keys() {
+            self.transfers.wants.remove(&want);
+            self.act(Action::WantEnded { want, result: result.clone() });
+        }
+    }
+
+    /// Takes a transfer out, keeps its pieces in mind and returns its wants.
+    fn close_transfer(&mut self, content: ContentId) -> Option<std::collections::BTreeMap<WantId, Option<u64>>> {
+        let transfer = self.transfers.open.remove(&content)?;
+        self.timers.stop(Timer::Retry(content));
+        self.timers.stop(Timer::CompleteTimeout(content));
+        if let Some(pieces) = transfer.pieces.filter(|pieces| !pieces.durable.is_empty()) {
+            self.keep_partial(content, pieces);
+        }
+        Some(transfer.wants)
+    }
+
+    fn keep_partial(&mut self, content: ContentId, pieces: Pieces) {
+        let partials = &mut self.transfers.partials;
+        if partials.len() >= self.config.limits.partials && !partials.contains_key(&content) {
+            return self.limit_reached("partials");
+        }
+        partials.insert(content, pieces);
+    }
+
+    pub(super) fn on_held(&mut self, content: ContentId, size: u64) {
+        if !self.inventory.hold(content, size) {
+            self.limit_reached("inventory");
+        }
+        self.schedule_announcement();
+        self.end_transfer(content, Ok(()));
+        self.transfers.partials.remove(&content);
+    }
+
+    pub(super) fn on_lost(&mut self, content: ContentId) {
+        if self.inventory.lose(content) {
+            self.schedule_announcement();
+        }
+    }
+
+    pub(super) fn on_partly_held(&mut self, content: ContentId, size: u64, durable: PieceSet) {
+        let Some(mut pieces) = Pieces::none(size).filter(|pieces| pieces.layout.count() == durable.pieces()) else {
+            return;
+        };
+        pieces.durable = durable;
+        pieces.inherited = true;
+        let Some(transfer) = self.transfers.open.get_mut(&content) else {
+            return self.keep_partial(content, pieces);
+        };
+        let fetching = transfer.fetch().is_some();
+        match &mut transfer.pieces {
+            Some(known) if known.layout == pieces.layout => {
+                pieces.durable.iter().for_each(|piece| {
+                    known.durable.insert(piece);
+                });
+                known.inherited = true;
+            }
+            // What a running fetch was told stands until it ends; otherwise the store knows best.
+            Some(_) if fetching => {}
+            _ => transfer.pieces = Some(pieces),
+        }
+    }
+
+    pub(super) fn on_complete_failed(&mut self, content: ContentId, error: SourceError) {
+        if error == SourceError::WrongBytes {
+            self.transfers.partials.remove(&content);
+        }
+        let Some(transfer) = self.transfers.open.get_mut(&content) else { return };
+        if !matches!(transfer.phase, Phase::Completing) {
+            return;
+        }
+        self.timers.stop(Timer::CompleteTimeout(content));
+        match error {
+            SourceError::WrongBytes => self.begin_anew(content),
+            SourceError::Store(what) => self.end_transfer(content, Err(WantError::Store(what))),
+            other => self.end_transfer(content, Err(WantError::Store(other.to_string()))),
+        }
+    }
+
+    /// All pieces together were not the blob: starts from nothing without those who supplied them. With pieces
+    /// among them that nobody can be blamed for, everybody gets another chance, once.
+    fn begin_anew(&mut self, content: ContentId) {
+        let Some(transfer) = self.transfers.open.get_mut(&content) else { return };
+        transfer.phase = Phase::Waiting;
+        let Some(pieces) = transfer.pieces.take() else { return self.advance(content, None) };
+        if !pieces.inherited {
+            for source in &pieces.suppliers {
+                transfer.failures.insert(source.clone(), SourceError::WrongBytes);
+            }
+        }
+        if transfer.wants.is_empty() {
+            self.close_transfer(content);
+        }
+        if !pieces.inherited
+            && pieces.suppliers.len() == 1
+            && let Some(Source::Peer(peer)) = pieces.suppliers.first()
+        {
+            self.penalise(*peer, content);
+        }
+        if !pieces.inherited {
+            for source in pieces.suppliers {
+                self.act(Action::Note(Note::SourceFailed { content, source, error: SourceError::WrongBytes }));
+            }
+        }
+        self.advance(content, None);
+    }
+
+    /// The store did not say what became of a whole blob.
+    pub(super) fn on_complete_timeout(&mut self, content: ContentId) {
+        self.end_transfer(content, Err(WantError::Store("checking the whole blob took too long".to_owned())));
+    }
+
+    pub(super) fn on_promise(&mut self, promise: PromiseId, contents: Vec<ContentId>, repository: &Repository) {
+        let origin = !self.origins.is_down(repository.registry(), self.now);
+        let obtainable = |content: &ContentId| {
+            origin
+                || self.inventory.held(content).is_some()
+                || self.directory.holders(content).any(|(peer, _)| !self.peers.is_penalised(&peer, self.now))
+        };
+        let missing = contents.into_iter().filter(|content| !obtainable(content)).collect();
+        self.act(Action::Promised { promise, missing });
+    }
+}

@@ -1,0 +1,141 @@
+//! Messages for property tests: all that the limits allow, with the edges more often than chance would have them.
+
+use proptest::{collection::vec, prelude::*};
+
+use super::{
+    Announcement, Binding, Change, ControlRequest, ControlResponse, Entry, Hello, InventoryPage, InventoryPosition,
+    Summary,
+    announcement::CHANGES_PER_ANNOUNCEMENT_MAX,
+    control::{CHANGES_PER_PAGE_MAX, LABEL_BYTES_MAX},
+};
+use crate::{
+    Algorithm, ContentId, Repository, TagRef,
+    name::{REGISTRY_LEN_MAX, REPOSITORY_LEN_MAX, TAG_LEN_MAX},
+    piece::BLOB_SIZE_MAX,
+};
+
+pub(super) fn content() -> impl Strategy<Value = ContentId> {
+    let of = |algorithm: Algorithm| {
+        vec(any::<u8>(), algorithm.digest_len())
+            .prop_map(move |digest| ContentId::from_digest(algorithm, &digest).unwrap())
+    };
+    prop_oneof![of(Algorithm::Sha256), of(Algorithm::Sha512)]
+}
+
+fn number() -> impl Strategy<Value = u64> {
+    prop_oneof![0..30_u64, any::<u64>(), Just(u64::MAX), any::<u16>().prop_map(u64::from)]
+}
+
+pub(super) fn position() -> impl Strategy<Value = InventoryPosition> {
+    (number(), number()).prop_map(|(epoch, seq)| InventoryPosition { epoch, seq })
+}
+
+fn label() -> impl Strategy<Value = String> {
+    vec(b' '..=b'~', 0..=LABEL_BYTES_MAX).prop_map(|bytes| String::from_utf8(bytes).unwrap())
+}
+
+fn reference() -> impl Strategy<Value = TagRef> {
+    (
+        "[a-z0-9]{1,12}(\\.[a-z]{1,8}){0,3}(:[1-9][0-9]{0,3})?",
+        "[a-z0-9]{1,20}(/[a-z0-9]{1,20}){0,3}",
+        "[A-Za-z0-9_.-]{0,20}",
+    )
+        .prop_map(|(registry, name, tag)| {
+            TagRef::new(Repository::new(&registry, &name).unwrap(), &format!("v{tag}")).unwrap()
+        })
+}
+
+pub(super) fn binding() -> impl Strategy<Value = Binding> {
+    (reference(), content(), number()).prop_map(|(reference, content, observed_unix_s)| Binding {
+        reference,
+        content,
+        observed_unix_s,
+    })
+}
+
+fn entry() -> impl Strategy<Value = Entry> {
+    let size = prop_oneof![0..=BLOB_SIZE_MAX, Just(BLOB_SIZE_MAX), 0..300_u64];
+    prop_oneof![
+        (content(), size).prop_map(|(content, size)| Entry::Held { content, size }),
+        content().prop_map(|content| Entry::Gone { content }),
+        binding().prop_map(Entry::Bound),
+    ]
+}
+
+/// Changes numbered upwards from after `after`, with gaps.
+fn changes(after: u64, max: usize) -> impl Strategy<Value = Vec<Change>> {
+    vec((1..1_000_u64, entry()), 0..=max).prop_map(move |entries| {
+        let mut seq = after;
+        let number = |(gap, entry)| {
+            seq += gap;
+            Change { seq, entry }
+        };
+        entries.into_iter().map(number).collect()
+    })
+}
+
+fn summary() -> impl Strategy<Value = Summary> {
+    (position(), any::<Option<bool>>(), label()).prop_map(|(position, origin_reachable, platform)| Summary {
+        position,
+        origin_reachable,
+        platform,
+    })
+}
+
+fn hello() -> impl Strategy<Value = Hello> {
+    (any::<u16>(), label(), summary()).prop_map(|(bulk_port, version, summary)| Hello { bulk_port, version, summary })
+}
+
+pub(super) fn announcement() -> impl Strategy<Value = Announcement> {
+    let since = (number(), 0..u64::from(u32::MAX)).prop_map(|(epoch, seq)| InventoryPosition { epoch, seq });
+    let changed = since.prop_flat_map(|since| {
+        changes(since.seq, CHANGES_PER_ANNOUNCEMENT_MAX)
+            .prop_map(move |changes| Announcement::Changed { since, changes })
+    });
+    prop_oneof![changed, summary().prop_map(Announcement::Summary)]
+}
+
+pub(super) fn control_request() -> impl Strategy<Value = ControlRequest> {
+    prop_oneof![
+        hello().prop_map(ControlRequest::Hello),
+        position().prop_map(|since| ControlRequest::Inventory { since })
+    ]
+}
+
+fn page() -> impl Strategy<Value = InventoryPage> {
+    // Most pages short, so that the tests that try every byte stay quick.
+    let changes = prop_oneof![4 => changes(0, 6), 1 => changes(0, CHANGES_PER_PAGE_MAX)];
+    (any::<bool>(), changes, number(), number(), any::<bool>()).prop_map(|(from_start, changes, epoch, ahead, more)| {
+        let seq = changes.last().map_or(0, |change| change.seq).saturating_add(ahead);
+        let more = more && !changes.is_empty();
+        InventoryPage { from_start, changes, position: InventoryPosition { epoch, seq }, more }
+    })
+}
+
+pub(super) fn control_response() -> impl Strategy<Value = ControlResponse> {
+    prop_oneof![hello().prop_map(ControlResponse::Hello), page().prop_map(ControlResponse::Inventory)]
+}
+
+/// The longest label.
+pub(super) fn longest_label() -> String {
+    "~".repeat(LABEL_BYTES_MAX)
+}
+
+/// The longest binding that the grammar of names allows.
+pub(super) fn longest_binding() -> Binding {
+    let host = [&"a".repeat(63), &"b".repeat(63), &"c".repeat(63), &*"d".repeat(61)].join(".");
+    let registry = format!("{host}:65535");
+    assert_eq!(registry.len(), REGISTRY_LEN_MAX);
+    let repository = Repository::new(&registry, &"r".repeat(REPOSITORY_LEN_MAX)).unwrap();
+    Binding {
+        reference: TagRef::new(repository, &"t".repeat(TAG_LEN_MAX)).unwrap(),
+        content: ContentId::of(Algorithm::Sha512, b""),
+        observed_unix_s: u64::MAX,
+    }
+}
+
+/// As many of the longest changes as asked for, up to the highest number.
+pub(super) fn longest_changes(count: usize) -> Vec<Change> {
+    let first = u64::MAX - count as u64;
+    (1..=count as u64).map(|at| Change { seq: first + at, entry: Entry::Bound(longest_binding()) }).collect()
+}
