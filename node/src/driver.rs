@@ -121,9 +121,15 @@ impl Driver {
         }
         loop {
             match self.next_input(&shutdown).await {
-                Input::Event(event) => self.handle(event),
+                Input::Event(event) => {
+                    self.hear_store();
+                    self.handle(event);
+                }
                 Input::Swarm(event) => self.on_swarm(event),
-                Input::Command(command) => self.on_command(command),
+                Input::Command(command) => {
+                    self.hear_store();
+                    self.on_command(command);
+                }
                 Input::Nothing => {}
                 Input::Stop => break,
             }
@@ -147,6 +153,14 @@ impl Driver {
             command = self.parts.commands.recv() => command.map_or(Input::Stop, Input::Command),
             Some(_) = self.tasks.join_next() => Input::Nothing,
             () = sleep => Input::Event(Event::Tick),
+        }
+    }
+
+    /// What the store told before something was asked or reported is heard before it: whoever was refused a damaged
+    /// blob wants it again, and a blob that could not be completed lacks pieces, which the engine must know by then.
+    fn hear_store(&mut self) {
+        while let Ok(event) = self.parts.store_events.try_recv() {
+            self.handle(of_store(event));
         }
     }
 

@@ -1,7 +1,8 @@
 //! One fetch: bytes of one blob from one source into the store's partial.
 //!
-//! Invariant: a piece is written only when it is complete, in one write, and is reported as stored only after the
-//! store made it durable. What is deliberately absent: any choice of source, order or retry; those are the
+//! Invariants: a piece is written only when it is complete, in one write, and is reported as stored only after the
+//! store made it durable. Pieces that the store has are not asked for, also where the engine does not know of them,
+//! because the fetch that brought them was cancelled. What is deliberately absent: any choice of source, order or retry; those are the
 //! engine's.
 
 use std::{ops::Range, sync::Arc, time::Duration};
@@ -24,7 +25,7 @@ use crate::{
 
 /// Bytes that a fetch writes before it asks the store to make them durable. Fewer syncs wear flash less; more
 /// bytes at stake cost more after a power cut. 8 MiB is 32 s of a 2 Mbit/s uplink.
-const SYNC_BYTES: u64 = 8 << 20;
+pub const SYNC_BYTES: u64 = 8 << 20;
 
 /// Longest time that a verified piece stays undurable while the fetch goes on.
 const SYNC_INTERVAL: Duration = Duration::from_secs(2);
@@ -78,16 +79,48 @@ pub struct Job {
 impl FetchContext {
     /// Runs a fetch to its end and reports it. Ends soon after `cancel`, keeping what was written.
     pub async fn run(self, job: Job, cancel: CancellationToken) {
-        let fetch = job.fetch;
+        let (fetch, content) = (job.fetch, job.content);
         let result = match cancel.run_until_cancelled(self.transfer(job)).await {
             Some(result) => result,
-            None => Err(SourceError::Cancelled),
+            None => {
+                self.keep(&content).await;
+                Err(SourceError::Cancelled)
+            }
         };
         // The driver is gone only when the node stops, and then nobody needs to know.
         let _ = self.events.send(Event::FetchEnded { fetch, result }).await;
     }
 
-    async fn transfer(&self, job: Job) -> Result<(), SourceError> {
+    /// Makes durable what a cancelled fetch has written.
+    async fn keep(&self, content: &ContentId) {
+        let Some(partial) = self.store.begun(content) else { return };
+        match partial.sync().await {
+            Ok(_) | Err(WriteError::Discarded) => {}
+            Err(error) => tracing::warn!(%content, %error, "cannot keep what a cancelled fetch brought"),
+        }
+    }
+
+    /// Leaves out the pieces at the start of the run that the store has. Returns the size that it took from there,
+    /// if it was not known.
+    fn skip_stored(&self, job: &mut Job) -> Option<u64> {
+        let partial = self.store.begun(&job.content)?;
+        let layout = partial.layout();
+        let first = partial.first_missing(job.pieces.start);
+        if job.size.is_some_and(|size| size != layout.blob_size()) || first == job.pieces.start {
+            return None;
+        }
+        job.pieces.end = job.pieces.end.min(layout.count());
+        job.pieces.start = first.min(job.pieces.end);
+        let size = layout.blob_size();
+        job.size.replace(size).is_none().then_some(size)
+    }
+
+    async fn transfer(&self, mut job: Job) -> Result<(), SourceError> {
+        let assumed = self.skip_stored(&mut job);
+        if let Some(size) = job.size.filter(|_| job.pieces.is_empty()) {
+            let pieces = job.pieces.clone();
+            return self.begin(&job, size, pieces, None).await?.drain(futures::stream::empty().boxed(), 0).await;
+        }
         match &job.from {
             Reach::Peer(peer, address) => {
                 let body = self.bulk.open(*peer, *address, job.content, job.size, job.pieces.clone()).await?;
@@ -96,11 +129,15 @@ impl FetchContext {
                 intake.drain(body.stream, 0).await
             }
             Reach::Origin(repository, kind) => {
-                let start = match job.size {
-                    Some(size) => layout(size)?.bytes_of(job.pieces.start).start,
-                    None => 0,
+                let (start, end) = match job.size {
+                    Some(size) => byte_range(layout(size)?, &job.pieces),
+                    None => (0, None),
                 };
-                let body = self.origins.open(repository, *kind, &job.content, start).await?;
+                let body = self.origins.open_part(repository, *kind, &job.content, start, end).await?;
+                if assumed.is_some() && body.total.is_some() && body.total != assumed {
+                    // The origin is the one to say how large a blob is; the next try starts without those pieces.
+                    self.store.remove(&job.content).await.map_err(|error| store_error(&error))?;
+                }
                 self.from_origin(&job, body).await
             }
         }
@@ -169,6 +206,12 @@ impl FetchContext {
             events: self.events.clone(),
         })
     }
+}
+
+/// Where a run of pieces starts, and where it ends unless with the blob.
+fn byte_range(layout: PieceLayout, pieces: &Range<PieceIndex>) -> (u64, Option<u64>) {
+    let end = (pieces.end < layout.count()).then(|| layout.bytes_of(pieces.end).start);
+    (layout.bytes_of(pieces.start).start, end)
 }
 
 fn layout(size: u64) -> Result<PieceLayout, SourceError> {

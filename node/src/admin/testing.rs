@@ -120,7 +120,10 @@ impl World {
                     Command::Status { answer } => {
                         let _ = answer.send(world.status.clone());
                     }
-                    Command::Promise { .. } | Command::ReaderAt { .. } | Command::Unwant { .. } => {}
+                    Command::KnownTags { .. }
+                    | Command::Promise { .. }
+                    | Command::ReaderAt { .. }
+                    | Command::Unwant { .. } => {}
                 }
             }
         });

@@ -47,6 +47,7 @@ impl mirror::BlobRead for BlobReader {
 fn of_mirror(error: ReadError) -> mirror::ReadError {
     match error {
         ReadError::Damaged => mirror::ReadError::Damaged,
+        ReadError::Discarded => mirror::ReadError::Discarded,
         ReadError::NotHeld => mirror::ReadError::NotHeld,
         ReadError::TooLarge { .. } => mirror::ReadError::TooLarge,
         other => mirror::ReadError::Io(other.to_string()),

@@ -1,9 +1,12 @@
 //! The engine's notes as log lines: each says what happened and, where somebody can do something, what.
 
-use layermesh_proto::engine::event::{Note, Source};
+use layermesh_proto::engine::event::{Note, Source, SourceError};
 
 pub(super) fn log(note: &Note) {
     match note {
+        Note::SourceFailed { content, error: SourceError::Store(why), .. } => {
+            tracing::warn!(%content, %why, "this device cannot store what came");
+        }
         Note::SourceFailed { content, source: from, error } => {
             tracing::info!(%content, from = source(from), %error, "a source failed; trying the next");
         }

@@ -125,7 +125,8 @@ pub struct OriginBody {
     pub total: Option<u64>,
     /// Where the bytes start: as asked, or 0 if the origin does not do ranges.
     pub start: u64,
-    /// The bytes. If `total` is known, either `total - start` bytes or an error.
+    /// The bytes. If `total` is known, all of them from `start` to the end asked for, or an error; to the object's end
+    /// if the origin does not do ranges.
     pub stream: BoxStream<'static, Result<Bytes, SourceError>>,
 }
 
@@ -232,11 +233,27 @@ impl Origins {
         content: &ContentId,
         start: u64,
     ) -> Result<OriginBody, SourceError> {
-        let request = Request::object(repository, kind, content, start);
+        self.open_part(repository, kind, content, start, None).await
+    }
+
+    /// As [`Origins::open`], up to byte `end` (excluded) if given: a stream that is dropped earlier than it ends costs
+    /// the uplink what the sockets on the way hold.
+    ///
+    /// # Errors
+    /// As [`Origins::open`].
+    pub async fn open_part(
+        &self,
+        repository: &Repository,
+        kind: ObjectKind,
+        content: &ContentId,
+        start: u64,
+        end: Option<u64>,
+    ) -> Result<OriginBody, SourceError> {
+        let request = Request::object(repository, kind, content, start, end);
         let response = self.shared.send(repository, &request).await?;
         match response.status() {
             StatusCode::OK | StatusCode::PARTIAL_CONTENT => {
-                transfer::into_body(response, kind, start, Arc::clone(&self.shared.counters))
+                transfer::into_body(response, kind, &request, Arc::clone(&self.shared.counters))
             }
             _ => Err(self.shared.refusal(repository, response).await),
         }

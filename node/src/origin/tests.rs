@@ -199,8 +199,18 @@ async fn objects_come_whole_or_from_a_byte_on() {
     let ranges: Vec<_> = site.registry.requests().into_iter().map(|request| request.range).collect();
     assert_eq!(ranges, [None, Some(format!("bytes={}-", size - 5))]);
 
-    let manifest =
-        within(site.origins.open(&site.repository(), ObjectKind::Manifest, &site.manifest, 0)).await.unwrap();
+    // Also from the start, and not further than to the end.
+    let repository = site.repository();
+    for (start, end) in [(0, 1000), (5, 6), (size - 5, size + 5)] {
+        let open = site.origins.open_part(&repository, ObjectKind::Blob, &site.blob, start, Some(end));
+        let body = within(open).await.unwrap();
+        assert_eq!((body.total, body.start), (Some(size), start));
+        let bytes: Vec<Bytes> = within(body.stream.try_collect()).await.unwrap();
+        assert_eq!(bytes.concat(), whole[start as usize..end.min(size) as usize]);
+    }
+
+    let open = site.origins.open(&repository, ObjectKind::Manifest, &site.manifest, 0);
+    let manifest = within(open).await.unwrap();
     assert_eq!(manifest.total, Some(MANIFEST.len() as u64));
     let bytes: Vec<Bytes> = within(manifest.stream.try_collect()).await.unwrap();
     assert_eq!(bytes.concat(), MANIFEST);

@@ -44,24 +44,41 @@ pub(super) struct Request {
     pub(super) query: Vec<(&'static str, String)>,
     accept: &'static str,
     start: u64,
+    /// Excluded; to the object's end if `None`.
+    end: Option<u64>,
 }
 
 impl Request {
     pub(super) fn manifest(method: Method, path: String) -> Self {
-        Self { method, path, query: Vec::new(), accept: ACCEPT_MANIFESTS, start: 0 }
+        Self { method, path, query: Vec::new(), accept: ACCEPT_MANIFESTS, start: 0, end: None }
     }
 
-    pub(super) fn object(repository: &Repository, kind: ObjectKind, content: &ContentId, start: u64) -> Self {
+    pub(super) fn object(
+        repository: &Repository,
+        kind: ObjectKind,
+        content: &ContentId,
+        start: u64,
+        end: Option<u64>,
+    ) -> Self {
         let (part, accept) = match kind {
             ObjectKind::Manifest => ("manifests", ACCEPT_MANIFESTS),
             ObjectKind::Blob => ("blobs", "*/*"),
         };
         let path = format!("/v2/{}/{part}/{content}", repository.name());
-        Self { method: Method::GET, path, query: Vec::new(), accept, start }
+        Self { method: Method::GET, path, query: Vec::new(), accept, start, end }
     }
 
     pub(super) fn listing(path: String) -> Self {
-        Self { method: Method::GET, path, query: Vec::new(), accept: "*/*", start: 0 }
+        Self { method: Method::GET, path, query: Vec::new(), accept: "*/*", start: 0, end: None }
+    }
+
+    /// The `Range` to ask for (RFC 9110 section 14.2), `None` for all of it.
+    fn range(&self) -> Option<String> {
+        match self.end {
+            Some(end) => Some(format!("bytes={}-{}", self.start, end.saturating_sub(1))),
+            None if self.start > 0 => Some(format!("bytes={}-", self.start)),
+            None => None,
+        }
     }
 }
 
@@ -121,8 +138,8 @@ impl Shared {
             .header(ACCEPT, request.accept)
             .header(ACCEPT_ENCODING, "identity")
             .header(LAYERMESH_VIA, self.via.clone());
-        if request.start > 0 {
-            builder = builder.header(RANGE, format!("bytes={}-", request.start));
+        if let Some(range) = request.range() {
+            builder = builder.header(RANGE, range);
         }
         if let Some(authorization) = authorization {
             builder = builder.header(AUTHORIZATION, authorization);
@@ -226,20 +243,20 @@ impl ContentRange {
     }
 }
 
-/// The bytes of a 200 or a 206 to a request from `start` on.
+/// The bytes of a 200 or a 206.
 pub(super) fn into_body(
     response: Response,
     kind: ObjectKind,
-    start: u64,
+    request: &Request,
     counters: Arc<Counters>,
 ) -> Result<OriginBody, SourceError> {
     let headers = response.headers();
     refuse_encoded(headers)?;
     let length = number(headers, CONTENT_LENGTH);
-    let (start, total) = if response.status() == StatusCode::PARTIAL_CONTENT {
-        (start, total_of_range(headers, start, length)?)
+    let (start, end, total) = if response.status() == StatusCode::PARTIAL_CONTENT {
+        (request.start, request.end, total_of_range(headers, request, length)?)
     } else {
-        (0, length)
+        (0, None, length)
     };
     let bytes_max = match kind {
         ObjectKind::Manifest => MANIFEST_BYTES_MAX,
@@ -248,7 +265,7 @@ pub(super) fn into_body(
     if let Some(total) = total.filter(|&total| total > bytes_max) {
         return Err(SourceError::Failed(format!("has a {kind} of {total} bytes, more than {bytes_max}")));
     }
-    let expected = total.map(|total| total - start);
+    let expected = total.map(|total| end.map_or(total, |end| end.min(total)) - start);
     let bytes = BodyBytes { response, received: 0, expected, bytes_max: bytes_max.saturating_sub(start), counters };
     let stream = stream::unfold(Some(bytes), |bytes| async move {
         let mut bytes = bytes?;
@@ -260,16 +277,16 @@ pub(super) fn into_body(
     Ok(OriginBody { total, start, stream: stream.boxed() })
 }
 
-fn total_of_range(headers: &HeaderMap, start: u64, length: Option<u64>) -> Result<Option<u64>, SourceError> {
+fn total_of_range(headers: &HeaderMap, request: &Request, length: Option<u64>) -> Result<Option<u64>, SourceError> {
     let nonsense = |what: &str| Err(SourceError::Failed(format!("answered part of the object, {what}")));
-    if start == 0 {
+    if request.range().is_none() {
         return nonsense("although asked for the whole");
     }
     let text = headers.get(CONTENT_RANGE).and_then(|value| value.to_str().ok());
     let Some(range) = text.and_then(ContentRange::parse) else {
         return nonsense("without saying which");
     };
-    if range.first != start {
+    if range.first != request.start {
         return nonsense("but not the one asked for");
     }
     if length.is_some_and(|length| length != range.last - range.first + 1) {

@@ -211,6 +211,10 @@ pub enum ReadError {
     /// good are kept, the others are fetched when the blob is wanted again.
     #[error("the stored blob was damaged and has been withdrawn")]
     Damaged,
+    /// Bytes that this reader gave came from a partial whose pieces together were not the blob. What follows would not
+    /// fit them, so nothing does.
+    #[error("the bytes read so far turned out not to be of this blob")]
+    Discarded,
     /// The blob is not held (only of reading it whole).
     #[error("the blob is not held")]
     NotHeld,

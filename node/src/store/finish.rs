@@ -19,7 +19,8 @@ impl Store {
     /// the blob to the whole ones, durably. Returns its size. A blob that is whole already is fine.
     ///
     /// # Errors
-    /// If pieces are missing, the bytes are not the blob (the partial is then discarded), or the disk fails.
+    /// If pieces are missing (which, [`StoreEvent::PartlyHeld`] has said by then), the bytes are not the blob (the
+    /// partial is then discarded), or the disk fails.
     pub async fn complete(&self, content: ContentId) -> Result<u64, CompleteError> {
         if let Some(size) = self.size_of(&content) {
             return Ok(size);
@@ -30,6 +31,8 @@ impl Store {
         loop {
             let missing = growing.missing();
             if missing > 0 {
+                // Whoever took it for complete has missed something.
+                self.job(move |inner| inner.tell_pieces(&growing)).await?;
                 return Err(CompleteError::Incomplete { missing });
             }
             let caught_up;
@@ -55,7 +58,7 @@ impl Store {
         let job = self.job(move |inner| {
             let caught_up = growing.catch_up(&*inner.ops, &mut prefix, CATCH_UP_PIECES)?;
             if caught_up == CaughtUp::Dropped {
-                inner.tell_pieces(&growing);
+                inner.warn_of_damage(&growing);
             }
             Ok((prefix, caught_up))
         });
@@ -88,7 +91,7 @@ impl Inner {
     ) -> Result<bool, WriteError> {
         let written = growing.write(&*self.ops, prefix, index, bytes, expected)?;
         if written.dropped {
-            self.tell_pieces(growing);
+            self.warn_of_damage(growing);
         }
         Ok(written.new)
     }
@@ -96,15 +99,20 @@ impl Inner {
     pub(super) fn read_piece(&self, growing: &Growing, index: PieceIndex) -> std::io::Result<PieceRead> {
         let read = growing.read_piece(&*self.ops, index)?;
         if matches!(read, PieceRead::Bad) && growing.phase() == Phase::Growing {
-            self.tell_pieces(growing);
+            self.warn_of_damage(growing);
         }
         Ok(read)
     }
 
-    /// Says which pieces of a growing blob are there, after one was found bad.
+    /// A piece of a growing blob was found bad.
+    fn warn_of_damage(&self, growing: &Growing) {
+        tracing::warn!(content = %growing.content, "a stored piece was damaged and is fetched again");
+        self.tell_pieces(growing);
+    }
+
+    /// Says which pieces of a growing blob are there.
     fn tell_pieces(&self, growing: &Growing) {
         let (content, size) = (growing.content, growing.layout.blob_size());
-        tracing::warn!(%content, "a stored piece was damaged and is fetched again");
         self.tell(StoreEvent::PartlyHeld { content, size, pieces: growing.durable() });
     }
 

@@ -304,6 +304,11 @@ impl Store {
         Ok(Partial::new(self.clone(), growing))
     }
 
+    /// What was begun of a blob that is not whole.
+    pub fn begun(&self, content: &ContentId) -> Option<Partial> {
+        self.0.growing(content).map(|growing| Partial::new(self.clone(), growing))
+    }
+
     /// Stores a blob that is at hand: verified and durable on return. One that is held already is left as it is.
     ///
     /// # Errors

@@ -35,6 +35,12 @@ impl Partial {
         self.growing.durable()
     }
 
+    /// The first piece from `from` on that is not written yet; the number of pieces if there is none.
+    pub fn first_missing(&self, from: PieceIndex) -> PieceIndex {
+        let count = self.growing.layout.count();
+        (from..count).find(|&index| !self.growing.is_readable(index)).unwrap_or(count)
+    }
+
     /// Stores a piece. Its length and, if `expected` is given, its hash are checked before anything is readable; then
     /// it is readable at once, and durable at the next [`Partial::sync`]. Without `expected` (bytes from an origin
     /// over its own connection) the hash is computed and recorded. `Ok(false)`: the piece was already there.

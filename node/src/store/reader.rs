@@ -2,7 +2,8 @@
 //!
 //! Invariant: a reader keeps at most one piece in memory, and none at a piece's end. Bytes of a growing blob are
 //! checked against the hashes of its pieces, not against its digest, which is known only at the end: should that be
-//! wrong, the partial is discarded and its readers wait for the next one, but what they were given stays given.
+//! wrong, the partial is discarded. Readers that were given bytes of it are told and can go no further; the others wait
+//! for the next one. So the bytes that a reader gives are never those of two different attempts at a blob.
 
 use std::{
     fs::File,
@@ -50,6 +51,10 @@ pub struct BlobReader {
     source: Option<Source>,
     /// The piece that the last read ended in.
     piece: Option<(PieceIndex, Bytes)>,
+    /// Whether bytes of the partial that is the source now were given.
+    given: bool,
+    /// Whether bytes of a partial that was discarded were given.
+    misled: bool,
 }
 
 impl std::fmt::Debug for BlobReader {
@@ -60,7 +65,7 @@ impl std::fmt::Debug for BlobReader {
 
 impl BlobReader {
     pub(super) fn new(store: Store, content: ContentId) -> Self {
-        Self { store, content, source: None, piece: None }
+        Self { store, content, source: None, piece: None, given: false, misled: false }
     }
 
     /// The blob's size in bytes. Waits until the blob is held or begun.
@@ -87,6 +92,7 @@ impl BlobReader {
     /// # Errors
     /// [`ReadError::Damaged`] once, when a whole blob turns out to be damaged. The blob has then been withdrawn; the
     /// next call waits until the piece has been fetched again, so open a want for it first.
+    /// [`ReadError::Discarded`] from then on, when what was given turns out not to be of the blob.
     pub async fn read(&mut self, offset: u64, max: usize) -> Result<Bytes, ReadError> {
         loop {
             let source = self.source().await?;
@@ -112,6 +118,7 @@ impl BlobReader {
     /// A slice of the piece in memory, which is let go at its end.
     fn take(&mut self, layout: PieceLayout, index: PieceIndex, offset: u64, max: usize) -> Option<Bytes> {
         let (_, bytes) = self.piece.as_ref().filter(|(kept, _)| *kept == index)?;
+        self.given |= matches!(self.source, Some(Source::Growing(_)));
         let start = (offset - layout.bytes_of(index).start) as usize;
         let end = start.saturating_add(max).min(bytes.len());
         let slice = bytes.slice(start..end);
@@ -150,12 +157,15 @@ impl BlobReader {
         {
             self.source = None;
             self.piece = None;
+            self.misled |= std::mem::take(&mut self.given);
         }
     }
 
     async fn withdraw(&mut self) -> Result<ReadError, ReadError> {
         self.source = None;
         self.piece = None;
+        // It was whole, so what was given of it was right.
+        self.given = false;
         self.store.withdraw(self.content).await?;
         Ok(ReadError::Damaged)
     }
@@ -164,6 +174,9 @@ impl BlobReader {
     async fn source(&mut self) -> Result<Source, ReadError> {
         loop {
             self.let_go_of_discarded();
+            if self.misled {
+                return Err(ReadError::Discarded);
+            }
             if let Some(source) = &self.source {
                 return Ok(source.clone());
             }

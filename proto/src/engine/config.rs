@@ -68,6 +68,12 @@ pub struct Config {
     /// During which a peer that sent wrong bytes is not asked for bytes. 10 min: long enough to cost nothing,
     /// short enough to heal by itself when the peer's disk was at fault and was replaced.
     pub penalty: Duration,
+    /// During which a peer is not asked for bytes that may have sent wrong ones: it, or another supplier of the same
+    /// blob. 60 s: a reader comes back and gets the blob from the one supplier that is left; most are innocent.
+    pub suspicion: Duration,
+    /// How often a transfer goes on when pieces that counted as durable turn out not to be there once all should
+    /// be. 3: a disk that loses them more often is broken.
+    pub losses_max: u32,
 
     /// After an origin did not answer, during which it counts as down. 10 s: a cut uplink costs one slow answer
     /// in ten seconds, a blip does not divert anything for long.
@@ -151,6 +157,8 @@ impl Default for Config {
             rounds_max: 20,
             complete_timeout: Duration::from_secs(900),
             penalty: Duration::from_secs(600),
+            suspicion: Duration::from_secs(60),
+            losses_max: 3,
             origin_down_for: Duration::from_secs(10),
             resolve_timeout_known: Duration::from_millis(1500),
             resolve_timeout_unknown: Duration::from_secs(10),

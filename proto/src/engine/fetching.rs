@@ -231,6 +231,14 @@ impl Engine {
         self.act(Action::Note(Note::PeerPenalised { peer, content }));
     }
 
+    /// A peer may have sent wrong bytes.
+    pub(super) fn suspect(&mut self, peer: NodeId) {
+        if !self.peers.is_penalised(&peer, self.now) {
+            let until = self.now + self.config.suspicion;
+            self.peers.penalise(peer, self.now, until, self.config.limits.penalties);
+        }
+    }
+
     /// Stops a transfer's fetch because it is not needed any more.
     pub(super) fn cancel_fetch(&mut self, content: ContentId) {
         let Some(transfer) = self.transfers.open.get_mut(&content) else { return };

@@ -50,6 +50,16 @@ impl Pieces {
         };
         self.durable.iter().map(bytes_of).sum()
     }
+
+    /// Takes over what the store says is there of the same blob: exactly that, but for pieces of `run`, which a fetch
+    /// may have stored since.
+    pub(super) fn take(&mut self, mut stored: PieceSet, run: Range<PieceIndex>) {
+        self.inherited |= stored.iter().any(|piece| !self.durable.contains(piece));
+        self.durable.iter().filter(|piece| run.contains(piece)).for_each(|piece| {
+            stored.insert(piece);
+        });
+        self.durable = stored;
+    }
 }
 
 /// A fetch that runs.
@@ -84,6 +94,8 @@ pub(super) struct Transfer {
     pub(super) failures: BTreeMap<Source, SourceError>,
     /// Rounds of sources since the last piece.
     pub(super) rounds: u32,
+    /// How often pieces were missing when all should have been there.
+    pub(super) losses: u32,
     pub(super) last_progress: Instant,
     /// The last source that failed in a way that may pass, for people.
     pub(super) last_trouble: Option<String>,
@@ -98,6 +110,7 @@ impl Transfer {
             phase: Phase::Waiting,
             failures: BTreeMap::new(),
             rounds: 0,
+            losses: 0,
             last_progress: now,
             last_trouble: None,
         }
@@ -156,10 +169,11 @@ impl Transfer {
     pub(super) fn take_pieces(&mut self, given: Pieces) {
         match &mut self.pieces {
             Some(known) if known.layout == given.layout => {
-                known.inherited = true;
-                for piece in given.durable.iter() {
-                    known.durable.insert(piece);
-                }
+                let run = match &self.phase {
+                    Phase::Fetching(fetch) => fetch.run.clone(),
+                    Phase::Waiting | Phase::Completing => 0..0,
+                };
+                known.take(given.durable, run);
             }
             // What a running fetch was told stands until it ends; otherwise the store knows best.
             Some(_) if matches!(self.phase, Phase::Fetching(_)) => {}

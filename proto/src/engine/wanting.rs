@@ -122,7 +122,10 @@ impl Engine {
         pieces.inherited = true;
         match self.transfers.open.get_mut(&content) {
             Some(transfer) => transfer.take_pieces(pieces),
-            None => self.keep_partial(content, pieces),
+            None => match self.transfers.partials.get_mut(&content) {
+                Some(known) if known.layout == pieces.layout => known.take(pieces.durable, 0..0),
+                _ => self.keep_partial(content, pieces),
+            },
         }
     }
 
@@ -137,35 +140,53 @@ impl Engine {
         self.timers.stop(Timer::CompleteTimeout(content));
         match error {
             SourceError::WrongBytes => self.begin_anew(content),
-            SourceError::Store(what) => self.end_transfer(content, Err(WantError::Store(what))),
-            other => self.end_transfer(content, Err(WantError::Store(other.to_string()))),
+            SourceError::Store(what) => self.not_completed(content, what),
+            other => self.not_completed(content, other.to_string()),
         }
     }
 
-    /// All pieces together were not the blob: starts from nothing without those who supplied them. With pieces
-    /// among them that nobody can be blamed for, everybody gets another chance, once.
+    /// The store did not take a whole blob in. If that is for pieces that it lost, which it has said by now, they
+    /// are fetched again.
+    fn not_completed(&mut self, content: ContentId, what: String) {
+        let Some(transfer) = self.transfers.open.get_mut(&content) else { return };
+        if transfer.is_full() || transfer.wants.is_empty() || transfer.losses >= self.config.losses_max {
+            return self.end_transfer(content, Err(WantError::Store(what)));
+        }
+        transfer.losses += 1;
+        transfer.phase = Phase::Waiting;
+        self.advance(content, None);
+    }
+
+    /// All pieces together were not the blob: starts from nothing without whoever supplied them. Of several suppliers
+    /// any one may have been wrong; the last is asked for all of it, an origin if there was one, and the others are
+    /// suspects for a while. With pieces among them that nobody can be blamed for, everybody gets another chance, once.
     fn begin_anew(&mut self, content: ContentId) {
         let Some(transfer) = self.transfers.open.get_mut(&content) else { return };
         transfer.phase = Phase::Waiting;
-        let Some(pieces) = transfer.pieces.take() else { return self.advance(content, None) };
-        if !pieces.inherited {
-            for source in &pieces.suppliers {
+        let Some(mut pieces) = transfer.pieces.take() else { return self.advance(content, None) };
+        if pieces.inherited {
+            pieces.suppliers.clear();
+        }
+        let several = pieces.suppliers.len() > 1;
+        if several {
+            // Peers come before origins in their order.
+            pieces.suppliers.pop_last();
+        }
+        for source in &pieces.suppliers {
+            if !(several && matches!(source, Source::Peer(_))) {
                 transfer.failures.insert(source.clone(), SourceError::WrongBytes);
             }
         }
         if transfer.wants.is_empty() {
             self.close_transfer(content);
         }
-        if !pieces.inherited
-            && pieces.suppliers.len() == 1
-            && let Some(Source::Peer(peer)) = pieces.suppliers.first()
-        {
-            self.penalise(*peer, content);
-        }
-        if !pieces.inherited {
-            for source in pieces.suppliers {
-                self.act(Action::Note(Note::SourceFailed { content, source, error: SourceError::WrongBytes }));
+        for source in pieces.suppliers {
+            match source {
+                Source::Peer(peer) if several => self.suspect(peer),
+                Source::Peer(peer) => self.penalise(peer, content),
+                Source::Origin(..) => {}
             }
+            self.act(Action::Note(Note::SourceFailed { content, source, error: SourceError::WrongBytes }));
         }
         self.advance(content, None);
     }

@@ -120,17 +120,22 @@ async fn discards_wrong_blobs(store: &Store) {
     let (content, bytes) = blob(30, SIZE);
     let (_, wrong) = blob(31, SIZE);
     let partial = soon(store.begin(content, SIZE as u64)).await.unwrap();
-    let mut reader = store.reader(content);
+    let (mut misled, mut untouched) = (store.reader(content), store.reader(content));
     write(&partial, &wrong, 0..5).await;
     // It is verified against what was recorded, and that is all that can be known yet.
-    assert_eq!(soon(reader.read(0, 10)).await.unwrap(), wrong.slice(..10));
+    assert_eq!(soon(misled.read(0, 10)).await.unwrap(), wrong.slice(..10));
+    assert_eq!(soon(untouched.size()).await, SIZE as u64);
     assert!(matches!(soon(store.complete(content)).await, Err(CompleteError::WrongDigest { .. })));
     assert_eq!(store.size_of(&content), None);
     let late = soon(partial.write(0, piece(&bytes, 0), None)).await;
     assert!(matches!(late, Err(WriteError::Discarded)));
-    let waiting = tokio::spawn(async move { read_from(&mut reader, 0).await.unwrap() });
+    let waiting = tokio::spawn(async move { read_from(&mut untouched, 0).await.unwrap() });
     store_blob(store, content, &bytes).await;
     assert!(soon(waiting).await.unwrap() == bytes);
+    // Right bytes after wrong ones would be neither blob.
+    for _ in 0..2 {
+        assert!(matches!(soon(misled.read(10, 10)).await, Err(ReadError::Discarded)));
+    }
 }
 
 async fn removes(store: &Store) {

@@ -187,7 +187,7 @@ fn a_peer_that_alone_supplied_wrong_bytes_is_penalised() {
 }
 
 #[test]
-fn wrong_bytes_of_several_sources_penalise_nobody_and_exclude_all() {
+fn of_several_suppliers_of_wrong_bytes_an_origin_is_asked_for_all_of_it() {
     run("
         0ms P connects                -> ask P hello
         1ms P hello                   -> ask P inventory since 0
@@ -197,8 +197,68 @@ fn wrong_bytes_of_several_sources_penalise_nobody_and_exclude_all() {
         5ms fetch 0 stored 0
         6ms fetch 0 ended failed      -> A of P failed; fetch 1 A from app 1..2
         7ms fetch 1 ended ok          -> complete A
-        8ms A wrong                   -> A of P failed; A of app failed; want 1 unavailable
+        8ms A wrong                   -> A of P failed; fetch 2 A from app 0..
+        9ms fetch 2 started 2
+       10ms fetch 2 ended ok          -> complete A
+       11ms A wrong                   -> A of app failed
+        6s tick                       -> want 1 unavailable
+        7s want 2 A                   -> want 2 unavailable   # P is still a suspect
     ");
+}
+
+#[test]
+fn of_several_peers_that_supplied_wrong_bytes_one_is_asked_for_all_of_it() {
+    run("
+        0ms P connects                -> ask P hello
+        0ms Q connects                -> ask Q hello
+        1ms Q hello                   -> ask Q inventory since 0
+        2ms Q inventory A:2
+        3ms P hello                   -> ask P inventory since 0
+        4ms P inventory A:2
+        5ms want 1 A                  -> fetch 0 A from Q 0..2
+        6ms fetch 0 started 2
+        7ms fetch 0 stored 0
+        8ms fetch 0 ended unreachable -> A of Q failed; fetch 1 A from P 1..2
+        9ms fetch 1 ended ok          -> complete A
+       10ms A wrong                   -> A of P failed    # and Q was away just now
+        1s tick                       -> fetch 2 A from Q 0..2
+    ");
+}
+
+#[test]
+fn pieces_that_the_store_lost_are_fetched_again() {
+    run("
+        0ms A partly 4: 0 1
+        1ms want 1 A from app         -> fetch 0 A from app 2..4
+        2ms fetch 0 started 4
+        3ms fetch 0 stored 2
+        4ms A partly 4: 0                              # said before it had 2
+        5ms fetch 0 ended ok          -> fetch 1 A from app 1..2
+        6ms fetch 1 started 4
+        7ms fetch 1 ended ok          -> complete A
+        8ms A partly 4: 0 1 3
+        9ms A unstorable              -> fetch 2 A from app 2..3
+       10ms unwant 1                  -> cancel 2
+       11ms A partly 4: 1 3                            # also when nobody wants it
+       12ms want 2 A from app         -> fetch 3 A from app 0..1
+    ");
+}
+
+#[test]
+fn a_store_that_goes_on_losing_pieces_is_given_up() {
+    run_with(
+        Config { losses_max: 1, ..Config::default() },
+        "
+        0ms A partly 2: 0 1
+        1ms want 1 A from app         -> complete A
+        2ms A partly 2: 0
+        3ms A unstorable              -> fetch 0 A from app 1..2
+        4ms fetch 0 started 2
+        5ms fetch 0 ended ok          -> complete A
+        6ms A partly 2: 0
+        7ms A unstorable              -> want 1 cannot be stored
+    ",
+    );
 }
 
 #[test]
