@@ -8,7 +8,10 @@ mod views;
 use std::{net::SocketAddr, os::unix::fs::DirBuilderExt as _, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, anyhow};
-use layermesh_proto::engine::{self, Engine, event::Event};
+use layermesh_proto::{
+    NodeId,
+    engine::{self, Engine, event::Event},
+};
 use libp2p::identity::Keypair;
 use tokio::{
     net::TcpListener,
@@ -135,18 +138,7 @@ impl Node {
             Parts { engine, fetches, task_events, swarm, swarm_events, store_events, commands, listening, remembered };
         core.spawn(Driver::new(parts).run(known(inventory), core_stop.clone()));
 
-        let facts = Arc::new(NodeFacts {
-            peer_id: node.to_string(),
-            fleet: config.fleet.clone(),
-            started: tokio::time::Instant::now(),
-            listen: ListenStatus {
-                mirror: listen.mirror.to_string(),
-                peers: config.peers.to_string(),
-                bulk: listen.bulk.to_string(),
-                status: listen.status.to_string(),
-            },
-            addresses,
-        });
+        let facts = Arc::new(node_facts(config, node, &listen, addresses));
         let view = NodeView {
             mesh: mesh.clone(),
             store: store.clone(),
@@ -226,6 +218,21 @@ fn swarm_options(config: &Config, keypair: &Keypair, remembered: &Remembered) ->
         mdns: config.mdns,
         static_peers: config.static_peers.clone(),
         remembered: remembered.addresses(),
+    }
+}
+
+fn node_facts(config: &Config, node: NodeId, listen: &Listen, addresses: watch::Receiver<Vec<String>>) -> NodeFacts {
+    NodeFacts {
+        peer_id: node.to_string(),
+        fleet: config.fleet.clone(),
+        started: tokio::time::Instant::now(),
+        listen: ListenStatus {
+            mirror: listen.mirror.to_string(),
+            peers: config.peers.to_string(),
+            bulk: listen.bulk.to_string(),
+            status: listen.status.to_string(),
+        },
+        addresses,
     }
 }
 

@@ -30,6 +30,14 @@ pub const SYNC_BYTES: u64 = 8 << 20;
 /// Longest time that a verified piece stays undurable while the fetch goes on.
 const SYNC_INTERVAL: Duration = Duration::from_secs(2);
 
+/// Bytes that may be written while a sync runs. More would be at stake and in the page cache; on a slow disk the
+/// fetch then waits, and the source with it.
+const UNSYNCED_BYTES_MAX: u64 = 2 * SYNC_BYTES;
+
+/// Longest time that a sync counts as progress. Worn flash stalls for tens of seconds; a disk that takes longer over
+/// a few megabytes is lost, and the engine's stall deadline shall see it.
+const SYNC_PATIENCE: Duration = Duration::from_secs(120);
+
 /// How often a fetch tells the engine that bytes come in. Far below the engine's stall deadlines.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -138,12 +146,12 @@ impl FetchContext {
                     // The origin is the one to say how large a blob is; the next try starts without those pieces.
                     self.store.remove(&job.content).await.map_err(|error| store_error(&error))?;
                 }
-                self.from_origin(&job, body).await
+                self.take_origin_body(&job, body).await
             }
         }
     }
 
-    async fn from_origin(&self, job: &Job, body: OriginBody) -> Result<(), SourceError> {
+    async fn take_origin_body(&self, job: &Job, body: OriginBody) -> Result<(), SourceError> {
         let OriginBody { total, start, stream } = body;
         let (size, stream) = match (total, job.size) {
             (Some(total), Some(size)) if total != size => {
@@ -279,7 +287,10 @@ impl Intake {
                 }
             };
             let result = match chunk {
-                Some(Ok(chunk)) => self.take(chunk, &mut skip).await,
+                Some(Ok(chunk)) => match self.take(chunk, &mut skip).await {
+                    Ok(()) if self.unsynced_bytes >= UNSYNCED_BYTES_MAX => self.await_sync().await,
+                    taken => taken,
+                },
                 Some(Err(error)) => Err(error),
                 None => Err(SourceError::Unreachable("the body ended early".to_owned())),
             };
@@ -355,13 +366,20 @@ impl Intake {
 
     /// Waits until everything written is durable.
     async fn settle(&mut self) -> Result<(), SourceError> {
-        if self.syncing.is_some() {
-            let synced = finished(&mut self.syncing).await?;
-            self.stored(synced).await;
-        }
+        self.await_sync().await?;
         self.start_sync();
-        let synced = finished(&mut self.syncing).await?;
-        self.stored(synced).await;
+        self.await_sync().await
+    }
+
+    /// Waits for the sync that runs, if one does. A slow disk is not a source that stalls, so this counts as progress.
+    async fn await_sync(&mut self) -> Result<(), SourceError> {
+        let since = Instant::now();
+        while self.syncing.is_some() {
+            tokio::select! {
+                synced = finished(&mut self.syncing) => self.stored(synced?).await,
+                () = tokio::time::sleep(PROGRESS_INTERVAL), if since.elapsed() < SYNC_PATIENCE => self.report(1).await,
+            }
+        }
         Ok(())
     }
 
@@ -377,11 +395,14 @@ impl Intake {
         }
         self.unreported_bytes += bytes;
         if self.reported_at.elapsed() >= PROGRESS_INTERVAL {
-            let event = Event::FetchProgress { fetch: self.fetch, bytes: self.unreported_bytes };
-            self.unreported_bytes = 0;
-            self.reported_at = Instant::now();
-            let _ = self.events.send(event).await;
+            self.report(self.unreported_bytes).await;
         }
+    }
+
+    async fn report(&mut self, bytes: u64) {
+        self.unreported_bytes = 0;
+        self.reported_at = Instant::now();
+        let _ = self.events.send(Event::FetchProgress { fetch: self.fetch, bytes }).await;
     }
 }
 

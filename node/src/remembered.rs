@@ -78,10 +78,10 @@ impl Remembered {
         if self.known.contains(&known) {
             return false;
         }
-        if self.known.iter().filter(|other| other.peer == peer).count() >= ADDRESSES_PER_PEER_MAX {
-            if let Some(oldest) = self.known.iter().position(|other| other.peer == peer) {
-                self.known.remove(oldest);
-            }
+        if self.known.iter().filter(|other| other.peer == peer).count() >= ADDRESSES_PER_PEER_MAX
+            && let Some(oldest) = self.known.iter().position(|other| other.peer == peer)
+        {
+            self.known.remove(oldest);
         }
         if self.known.len() >= ADDRESSES_MAX {
             self.known.pop_front();

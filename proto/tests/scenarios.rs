@@ -1,6 +1,6 @@
 //! What a site must do, in virtual time, with many seeds.
 //!
-//! Every scenario runs with [`SEEDS`] seeds, which vary the order in which messages arrive, and a failure prints
+//! Every scenario runs with [`SEEDS`] seeds, or as many as `LAYERMESH_SEEDS` says, which vary the order in which messages arrive, and a failure prints
 //! the seed and what happened last at the node that broke a rule. The safety rules are those of
 //! `layermesh_sim::checks`; the tests here say what must come of it.
 
@@ -19,6 +19,13 @@ use layermesh_sim::{Blob, Fault, NodeIndex, Options, OriginMode, World};
 
 /// Seeds for each scenario.
 const SEEDS: u64 = 50;
+
+fn seeds() -> u64 {
+    match std::env::var("LAYERMESH_SEEDS") {
+        Ok(text) => text.parse().expect("LAYERMESH_SEEDS is a number"),
+        Err(_) => SEEDS,
+    }
+}
 const MIB: u64 = 1 << 20;
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -85,7 +92,7 @@ fn pull_to_the_end(world: &mut World, node: NodeIndex, image: &Image) {
 
 /// Runs a scenario with many seeds, each twice: the same seed must give the same trace.
 fn with_seeds(scenario: impl Fn(u64) -> World) {
-    for seed in 0..SEEDS {
+    for seed in 0..seeds() {
         let (first, second) = (scenario(seed), scenario(seed));
         assert_eq!(first.trace(), second.trace(), "seed {seed} gave two traces");
     }

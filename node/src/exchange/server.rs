@@ -1,7 +1,7 @@
 //! The serving half: accepts connections of nodes and answers ranges of verified blobs.
 //!
-//! Invariant: a peer can take up a bounded number of connections, each with a deadline on everything it may
-//! leave undone, so the worst peer costs its own share and no more.
+//! Invariant: a peer that has proved who it is has a bounded number of connections, each with a deadline on
+//! everything that it may leave undone. Before that, a connection is one of the total for the handshake's time.
 
 use std::{
     collections::BTreeMap,

@@ -20,6 +20,9 @@ use super::address::{Family, StaticPeer, Target};
 pub(super) const DEGREE_AIM: usize = 48;
 /// Dials under way: a fleet's start is then spread over its handshakes' own time.
 const DIALS_AT_ONCE_MAX: usize = 8;
+/// Of these, dials to peers that multicast does not show: many of them may be off, and each such dial takes until
+/// its time-out, while a peer in sight is there.
+const DIALS_UNSEEN_MAX: usize = 6;
 /// Peers that can be known. Some 200 bytes each.
 const KNOWN_MAX: usize = 512;
 /// Addresses of one peer; the newest push out the oldest.
@@ -216,11 +219,12 @@ impl Dialer {
         if self.dialing() >= DIALS_AT_ONCE_MAX {
             return None;
         }
+        let (wants_more, unseen) = (self.wants_more(), self.dialing_unseen() < DIALS_UNSEEN_MAX);
         let connected = &self.connected;
         let is_apart = |peer: Option<&PeerId>| peer.is_none_or(|peer| !connected.contains(peer));
         let fixed = self.fixed.iter_mut().enumerate();
         if let Some((at, fixed)) =
-            fixed.into_iter().find(|(_, fixed)| fixed.state.is_due(now) && is_apart(fixed.peer.as_ref()))
+            fixed.into_iter().find(|(_, fixed)| unseen && fixed.state.is_due(now) && is_apart(fixed.peer.as_ref()))
         {
             fixed.state = State::Dialing;
             let to = match &fixed.config.target {
@@ -229,7 +233,7 @@ impl Dialer {
             };
             return Some(Dial { key: Key::Static(at), peer: fixed.config.peer, to });
         }
-        if !self.wants_more() {
+        if !wants_more {
             return None;
         }
         // By time, not by id: the random moments are what spreads dials and picks neighbours.
@@ -237,6 +241,7 @@ impl Dialer {
             .known
             .iter_mut()
             .filter(|(peer, known)| known.state.is_due(now) && is_apart(Some(peer)) && !known.addresses.is_empty())
+            .filter(|(_, known)| unseen || known.in_sight)
             .min_by_key(|(_, known)| known.state.at())?;
         known.state = State::Dialing;
         Some(Dial { key: Key::Peer(peer), peer: Some(peer), to: To::Addresses(known.addresses.clone()) })
@@ -280,15 +285,17 @@ impl Dialer {
         if self.dialing() >= DIALS_AT_ONCE_MAX {
             return None;
         }
+        let (wants_more, unseen) = (self.wants_more(), self.dialing_unseen() < DIALS_UNSEEN_MAX);
         let fixed = self
             .fixed
             .iter()
-            .filter(|fixed| fixed.peer.is_none_or(|peer| !self.connected.contains(&peer)))
+            .filter(|fixed| unseen && fixed.peer.is_none_or(|peer| !self.connected.contains(&peer)))
             .filter_map(|fixed| fixed.state.at());
         let known = self
             .known
             .iter()
-            .filter(|(peer, known)| self.wants_more() && !self.connected.contains(peer) && !known.addresses.is_empty())
+            .filter(|(peer, known)| wants_more && !self.connected.contains(peer) && !known.addresses.is_empty())
+            .filter(|(_, known)| unseen || known.in_sight)
             .filter_map(|(_, known)| known.state.at());
         fixed.chain(known).min()
     }
@@ -300,6 +307,11 @@ impl Dialer {
 
     fn dialing(&self) -> usize {
         let known = self.known.values().filter(|known| known.state == State::Dialing).count();
+        known + self.fixed.iter().filter(|fixed| fixed.state == State::Dialing).count()
+    }
+
+    fn dialing_unseen(&self) -> usize {
+        let known = self.known.values().filter(|known| known.state == State::Dialing && !known.in_sight).count();
         known + self.fixed.iter().filter(|fixed| fixed.state == State::Dialing).count()
     }
 
@@ -433,6 +445,24 @@ mod tests {
         assert_eq!(dialer.next_due(), None);
         dialer.disconnected(peer(1), now);
         assert!(dialer.next_due().is_some());
+    }
+
+    #[tokio::test]
+    async fn peers_that_may_be_off_leave_room_for_one_in_sight() {
+        let now = Instant::now();
+        let mut dialer = dialer(0, vec![at(address(99), None)], now);
+        for n in 1..=20 {
+            dialer.found(peer(n), address(n), false, now);
+        }
+        let dials = std::iter::from_fn(|| dialer.due(now)).count();
+        assert_eq!(dials, DIALS_UNSEEN_MAX);
+        assert_eq!(dialer.next_due(), None, "nothing to do before one of them ends");
+        dialer.found(peer(30), address(30), true, now);
+        assert_eq!(dialer.next_due(), Some(now));
+        assert_eq!(dialer.due(now).map(|dial| dial.key), Some(Key::Peer(peer(30))));
+        dialer.ended(Key::Static(0), Outcome::Failed, now);
+        assert_eq!(dialer.next_due(), Some(now));
+        assert!(dialer.due(now).is_some());
     }
 
     #[tokio::test]

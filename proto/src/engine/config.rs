@@ -7,24 +7,25 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-/// Longest `version` and `platform`, in bytes: what the wire allows.
-pub const TEXT_BYTES_MAX: usize = 64;
+use crate::wire::control::LABEL_BYTES_MAX;
 
 /// How a node is and how it behaves.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     /// TCP port of this node's bulk exchange, told to peers. No default: port 0 says that it serves nothing.
     pub bulk_port: u16,
-    /// Program version, told to peers, for people. At most [`TEXT_BYTES_MAX`] bytes.
+    /// Program version, told to peers, for people. Printable ASCII of at most [`LABEL_BYTES_MAX`]
+    /// bytes.
     pub version: String,
-    /// OCI platform such as `linux/arm64/v8`, told to peers. At most [`TEXT_BYTES_MAX`] bytes.
+    /// OCI platform such as `linux/arm64/v8`, told to peers. Printable ASCII of at most [`LABEL_BYTES_MAX`]
+    /// bytes.
     pub platform: String,
 
     /// From the first change of the own inventory to its announcement. 20 ms: a burst of small blobs becomes one
     /// message, and nobody who waits for a blob notices.
     pub announce_delay: Duration,
-    /// Announcements sent at once for a burst; what does not fit is left to the peers' questions. 4: with full
-    /// messages 48 KiB, which is where asking becomes cheaper than telling everybody.
+    /// Announcements sent at once for a burst; what does not fit is left to the peers' questions. 4: eighty
+    /// changes, more than an image has blobs; beyond that asking is cheaper than telling everybody.
     pub announcements_per_burst_max: usize,
     /// Bytes of changes in one announcement, as estimated. 12 KiB: a quarter below what the wire allows, since
     /// the estimate does not know the encoding.
@@ -196,12 +197,10 @@ impl Default for Limits {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum ConfigError {
     /// A text that peers would refuse.
-    #[error("{field} has {found} bytes, at most {TEXT_BYTES_MAX} are allowed")]
-    TextTooLong {
+    #[error("{field} is not printable ASCII of at most {LABEL_BYTES_MAX} bytes")]
+    Label {
         /// The field.
         field: &'static str,
-        /// Its length in bytes.
-        found: usize,
     },
     /// A time of zero, with which the engine would spin.
     #[error("{field} is zero")]
@@ -230,12 +229,28 @@ impl Config {
             ("resolve_timeout_known", self.resolve_timeout_known),
             ("resolve_timeout_unknown", self.resolve_timeout_unknown),
         ];
-        let too_long = texts
+        let printable = |text: &str| text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic());
+        let refused = texts
             .into_iter()
-            .filter(|(_, text)| text.len() > TEXT_BYTES_MAX)
-            .map(|(field, text)| ConfigError::TextTooLong { field, found: text.len() });
+            .filter(|(_, text)| text.len() > LABEL_BYTES_MAX || !printable(text))
+            .map(|(field, _)| ConfigError::Label { field });
         let zero = times.into_iter().filter(|(_, time)| time.is_zero()).map(|(field, _)| ConfigError::Zero { field });
-        let errors: Vec<_> = too_long.chain(zero).collect();
+        let errors: Vec<_> = refused.chain(zero).collect();
         if errors.is_empty() { Ok(()) } else { Err(errors) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_fault_is_reported() {
+        assert_eq!(Config::default().validate(), Ok(()));
+        let (version, platform) = ("x".repeat(LABEL_BYTES_MAX + 1), "linux\n".to_owned());
+        let faulty = Config { version, platform, retry_first: Duration::ZERO, ..Config::default() };
+        let label = |field| ConfigError::Label { field };
+        let faults = vec![label("version"), label("platform"), ConfigError::Zero { field: "retry_first" }];
+        assert_eq!(faulty.validate(), Err(faults));
     }
 }

@@ -201,7 +201,7 @@ impl Engine {
         }
     }
 
-    fn on_changed(&mut self, from: NodeId, since: InventoryPosition, mut changes: Vec<Change>) {
+    fn on_changed(&mut self, from: NodeId, since: InventoryPosition, changes: Vec<Change>) {
         let Some(last) = changes.last().map(|change| change.seq) else { return };
         if !is_ascending(&changes, since.seq, last) {
             return self
@@ -211,8 +211,7 @@ impl Engine {
         let mut held = self.directory.confirm(from, since.epoch);
         let applied = self.directory.applied(&from);
         if applied.epoch == since.epoch && applied.seq >= since.seq {
-            // What an answer brought in the meantime is not applied twice.
-            changes.retain(|change| change.seq > applied.seq);
+            // What an answer brought in the meantime is applied twice; the last change of each subject wins both times.
             if last > applied.seq {
                 held.extend(self.apply(from, changes));
                 self.directory.reached(from, reached);

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     ContentId, NodeId, TagRef,
+    piece::BLOB_SIZE_MAX,
     wire::{
         Announcement, Binding, Change, Entry, InventoryPage, InventoryPosition,
         announcement::CHANGES_PER_ANNOUNCEMENT_MAX,
@@ -75,8 +76,11 @@ impl Inventory {
         }
     }
 
-    /// Takes up a blob. `false` if the inventory is full.
+    /// Takes up a blob. `false` if the inventory is full, or the blob larger than can be said on the wire.
     pub(super) fn hold(&mut self, content: ContentId, size: u64) -> bool {
+        if size > BLOB_SIZE_MAX {
+            return false;
+        }
         self.held(&content) == Some(size) || self.put(Subject::Blob(content), Entry::Held { content, size })
     }
 
@@ -211,6 +215,165 @@ fn bytes_of(entry: &Entry) -> usize {
         Entry::Bound(Binding { reference, .. }) => {
             let repository = reference.repository();
             240 + repository.registry().len() + repository.name().len() + reference.tag().len()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{
+        Algorithm, Repository,
+        engine::Config,
+        wire::{
+            ControlResponse,
+            codec::{encode_announcement, encode_control_response},
+        },
+    };
+
+    const ASKER: NodeId = NodeId::from_public_key([1; 32]);
+
+    fn blob(number: u16) -> ContentId {
+        ContentId::of(Algorithm::Sha256, &number.to_be_bytes())
+    }
+
+    /// A peer that asks page by page.
+    struct Listener {
+        position: InventoryPosition,
+        held: BTreeSet<ContentId>,
+    }
+
+    impl Listener {
+        fn new() -> Self {
+            Self { position: InventoryPosition { epoch: 0, seq: 0 }, held: BTreeSet::new() }
+        }
+
+        fn apply(&mut self, changes: Vec<Change>) {
+            for change in changes {
+                match change.entry {
+                    Entry::Held { content, .. } => self.held.insert(content),
+                    Entry::Gone { content } => self.held.remove(&content),
+                    Entry::Bound(_) => false,
+                };
+            }
+        }
+
+        /// Asks once and says whether there is more.
+        fn ask(&mut self, inventory: &mut Inventory) -> bool {
+            let page = inventory.page(ASKER, self.position);
+            assert!(page.changes.len() <= CHANGES_PER_PAGE_MAX);
+            if page.from_start {
+                self.held.clear();
+            }
+            self.apply(page.changes);
+            self.position = page.position;
+            page.more
+        }
+    }
+
+    #[test]
+    fn a_large_inventory_with_forgotten_removals_is_told_page_by_page() {
+        let mut inventory = Inventory::new(9, 10_000, 1);
+        (0..700).for_each(|number| assert!(inventory.hold(blob(number), 1)));
+        // The floor now lies above most of the log.
+        (0..3).for_each(|number| assert!(inventory.lose(blob(number))));
+        let mut listener = Listener::new();
+        assert!(listener.ask(&mut inventory));
+        assert!(listener.ask(&mut inventory));
+        assert!(!listener.ask(&mut inventory));
+        assert_eq!(listener.held, (3..700).map(blob).collect());
+    }
+
+    #[test]
+    fn a_full_inventory_takes_nothing_more_but_what_it_has_can_change() {
+        let mut inventory = Inventory::new(9, 2, 2);
+        assert!(inventory.hold(blob(1), 1) && inventory.hold(blob(2), 1));
+        assert!(!inventory.hold(blob(3), 1));
+        assert!(inventory.hold(blob(2), 5), "found to be of another size");
+        assert!(inventory.lose(blob(1)) && inventory.hold(blob(3), 1));
+        assert_eq!([1, 2, 3].map(|number| inventory.held(&blob(number))), [None, Some(5), Some(1)]);
+    }
+
+    #[test]
+    fn a_small_burst_is_sent_in_messages_and_a_large_one_left_to_questions() {
+        let mut inventory = Inventory::new(9, 10_000, 2);
+        (0..70).for_each(|number| assert!(inventory.hold(blob(number), 1)));
+        let Burst::Announcements(announcements) = inventory.take_news(12 << 10, 4) else { panic!("too many") };
+        let mut listener = Listener::new();
+        let mut reached = 0;
+        for announcement in announcements {
+            let Announcement::Changed { since, changes } = announcement else { panic!("not changes") };
+            assert_eq!(since.seq, reached);
+            assert!(changes.len() <= CHANGES_PER_ANNOUNCEMENT_MAX);
+            reached = changes.last().unwrap().seq;
+            listener.apply(changes);
+        }
+        assert_eq!(listener.held.len(), 70);
+        assert!(!inventory.has_news());
+        (70..1000).for_each(|number| assert!(inventory.hold(blob(number), 1)));
+        assert!(matches!(inventory.take_news(12 << 10, 4), Burst::Summary));
+        assert!(!inventory.has_news());
+    }
+
+    #[test]
+    fn the_longest_names_fit_their_message() {
+        let registry = format!("{}:65535", vec!["a".repeat(63); 4].join(".").get(..253).unwrap());
+        let repository = Repository::new(&registry, &"a".repeat(255)).unwrap();
+        let mut inventory = Inventory::new(9, 10_000, 2);
+        for number in 0..300 {
+            let reference = TagRef::new(repository.clone(), &format!("{number:0>128}")).unwrap();
+            let content = ContentId::of(Algorithm::Sha512, b"");
+            assert!(inventory.bind(Binding { reference, content, observed_unix_s: u64::MAX }));
+        }
+        assert!(inventory.hold(ContentId::of(Algorithm::Sha512, b"a"), BLOB_SIZE_MAX));
+        let page = inventory.page(ASKER, InventoryPosition { epoch: 0, seq: 0 });
+        assert!(page.more && page.changes.len() > 200);
+        assert!(encode_control_response(&ControlResponse::Inventory(page)).is_ok());
+        for announcement in all_news(&mut inventory) {
+            assert!(encode_announcement(&announcement).is_ok());
+        }
+        let mut inventory = Inventory::new(u64::MAX, 10_000, 2);
+        for number in 0u16..300 {
+            assert!(inventory.hold(ContentId::of(Algorithm::Sha512, &number.to_be_bytes()), BLOB_SIZE_MAX));
+        }
+        for announcement in all_news(&mut inventory) {
+            assert!(encode_announcement(&announcement).is_ok());
+        }
+        assert!(!inventory.hold(ContentId::of(Algorithm::Sha512, b""), BLOB_SIZE_MAX + 1));
+    }
+
+    fn all_news(inventory: &mut Inventory) -> Vec<Announcement> {
+        match inventory.take_news(Config::default().announcement_bytes_max, usize::MAX) {
+            Burst::Announcements(announcements) => announcements,
+            Burst::Summary => panic!("news was left out"),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_listener_ends_up_with_what_is_held(
+            steps in prop::collection::vec((0u16..600, 0u8..8, 1u16..200), 1..60), removals_max in 1usize..4
+        ) {
+            let mut inventory = Inventory::new(9, 10_000, removals_max);
+            let mut listener = Listener::new();
+            for (first, what, count) in steps {
+                let numbers = first..first + count;
+                match what {
+                    0..=3 => numbers.for_each(|number| { inventory.hold(blob(number), 1); }),
+                    4 | 5 => numbers.take(5).for_each(|number| { inventory.lose(blob(number)); }),
+                    _ => { listener.ask(&mut inventory); }
+                }
+            }
+            let mut pages = 0;
+            while listener.ask(&mut inventory) {
+                pages += 1;
+                prop_assert!(pages < 20);
+            }
+            let held = (0..800).map(blob).filter(|content| inventory.held(content).is_some()).collect();
+            prop_assert_eq!(listener.held, held);
+            prop_assert!(inventory.removals.len() <= removals_max);
         }
     }
 }

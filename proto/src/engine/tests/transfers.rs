@@ -340,6 +340,38 @@ fn the_store_may_say_how_large_a_blob_is_before_its_source_does() {
 }
 
 #[test]
+fn a_peer_that_lacks_what_it_announced_is_asked_once() {
+    run("
+        0ms P connects                -> ask P hello
+        1ms P hello                   -> ask P inventory since 0
+        2ms P inventory A:2
+        3ms want 1 A                  -> fetch 0 A from P 0..2
+        4ms fetch 0 ended notfound    -> A of P failed; want 1 unavailable
+        5ms want 2 A                  -> want 2 unavailable
+        6ms P announces A:2
+        7ms want 3 A                  -> fetch 1 A from P 0..2
+    ");
+}
+
+#[test]
+fn a_source_that_breaks_off_within_every_piece_is_given_up() {
+    let retry = Duration::from_secs(2);
+    let config = Config { rounds_max: 1, retry_first: retry, retry_max: retry, ..Config::default() };
+    run_with(
+        config,
+        "
+        0ms want 1 A from app         -> fetch 0 A from app 0..
+        1ms fetch 0 started 1
+        2ms fetch 0 progress
+        3ms fetch 0 ended failed      -> A of app failed
+        3s tick                       -> fetch 1 A from app 0..
+        3s fetch 1 progress
+        3s fetch 1 ended failed       -> A of app failed; want 1 unavailable
+    ",
+    );
+}
+
+#[test]
 fn over_the_limits_wants_are_refused() {
     let limits = Limits { transfers: 1, wants: 2, origins_per_transfer: 1, ..Limits::default() };
     run_with(

@@ -1,0 +1,95 @@
+"""The node under test: the `layermesh` binary on a device, as an unprivileged user."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+from .host import Failure, Lab, wait_until
+from .net import Site
+from .registry import HOST, REPOSITORIES, USER, Registry
+
+ROOT = Path(__file__).resolve().parents[2]
+"""The repository."""
+NOBODY = 65534
+"""User and group that nodes run as."""
+START_SECONDS_MAX = 20
+"""Deadline from the start to the first answer."""
+MEET_SECONDS_MAX = 60
+"""Deadline to see all other nodes."""
+BUILD_SECONDS_MAX = 1800
+"""Deadline of a release build from nothing."""
+
+
+def binary(lab: Lab) -> Path:
+    """The binary under test, copied to where every user can run it: $LAYERMESH_BIN, or a release build."""
+    given = os.environ.get("LAYERMESH_BIN")
+    if given:
+        built = Path(given)
+    else:
+        subprocess.run(["cargo", "build", "--release", "--bin", "layermesh"], cwd=ROOT, check=True,
+                       timeout=BUILD_SECONDS_MAX)
+        built = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release/layermesh"
+    return Path(shutil.copy(ROOT / built, lab.dir / "layermesh"))
+
+
+class Node:
+    """One node, on one device."""
+
+    def __init__(self, lab: Lab, site: Site, device: str, binary: Path, registry: Registry | None) -> None:
+        """Without a registry the node has no origin."""
+        self.lab, self.site, self.device, self.binary, self.registry = lab, site, device, binary, registry
+        self.name = f"{device}-node"
+        self.dir = lab.dir / device / "node"
+        self.data_dir = self.dir / "data"
+        self.data_dir.mkdir(parents=True)
+        os.chown(self.data_dir, NOBODY, NOBODY)
+
+    def start(self) -> None:
+        """Starts the node and waits until it answers."""
+        config = self.dir / "layermesh.toml"
+        config.write_text(self._origins() if self.registry else "", encoding="utf-8")
+        node = [str(self.binary), "run", "--data-dir", str(self.data_dir), "--config", str(config)]
+        unprivileged = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--no-new-privs"]
+        hosts = self.registry.hosts if self.registry else None
+        self.lab.spawn(self.name, self.site.within(self.device, [*unprivileged, *node], hosts))
+        wait_until(f"{self.name} answers", self._answers, START_SECONDS_MAX)
+
+    def _origins(self) -> str:
+        password_file = self.dir / "password"
+        password_file.write_text(self.registry.password, encoding="utf-8")
+        password_file.chmod(0o400)
+        os.chown(password_file, NOBODY, NOBODY)
+        return "".join(f"""[[origin]]
+registry = "{name}"
+endpoint = "https://{HOST}"
+ca_file = "{self.registry.ca_file}"
+username = "{USER}"
+password_file = "{password_file}"
+""" for name in REPOSITORIES)
+
+    def _answers(self) -> bool:
+        self.lab.pid(self.name)
+        try:
+            self.status()
+        except Failure:
+            return False
+        return True
+
+    def status(self) -> dict:
+        """What `layermesh status --json` says."""
+        said = self.lab.run([str(self.binary), "status", "--json", "--data-dir", str(self.data_dir)], seconds=10)
+        return json.loads(said)
+
+    def meet(self, others: int) -> None:
+        """Waits until the node is connected to so many others."""
+        wait_until(f"{self.name} sees {others} others", lambda: self.status()["peers"] >= others, MEET_SECONDS_MAX)
+
+    def get_status_code(self, path: str, seconds: float) -> int:
+        """HTTP status of a GET at the mirror, from the device."""
+        argv = ["curl", "--silent", "--output", "/dev/null", "--write-out", "%{http_code}", "--max-time", str(seconds),
+                f"http://127.0.0.1:7117{path}"]
+        return int(self.lab.run(self.site.within(self.device, argv), seconds=seconds + 5))
