@@ -7,6 +7,8 @@
 
 mod common;
 
+#[path = "damage/alone.rs"]
+mod alone;
 #[path = "damage/disk_full.rs"]
 mod disk_full;
 #[path = "damage/origins.rs"]

@@ -131,7 +131,7 @@ async fn a_reader_that_leaves_and_comes_back_costs_the_origin_little() {
     let site = Site::new().await;
     let bytes = content::bytes("hesitant", 8 << 20);
     let blob = site.registry.put_blob(bytes.clone());
-    site.registry.set_rate(Some(10 << 20));
+    site.registry.set_rate(Some(4 << 20));
     let node = site.node("node", &[]).await;
     for n in 1..=LEAVES {
         let mut response = http().get(node.url(&format!("app/blobs/{blob}"))).send().await.unwrap();

@@ -12,13 +12,15 @@ use common::{
     content,
     disk::Disk,
 };
-use layermesh_proto::PieceLayout;
 use reqwest::{Client, Method};
 use rustix::process::Signal;
 use tokio::time::timeout;
 
 /// Container engines kill after 10 s and systemd after 90; the mirror lets responses run for 5 of them.
 const STOP_TIME_MAX: Duration = Duration::from_secs(10);
+/// What the registry sent and the node could not keep: a piece under way and what the sockets hold, which at the rate
+/// of the test takes a node more than half a second of standing still.
+const IN_FLIGHT_MAX: u64 = 2 << 20;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_stops_during_a_pull_keeps_what_came_and_cuts_the_client() {
@@ -30,8 +32,7 @@ async fn a_node_that_stops_during_a_pull_keeps_what_came_and_cuts_the_client() {
     let mut node = site.node("node", &[]).await;
     let url = node.url(&format!("app/blobs/{blob}"));
     let pull = tokio::spawn(async move { ask(Method::GET, &url, None).await.unwrap() });
-    let piece_len = u64::from(PieceLayout::for_size(size).unwrap().piece_len());
-    node.wait_until("takes a few pieces", async || site.registry.bytes_sent() > 8 * piece_len).await;
+    node.wait_until("takes a few pieces", async || site.registry.bytes_sent() > 2 * IN_FLIGHT_MAX).await;
 
     node.signal(Signal::TERM);
     let status = node.ended(STOP_TIME_MAX).await;
@@ -41,10 +42,9 @@ async fn a_node_that_stops_during_a_pull_keeps_what_came_and_cuts_the_client() {
     assert!(answer.cut.is_some(), "{}", answer.shown());
     assert!(!answer.body.is_empty());
 
-    // Whatever came in whole pieces is durable: at most the piece under way and what the sockets held are lost.
+    // Whatever came in whole pieces is durable.
     let durable = Disk::of(&node.data_dir).durable_bytes(&blob, size);
-    let lost = sent - durable;
-    assert!(durable > 0 && lost <= 2 * piece_len + (512 << 10), "{durable} of {sent} bytes are durable");
+    assert!(sent - durable <= IN_FLIGHT_MAX, "{durable} of {sent} bytes are durable");
 
     site.registry.set_rate(None);
     let node = site.node("node", &[]).await;

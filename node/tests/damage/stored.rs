@@ -1,11 +1,10 @@
 //! Damage in the store.
 
-use std::{fs, path::Path, time::Duration};
+use std::{fs, path::Path};
 
 use bytes::Bytes;
 use futures::future::join_all;
 use layermesh_proto::{Algorithm, ContentId};
-use reqwest::StatusCode;
 
 use crate::{
     PIECE, SIZE,
@@ -17,11 +16,8 @@ use crate::{
     },
 };
 
-/// How long a want whose blob was partly there may go on when no source is left, and a little more.
-const GIVE_UP: Duration = Duration::from_secs(75);
-
 /// Puts blobs into the registry and lets a node pull them.
-async fn pulled(site: &Site, node: &Node, seeds: &[&str]) -> Vec<(ContentId, Bytes)> {
+pub(crate) async fn pulled(site: &Site, node: &Node, seeds: &[&str]) -> Vec<(ContentId, Bytes)> {
     let mut blobs = Vec::new();
     for seed in seeds {
         let bytes = content::bytes(seed, SIZE);
@@ -82,43 +78,14 @@ async fn a_node_with_a_damaged_blob_sends_its_peers_nothing_wrong() {
     let reader = site.node("reader", &[holder.address()]).await;
     reader.has_heard(&holder.run().peer_id, 1).await;
     reader.pull_blob("app", blob).await;
-    let status = reader.status().await;
-    assert!(status.bytes_from_peers >= good, "{status:?}{}", reader.last_words());
-    assert_eq!(site.registry.bytes_sent() - before, SIZE as u64 - good, "the rest came from the registry");
+    // What the reader had not read when the holder broke off is lost.
+    let rest = site.registry.bytes_sent() - before;
+    assert!((SIZE as u64 - good..SIZE as u64).contains(&rest), "{rest} bytes{}", reader.last_words());
     // The holder noticed, and now gets its piece back from whom it had helped.
     site.registry.set_online(false).await.unwrap();
     holder.has_heard(&reader.run().peer_id, 1).await;
     holder.pull_blob("app", blob).await;
     assert_eq!(holder.status().await.bytes_from_peers, PIECE, "{}", holder.last_words());
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_damaged_blob_that_nobody_else_has_is_not_served() {
-    let site = Site::new().await;
-    let node = site.node("node", &[]).await;
-    let blobs = pulled(&site, &node, &["lost at once", "lost on the way"]).await;
-    let disk = Disk::of(&node.data_dir);
-    let good = [0, 10 * PIECE];
-    for ((blob, _), good) in blobs.iter().zip(good) {
-        disk::flip_bit(&disk.blob(blob), good + 9);
-    }
-    site.registry.set_online(false).await.unwrap();
-    let urls: Vec<_> = blobs.iter().map(|(blob, _)| node.url(&format!("app/blobs/{blob}"))).collect();
-    let reads = urls.iter().map(|url| ask(reqwest::Method::GET, url, None));
-    let answers = node.within(GIVE_UP, "two reads in vain", join_all(reads)).await;
-    for ((answer, (_, bytes)), good) in answers.into_iter().zip(&blobs).zip(good) {
-        let answer = answer.unwrap();
-        assert!(answer.is_clear_failure(), "{}{}", answer.shown(), node.last_words());
-        if good == 0 {
-            assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "nothing had gone out yet");
-        } else {
-            assert_eq!(answer.body, bytes[..good as usize], "what came before the damage is right");
-        }
-    }
-    site.registry.set_online(true).await.unwrap();
-    for (blob, _) in &blobs {
-        node.pull_blob("app", blob).await;
-    }
 }
 
 /// What happens to a blob's file, and how much of the blob has to come again at most.
