@@ -36,7 +36,7 @@ use crate::{
     identity,
     mesh::Mesh,
     mirror::{self, MirrorState},
-    origin::Origins,
+    origin::{Origins, docker_config_path},
     pull::Platform,
     remembered::Remembered,
     status,
@@ -98,7 +98,8 @@ impl Node {
         let keypair = identity::load_or_create(&config.data_dir.join("identity"))?;
         let node = identity::node_id(&keypair).ok_or_else(|| anyhow!("the identity is not an Ed25519 key"))?;
         let counters = Arc::new(Counters::default());
-        let origins = Origins::new(config.origins.clone(), config.docker_config.clone(), node, Arc::clone(&counters))?;
+        let docker_config = config.docker_config.clone().or_else(docker_config_path);
+        let origins = Origins::new(config.origins.clone(), docker_config, node, Arc::clone(&counters))?;
         let mut options = StoreOptions::new(config.data_dir.join("store"));
         options.free_bytes_min = config.store_free_bytes_min;
         let Opened { store, inventory, events: store_events } = Store::open(options).await?;

@@ -122,8 +122,12 @@ impl Driver {
         loop {
             match self.next_input(&shutdown).await {
                 Input::Event(event) => {
+                    let tick = event == Event::Tick;
                     self.hear_store();
                     self.handle(event);
+                    if tick {
+                        self.drop_closed_wants();
+                    }
                 }
                 Input::Swarm(event) => self.on_swarm(event),
                 Input::Command(command) => {

@@ -1,7 +1,8 @@
 //! What a site must do, in virtual time, with many seeds.
 //!
-//! Every scenario runs with [`SEEDS`] seeds, or as many as `LAYERMESH_SEEDS` says, which vary the order in which messages arrive, and a failure prints
-//! the seed and what happened last at the node that broke a rule. The safety rules are those of
+//! Every scenario runs with [`SEEDS`] seeds, or as many as `LAYERMESH_SEEDS` says. They vary the order in which
+//! messages arrive, and a failure prints the seed and what happened last at the node that broke a rule. The safety
+//! rules are those of
 //! `layermesh_sim::checks`; the tests here say what must come of it.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
@@ -26,6 +27,7 @@ fn seeds() -> u64 {
         Err(_) => SEEDS,
     }
 }
+
 const MIB: u64 = 1 << 20;
 const MINUTE: Duration = Duration::from_secs(60);
 

@@ -187,3 +187,15 @@ fn admin_commands_find_the_data_dir_in_the_same_order() {
     assert_eq!(find(None, &[("LAYERMESH_CONFIG", named), ("LAYERMESH_DATA_DIR", "/v")]), Some("/v".into()));
     assert_eq!(find(Some("/f"), &[("LAYERMESH_DATA_DIR", "/v")]), Some("/f".into()));
 }
+
+#[test]
+fn the_reference_page_names_every_setting() {
+    let page = include_str!("../../../docs/configuration.md");
+    for setting in Setting::ALL {
+        let (table, key) = setting.key();
+        let key = if table.is_empty() { format!("`{key}`") } else { format!("`[{table}] {key}`") };
+        let row = page.lines().find(|line| line.starts_with(&format!("| {key} "))).unwrap_or_else(|| panic!("{key}"));
+        assert!(row.contains(&format!("`{}`", setting.variable())), "{row}");
+        assert!(row.contains(&format!("`{}`", setting.flag())), "{row}");
+    }
+}
