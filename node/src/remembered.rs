@@ -1,7 +1,7 @@
 //! Peers remembered across restarts, for networks where multicast does not find them again.
 //!
 //! A hint and nothing more: a lost or damaged file costs a rediscovery, so it is written without fsync, by a task
-//! of its own, and never more often than once in [`SAVE_INTERVAL`].
+//! of its own, and never more often than once in `SAVE_INTERVAL`.
 
 use std::{
     collections::VecDeque,

@@ -1,7 +1,7 @@
 //! Bulk exchange: the bytes of blobs between two nodes, as HTTP/1.1 over TLS 1.3 on a port of its own.
 //!
 //! A peer is a ranged source of blobs like an origin is; what differs is trust. Both ends prove their node id in
-//! the handshake ([`tls`]), so a client reads only from the node it meant to ask and a server knows whom it
+//! the handshake (`tls`), so a client reads only from the node it meant to ask and a server knows whom it
 //! answers. The bytes do not pass through a stream muxer: that, not the encryption, is what costs.
 //!
 //! | request | answer |

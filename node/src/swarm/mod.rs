@@ -1,13 +1,13 @@
 //! The control plane on libp2p: finds nodes of the fleet, keeps connections to them, carries gossip and control
 //! requests.
 //!
-//! One task owns the swarm ([`task`]); everybody else talks to it over bounded queues. A [`SwarmHandle`]'s methods
+//! One task owns the swarm (`task`); everybody else talks to it over bounded queues. A [`SwarmHandle`]'s methods
 //! never wait. When the driver is slow to take events, the swarm is not polled until it has: peers then feel
 //! backpressure, and no event is lost.
 //!
 //! A peer counts as connected once it has shown that it speaks this fleet's protocols in this version; others are
 //! disconnected and left alone for a while. Deliberately absent: what to say, whom to ask, whom to trust with what.
-//! Who is let in at all is decided in one place, [`gate`].
+//! Who is let in at all is decided in one place, `gate`.
 
 use std::{
     io,
