@@ -84,7 +84,8 @@ pub struct Limits {
     /// 10 s (container engines).
     pub drain: Duration,
     /// Most connections at once; those beyond are closed, and their clients go upstream. Docker opens one for each
-    /// request, containerd some for each layer; at two chunks each, this many use at most 128 MiB.
+    /// request, containerd some for each layer; at two chunks each, this many use at most 32 MiB, besides what the
+    /// store keeps for all readers together.
     pub connections: usize,
 }
 
@@ -95,7 +96,7 @@ impl Default for Limits {
             head: Duration::from_secs(60),
             write: Duration::from_secs(300),
             drain: Duration::from_secs(5),
-            connections: 256,
+            connections: 64,
         }
     }
 }

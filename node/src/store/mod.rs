@@ -48,6 +48,7 @@ mod finish;
 mod growing;
 mod index;
 mod journal;
+mod kept;
 pub mod media_type;
 mod meta;
 mod partial;
@@ -76,7 +77,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use self::{disk::FileOps, growing::Growing, meta::Meta, paths::Paths, reader::Whole};
+use self::{disk::FileOps, growing::Growing, kept::KeptPieces, meta::Meta, paths::Paths, reader::Whole};
 pub use self::{
     error::{BeginError, ChangeError, CompleteError, InsertError, MetaError, OpenError, ReadError, WriteError},
     partial::Partial,
@@ -197,6 +198,7 @@ struct Inner {
     meta: Meta,
     held: Mutex<HashMap<ContentId, HeldEntry>>,
     partials: Mutex<HashMap<ContentId, Arc<Growing>>>,
+    kept: KeptPieces,
     /// Says that a blob was begun or became whole.
     changed: watch::Sender<()>,
     /// Held by whoever moves a blob between absent, partial and whole.

@@ -1,6 +1,7 @@
 //! Reading: many at once, of blobs that are whole, growing or not begun, each piece checked before it is returned.
 //!
-//! Invariant: a reader keeps at most one piece in memory, and none at a piece's end. Bytes of a growing blob are
+//! Invariant: a reader keeps at most one piece in memory, none at a piece's end, and all together a bounded amount.
+//! Bytes of a growing blob are
 //! checked against the hashes of its pieces, not against its digest, which is known only at the end: should that be
 //! wrong, the partial is discarded. Readers that were given bytes of it are told and can go no further; the others wait
 //! for the next one. So the bytes that a reader gives are never those of two different attempts at a blob.
@@ -22,6 +23,9 @@ use super::{
     growing::{Growing, Phase, PieceRead, read_checked},
     lock,
 };
+
+/// Pieces up to this length are given out as parts that share their memory; parts of larger ones are copied.
+const SHARED_PIECE_LEN_MAX: usize = 512 << 10;
 
 /// An open whole blob, shared by its readers.
 pub(super) struct Whole {
@@ -49,8 +53,8 @@ pub struct BlobReader {
     store: Store,
     content: ContentId,
     source: Option<Source>,
-    /// The piece that the last read ended in.
-    piece: Option<(PieceIndex, Bytes)>,
+    /// Whose piece, the one that the last read ended in, is kept in the store's common memory.
+    id: u64,
     /// Whether bytes of the partial that is the source now were given.
     given: bool,
     /// Whether bytes of a partial that was discarded were given.
@@ -63,9 +67,16 @@ impl std::fmt::Debug for BlobReader {
     }
 }
 
+impl Drop for BlobReader {
+    fn drop(&mut self) {
+        self.store.0.kept.release(self.id);
+    }
+}
+
 impl BlobReader {
     pub(super) fn new(store: Store, content: ContentId) -> Self {
-        Self { store, content, source: None, piece: None, given: false, misled: false }
+        let id = store.0.kept.reader();
+        Self { store, content, source: None, id, given: false, misled: false }
     }
 
     /// The blob's size in bytes. Waits until the blob is held or begun.
@@ -98,56 +109,58 @@ impl BlobReader {
             let source = self.source().await?;
             let layout = source.layout();
             let Some(index) = layout.piece_at(offset).filter(|_| max > 0) else { return Ok(Bytes::new()) };
-            if let Some(bytes) = self.take(layout, index, offset, max) {
-                return Ok(bytes);
+            let within = (offset - layout.bytes_of(index).start) as usize;
+            if let Some(piece) = self.store.0.kept.get(self.id, index) {
+                return Ok(self.give(index, piece, within, max));
             }
-            self.piece = None;
-            match source {
-                Source::Whole(whole) => {
-                    let read = self.store.job(move |_| whole.read_piece(index)).await??;
-                    match read {
-                        Some(bytes) => self.piece = Some((index, bytes)),
-                        None => return Err(self.withdraw().await?),
-                    }
-                }
+            let read = match source {
+                Source::Whole(whole) => match self.store.job(move |_| whole.read_piece(index)).await?? {
+                    Some(piece) => Some(piece),
+                    None => return Err(self.withdraw().await?),
+                },
                 Source::Growing(growing) => self.read_growing(growing, index).await?,
+            };
+            if let Some(piece) = read {
+                return Ok(self.give(index, piece, within, max));
             }
         }
     }
 
-    /// A slice of the piece in memory, which is let go at its end.
-    fn take(&mut self, layout: PieceLayout, index: PieceIndex, offset: u64, max: usize) -> Option<Bytes> {
-        let (_, bytes) = self.piece.as_ref().filter(|(kept, _)| *kept == index)?;
+    /// At most `max` bytes of a piece from byte `within` on; what is left of it is kept for the next read.
+    fn give(&mut self, index: PieceIndex, piece: Bytes, within: usize, max: usize) -> Bytes {
         self.given |= matches!(self.source, Some(Source::Growing(_)));
-        let start = (offset - layout.bytes_of(index).start) as usize;
-        let end = start.saturating_add(max).min(bytes.len());
-        let slice = bytes.slice(start..end);
-        if end == bytes.len() {
-            self.piece = None;
+        let end = within.saturating_add(max).min(piece.len());
+        let part = piece.slice(within..end);
+        // A part that waits for a slow client must not hold the memory of a large piece.
+        let part = if piece.len() > SHARED_PIECE_LEN_MAX { Bytes::copy_from_slice(&part) } else { part };
+        if end == piece.len() {
+            self.store.0.kept.release(self.id);
+        } else {
+            self.store.0.kept.keep(self.id, index, piece);
         }
-        Some(slice)
+        part
     }
 
-    async fn read_growing(&mut self, growing: Arc<Growing>, index: PieceIndex) -> Result<(), ReadError> {
+    /// A piece of a growing blob; `None` after a wait for it, or if it is gone.
+    async fn read_growing(&mut self, growing: Arc<Growing>, index: PieceIndex) -> Result<Option<Bytes>, ReadError> {
         let mut changed = growing.changed.subscribe();
         if growing.phase() == Phase::Discarded {
-            return Ok(());
+            return Ok(None);
         }
         if !growing.is_readable(index) {
             wait(&mut changed).await;
-            return Ok(());
+            return Ok(None);
         }
         let job = {
             let growing = Arc::clone(&growing);
             self.store.job(move |inner| inner.read_piece(&growing, index))
         };
         match job.await?? {
-            PieceRead::Good(bytes) => self.piece = Some((index, bytes)),
-            PieceRead::Bad if growing.phase() == Phase::Whole => return Err(self.withdraw().await?),
+            PieceRead::Good(bytes) if growing.phase() != Phase::Discarded => Ok(Some(bytes)),
+            PieceRead::Bad if growing.phase() == Phase::Whole => Err(self.withdraw().await?),
             // Dropped, and waited for by the next round.
-            PieceRead::Bad | PieceRead::Absent => {}
+            PieceRead::Good(_) | PieceRead::Bad | PieceRead::Absent => Ok(None),
         }
-        Ok(())
     }
 
     /// Forgets a partial whose bytes turned out not to be the blob, and what was read of it.
@@ -156,14 +169,14 @@ impl BlobReader {
             && growing.phase() == Phase::Discarded
         {
             self.source = None;
-            self.piece = None;
+            self.store.0.kept.release(self.id);
             self.misled |= std::mem::take(&mut self.given);
         }
     }
 
     async fn withdraw(&mut self) -> Result<ReadError, ReadError> {
         self.source = None;
-        self.piece = None;
+        self.store.0.kept.release(self.id);
         // It was whole, so what was given of it was right.
         self.given = false;
         self.store.withdraw(self.content).await?;
