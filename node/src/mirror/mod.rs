@@ -44,7 +44,6 @@ use self::{
 pub use self::{
     server::serve,
     source::{BlobRead, Discovery, MirrorStore, Passed, ReadError},
-    via::LAYERMESH_VIA,
 };
 use crate::{counters::Counters, mesh::Mesh};
 
@@ -112,8 +111,11 @@ async fn handle<S: MirrorStore, D: Discovery>(
 ) -> Response {
     let (head, _) = request.into_parts();
     let asked = Asked { path: head.uri.path(), query: head.uri.query().unwrap_or_default() };
-    let result = match via::ring(&head.headers, state.node) {
-        Some(ring) => Err(Refusal::unknown(Code::NameUnknown, format!("this request runs in a ring of nodes: {ring}"))),
+    let result = match via::forwarded(&head.headers, state.node) {
+        Some(why) => {
+            tracing::warn!(why, "refusing a node's request");
+            Err(Refusal::unknown(Code::NameUnknown, why))
+        }
         None => match route::route(&head.method, asked.path, head.uri.query()) {
             Ok(route) => answer::answer(&state, &head.method, &head.headers, asked, route).await,
             Err(error) => Err(error.into()),

@@ -1,33 +1,26 @@
-//! Loop guard: a request that one node's origin client made must not be answered by asking an origin again in a ring.
+//! Loop guard: a node's mirror never answers a node's origin client.
 //!
-//! A site's misconfiguration can make a node its own origin, or two nodes each other's. Every request that a node
-//! sends to an origin names it in [`LAYERMESH_VIA`]; a mirror refuses what it has sent itself, and what came through
-//! more nodes than any sane setup has.
+//! A misconfiguration can make a node its own origin, or several nodes each other's; a want would then wait for
+//! itself. Every request that a node sends to an origin names it in [`LAYERMESH_VIA`], so a mirror that finds the
+//! header knows that it is taken for a registry, and refuses. Nothing is lost by that: nodes give each other what
+//! they hold as peers.
 
 use axum::http::HeaderMap;
 use layermesh_proto::NodeId;
 
-/// Header with the peer ids of the nodes that a request came through, the first first, separated by commas.
-pub const LAYERMESH_VIA: &str = "layermesh-via";
-/// Most nodes that a request may have come through. A node as the origin of a site's nodes is one hop, and a second
-/// tier of such nodes two; more is a loop in the making.
-const HOPS_MAX: usize = 4;
+use crate::origin::LAYERMESH_VIA;
 
-/// The ring that a request runs in, for people; `None` if it runs in none.
-pub(super) fn ring(headers: &HeaderMap, node: NodeId) -> Option<String> {
-    let node = node.to_string();
-    let hops: Vec<&str> = headers
-        .get_all(LAYERMESH_VIA)
-        .iter()
-        .flat_map(|line| line.to_str().unwrap_or("?").split(','))
-        .map(str::trim)
-        .filter(|hop| !hop.is_empty())
-        .collect();
-    let ring = hops.contains(&node.as_str()) || hops.len() > HOPS_MAX;
-    ring.then(|| {
-        let shown: Vec<&str> = hops.iter().take(HOPS_MAX + 1).copied().collect();
-        format!("{} -> {node}", shown.join(" -> "))
-    })
+/// Longest part of the header that is shown to people, in characters: a peer id has 52.
+const SHOWN_LEN_MAX: usize = 64;
+
+/// Why a request is refused that a node's origin client sent; `None` if a runtime sent it.
+pub(super) fn forwarded(headers: &HeaderMap, node: NodeId) -> Option<String> {
+    let sender: String = headers.get(LAYERMESH_VIA)?.to_str().unwrap_or("?").chars().take(SHOWN_LEN_MAX).collect();
+    let whose = if sender == node.to_string() { "this node itself" } else { "another node" };
+    Some(format!(
+        "{whose} ({sender}) takes this mirror for a registry: give the registry's own address in its `[[origin]]`; \
+         nodes reach each other as peers"
+    ))
 }
 
 #[cfg(test)]
@@ -37,21 +30,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_request_that_came_from_here_or_from_too_far_is_refused() {
+    fn whatever_a_node_sent_is_refused_and_the_text_says_whose_it_is() {
         let node = NodeId::from_public_key([7; 32]);
-        let me = node.to_string();
-        let refused = |lines: &[&str]| {
-            let mut headers = HeaderMap::new();
-            for line in lines {
-                headers.append(LAYERMESH_VIA, HeaderValue::from_str(line).unwrap());
-            }
-            ring(&headers, node)
+        let refused = |line: &str| {
+            let headers =
+                HeaderMap::from_iter([(LAYERMESH_VIA.parse().unwrap(), HeaderValue::from_str(line).unwrap())]);
+            forwarded(&headers, node)
         };
-        assert_eq!(refused(&[]), None);
-        assert_eq!(refused(&["a, b", &format!("{me}x")]), None);
-        assert_eq!(refused(&["a,b,c,d"]), None);
-        assert_eq!(refused(&[&format!("a, {me}")]), Some(format!("a -> {me} -> {me}")));
-        assert!(refused(&["a", &me]).is_some());
-        assert!(refused(&["a,b,c", "d,e"]).is_some());
+        assert_eq!(forwarded(&HeaderMap::new(), node), None);
+        assert!(refused(&node.to_string()).unwrap().starts_with("this node itself"));
+        assert!(refused("12D3KooWother").unwrap().starts_with("another node (12D3KooWother)"));
+        assert!(refused(&"x".repeat(9000)).unwrap().len() < 300);
     }
 }

@@ -34,17 +34,15 @@ async fn writers_are_told_that_it_is_read_only() {
 }
 
 #[tokio::test]
-async fn a_request_that_runs_in_a_ring_is_refused() {
+async fn a_request_of_a_node_is_refused() {
     let rig = Rig::new().await;
     let image = rig.image();
     let path = format!("/v2/a.io/b/manifests/{}", image.manifest);
-    let from_another = rig.request(Method::GET, &path).header("layermesh-via", "other").send().await.unwrap();
-    assert_eq!(from_another.status(), 200);
-    let via = format!("other, {}", node());
-    let from_here = rig.request(Method::GET, &path).header("Layermesh-Via", via).send().await.unwrap();
-    assert_eq!(refused(from_here).await, (404, "NAME_UNKNOWN".to_owned()));
-    let from_afar = rig.request(Method::GET, &path).header("layermesh-via", "a,b,c,d,e").send().await.unwrap();
-    assert_eq!(refused(from_afar).await, (404, "NAME_UNKNOWN".to_owned()));
+    for sender in ["another".to_owned(), node().to_string()] {
+        let answer = rig.request(Method::GET, &path).header("Layermesh-Via", sender).send().await.unwrap();
+        assert_eq!(refused(answer).await, (404, "NAME_UNKNOWN".to_owned()));
+    }
+    assert_eq!(rig.request(Method::GET, &path).send().await.unwrap().status(), 200);
 }
 
 #[tokio::test]
