@@ -373,3 +373,95 @@ fn an_idle_site_is_quiet() {
     let hourly = world.messages() - before;
     assert!((80..=170).contains(&hourly), "{hourly} messages an hour");
 }
+
+/// All nodes pull the image at the same moment, from the manifest on.
+fn pull_together(world: &mut World, nodes: usize, image: &Image) {
+    for wave in [vec![image.manifest], image.blobs.clone()] {
+        for node in 0..nodes {
+            for blob in &wave {
+                world.want(node, *blob).unwrap();
+            }
+        }
+        assert!(world.run_until(2 * MINUTE, World::all_ended).unwrap(), "seed {}", world.seed());
+    }
+}
+
+fn everybody_holds(world: &World, nodes: impl Iterator<Item = NodeIndex>, image: &Image) {
+    for node in nodes {
+        assert!(image.all().iter().all(|blob| world.holds(node, *blob)), "node {node} lacks a blob");
+    }
+}
+
+#[test]
+fn a_whole_site_that_wants_the_same_takes_one_copy_and_hardly_longer_than_the_uplink_needs() {
+    with_seeds(|seed| {
+        let (mut world, image) = site(seed, Options::default(), 10);
+        world.run_for(Duration::from_secs(1)).unwrap();
+        let begun = world.now();
+        pull_together(&mut world, 10, &image);
+        everybody_holds(&world, 0..10, &image);
+        assert_eq!(world.origin_bytes(), image.bytes(), "bytes over the uplink");
+        let alone = Duration::from_secs_f64(image.bytes() as f64 / Options::default().uplink_bytes_per_s as f64);
+        let took = world.now().since(begun);
+        assert!(took < alone.mul_f64(1.25), "{took:?} where the uplink needs {alone:?}: the image takes only a second");
+        world
+    });
+}
+
+#[test]
+fn lost_words_cost_little_and_never_a_blob() {
+    with_seeds(|seed| {
+        let options = Options { gossip_loss_per_mille: 200, ..Options::default() };
+        let (mut world, image) = site(seed, options, 8);
+        world.run_for(Duration::from_secs(1)).unwrap();
+        pull_together(&mut world, 8, &image);
+        everybody_holds(&world, 0..8, &image);
+        assert!(world.origin_bytes() <= 4 * image.bytes(), "{} bytes over the uplink", world.origin_bytes());
+        world
+    });
+}
+
+#[test]
+fn owners_that_lose_power_mid_way_cost_a_lease_and_no_second_copy() {
+    with_seeds(|seed| {
+        let (mut world, image) = site(seed, Options::default(), 6);
+        world.run_for(Duration::from_secs(1)).unwrap();
+        for node in 0..6 {
+            world.want(node, image.blobs[1]).unwrap();
+        }
+        let bytes = image.blobs[1].size;
+        assert!(world.run_until(MINUTE, |world| world.origin_bytes() >= bytes * 2 / 5).unwrap());
+        let owner = (0..6).max_by_key(|node| world.bytes_from(*node).0).unwrap();
+        world.crash(owner);
+        assert!(world.run_until(MINUTE, World::all_ended).unwrap());
+        assert!((0..6).filter(|node| *node != owner).all(|node| world.holds(node, image.blobs[1])));
+        // What had landed only there comes again: a piece or two of 128 KiB.
+        assert!(world.origin_bytes() <= bytes + MIB, "{} bytes over the uplink", world.origin_bytes());
+        world
+    });
+}
+
+#[test]
+fn late_comers_join_in_and_restarted_nodes_go_on() {
+    with_seeds(|seed| {
+        let (mut world, image) = site(seed, Options::default(), 5);
+        world.run_for(Duration::from_secs(1)).unwrap();
+        let layer = image.blobs[1];
+        for node in 0..3 {
+            world.want(node, layer).unwrap();
+        }
+        assert!(world.run_until(MINUTE, |world| world.origin_bytes() >= layer.size / 3).unwrap());
+        let restarted = (0..3).min_by_key(|node| world.bytes_from(*node).0).unwrap();
+        world.leave(restarted);
+        world.start(restarted).unwrap();
+        world.run_for(Duration::from_millis(100)).unwrap();
+        for node in [restarted, 3, 4] {
+            world.want(node, layer).unwrap();
+        }
+        assert!(world.run_until(MINUTE, World::all_ended).unwrap());
+        assert!((0..5).all(|node| world.holds(node, layer)));
+        assert_eq!(world.refetched(restarted), 0);
+        assert!(world.origin_bytes() <= layer.size + MIB, "{} bytes over the uplink", world.origin_bytes());
+        world
+    });
+}

@@ -2,8 +2,10 @@
 //!
 //! Invariant: a piece takes as long as its share of the sender's and the receiver's rate says when it sets out.
 
+use std::time::Duration;
+
 use layermesh_proto::{
-    PieceLayout,
+    ContentId, PieceIndex, PieceLayout,
     engine::event::{Event, FetchId, Source, SourceError},
 };
 
@@ -14,6 +16,9 @@ use crate::{
     queue::Happening,
     world::{NodeIndex, World},
 };
+
+/// How often a flow looks whether what it waits for has come.
+const LOOK_INTERVAL: Duration = Duration::from_millis(5);
 
 /// How a connection ends whose other side is gone.
 pub(crate) fn broken() -> SourceError {
@@ -35,7 +40,12 @@ impl World {
             },
             Source::Peer(peer) => match self.by_id.get(peer).map(|peer| &self.nodes[*peer]) {
                 Some(peer) if peer.is_up() => {
-                    let held = peer.store.whole.get(&content).copied();
+                    let begun = peer.store.partial.get(&content).map(|partial| partial.size).filter(|_| flow.growing);
+                    let held = peer.store.whole.get(&content).copied().or(begun);
+                    if flow.growing && held.is_none() && peer.fault != Some(Fault::HasNothing) {
+                        self.plan(LOOK_INTERVAL, node, Happening::Open { fetch });
+                        return Ok(());
+                    }
                     held.filter(|_| peer.fault != Some(Fault::HasNothing)).ok_or(SourceError::NotFound)
                 }
                 // Its power is gone and nobody has noticed yet.
@@ -56,8 +66,16 @@ impl World {
         self.send_next(node, fetch)
     }
 
+    /// Whether a peer has a piece by now.
+    fn has_landed(&self, source: &Source, content: &ContentId, piece: PieceIndex) -> bool {
+        let Source::Peer(peer) = source else { return true };
+        let Some(store) = self.by_id.get(peer).map(|peer| &self.nodes[*peer].store) else { return false };
+        let landed = store.partial.get(content).is_some_and(|partial| partial.pieces.contains(&piece));
+        landed || store.whole.contains_key(content)
+    }
+
     /// Plans the arrival of a flow's next piece, or ends the flow.
-    fn send_next(&mut self, node: NodeIndex, fetch: FetchId) -> Result<(), Violation> {
+    pub(crate) fn send_next(&mut self, node: NodeIndex, fetch: FetchId) -> Result<(), Violation> {
         let Some(flow) = self.nodes[node].flows.get(&fetch) else { return Ok(()) };
         if flow.next >= flow.end {
             return self.end_flow(node, fetch, Ok(()));
@@ -66,6 +84,10 @@ impl World {
         let bytes = layout.bytes_of(flow.next);
         let bytes = bytes.end - bytes.start;
         let source = flow.source.clone();
+        if flow.growing && !self.has_landed(&source, &flow.content, flow.next) {
+            self.plan(LOOK_INTERVAL, node, Happening::More { fetch });
+            return Ok(());
+        }
         let same = |flow: &&Flow| match (&flow.source, &source) {
             (Source::Origin(..), Source::Origin(..)) => true,
             (one, other) => one == other,

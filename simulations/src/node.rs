@@ -30,6 +30,8 @@ pub enum Fault {
 pub(crate) struct Flow {
     pub(crate) content: ContentId,
     pub(crate) source: Source,
+    /// The source is a peer that may not have all of it yet.
+    pub(crate) growing: bool,
     pub(crate) layout: Option<PieceLayout>,
     pub(crate) next: PieceIndex,
     pub(crate) end: PieceIndex,

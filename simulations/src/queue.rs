@@ -21,6 +21,8 @@ pub(crate) enum Happening {
     Open { fetch: FetchId },
     /// The next piece of a fetch has arrived.
     Piece { fetch: FetchId },
+    /// A fetch looks whether its source has got more by now.
+    More { fetch: FetchId },
     /// The source of a fetch is gone.
     Broken { fetch: FetchId },
     /// The store has checked a whole blob.

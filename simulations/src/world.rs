@@ -285,6 +285,11 @@ impl World {
         self.nodes[node].id
     }
 
+    /// Seed of the run.
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+
     /// Virtual time.
     pub fn now(&self) -> Instant {
         self.now
@@ -399,12 +404,13 @@ impl World {
                     self.queue.plan(self.now + after, target, Happening::Answer { request, response });
                 }
             }
-            Action::Fetch { fetch, content, source, pieces, .. } => {
+            Action::Fetch { fetch, content, source, pieces, growing, .. } => {
                 let latency = match source {
                     Source::Peer(_) => self.options.lan_latency * 2,
                     Source::Origin(..) => self.options.uplink_latency * 2,
                 };
-                let flow = Flow { content, source, layout: None, next: pieces.start, end: pieces.end, sent: 0 };
+                let (next, end) = (pieces.start, pieces.end);
+                let flow = Flow { content, source, growing, layout: None, next, end, sent: 0 };
                 self.nodes[node].flows.insert(fetch, flow);
                 self.plan(latency, node, Happening::Open { fetch });
             }
@@ -461,6 +467,7 @@ impl World {
             Happening::Answer { request, response } => self.handle(node, Event::Responded { request, response }),
             Happening::Open { fetch } => self.open(node, fetch),
             Happening::Piece { fetch } => self.piece(node, fetch),
+            Happening::More { fetch } => self.send_next(node, fetch),
             Happening::Broken { fetch } => self.end_flow(node, fetch, Err(broken())),
             Happening::Checked { content } => {
                 let size = self.origin.blobs.get(&content).copied();

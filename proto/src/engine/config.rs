@@ -75,6 +75,25 @@ pub struct Config {
     /// be. 3: a disk that loses them more often is broken.
     pub losses_max: u32,
 
+    /// From a want for a blob that nobody holds to choosing who fetches it, so that the others' wants are heard. 30 ms:
+    /// ten times what gossip takes on a LAN, give or take a quarter.
+    pub settle: Duration,
+    /// From its start during which a node without peers waits for some before it asks an origin. 1 s: mDNS finds them
+    /// in a few hundred milliseconds, and a site that is switched on together shall not ask once a device.
+    pub settle_after_start: Duration,
+    /// How long a claim is good for without being repeated; it is, three times in that time, while bytes come. 4 s: an
+    /// owner that lost its power or its uplink costs that much.
+    pub claim_lease: Duration,
+    /// For the node whose turn it is to claim a blob. 500 ms: far longer than gossip takes; then the next one is due.
+    pub claim_grace: Duration,
+    /// Between two repetitions of a want, give or take a quarter. 5 s: for those who joined the site or missed it.
+    pub want_interval: Duration,
+    /// After which a peer's word that it wants a blob is forgotten. 20 s: three repetitions lost in a row.
+    pub want_expiry: Duration,
+    /// Nodes that take a growing blob from the same node. 2: an uplink half as fast as the LAN still goes through
+    /// undiminished, and forty nodes are five hops deep.
+    pub fan_out: usize,
+
     /// After an origin did not answer, during which it counts as down. 10 s: a cut uplink costs one slow answer
     /// in ten seconds, a blip does not divert anything for long.
     pub origin_down_for: Duration,
@@ -130,6 +149,8 @@ pub struct Limits {
     pub bindings_per_tag: usize,
     /// Blobs of which pieces are kept from earlier transfers. 1024: at most 2 KiB of bitmap each.
     pub partials: usize,
+    /// Blobs of which it is known which peers take part in fetching them. 1024: four times what one node has under way.
+    pub parts: usize,
     /// Registries whose reachability is remembered. 128: whoever talks to the mirror may name any.
     pub origins: usize,
 }
@@ -159,6 +180,13 @@ impl Default for Config {
             penalty: Duration::from_secs(600),
             suspicion: Duration::from_secs(60),
             losses_max: 3,
+            settle: Duration::from_millis(30),
+            settle_after_start: Duration::from_secs(1),
+            claim_lease: Duration::from_secs(4),
+            claim_grace: Duration::from_millis(500),
+            want_interval: Duration::from_secs(5),
+            want_expiry: Duration::from_secs(20),
+            fan_out: 2,
             origin_down_for: Duration::from_secs(10),
             resolve_timeout_known: Duration::from_millis(1500),
             resolve_timeout_unknown: Duration::from_secs(10),
@@ -188,6 +216,7 @@ impl Default for Limits {
             bindings_of_peers: 16_384,
             bindings_per_tag: 8,
             partials: 1024,
+            parts: 1024,
             origins: 128,
         }
     }
@@ -225,6 +254,9 @@ impl Config {
             ("fetch_stall_origin", self.fetch_stall_origin),
             ("retry_first", self.retry_first),
             ("retry_max", self.retry_max),
+            ("claim_lease", self.claim_lease),
+            ("claim_grace", self.claim_grace),
+            ("want_interval", self.want_interval),
             ("complete_timeout", self.complete_timeout),
             ("resolve_timeout_known", self.resolve_timeout_known),
             ("resolve_timeout_unknown", self.resolve_timeout_unknown),

@@ -30,6 +30,7 @@ impl Engine {
         self.peers.connect(peer);
         self.directory.connected(peer);
         self.ask(peer, Question::Hello);
+        self.tell_soon();
         let soon = self.random.around(self.config.summary_after_connect);
         if self.timers.at(Timer::Summary).is_none_or(|due| due > self.now + soon) {
             self.timers.set(Timer::Summary, self.now, soon);
@@ -43,6 +44,7 @@ impl Engine {
         self.timers.stop(Timer::AskAgain(peer));
         self.inventory.left(&peer);
         self.directory.disconnected(peer, &self.config.limits);
+        self.part_with(&peer);
     }
 
     fn ask(&mut self, peer: NodeId, question: Question) {
@@ -198,6 +200,7 @@ impl Engine {
                 self.on_position(from, position);
             }
             Announcement::Changed { since, changes } => self.on_changed(from, since, changes),
+            Announcement::Taking(part) => self.on_part(from, part),
         }
     }
 
@@ -229,6 +232,7 @@ impl Engine {
         for change in changes {
             match change.entry {
                 Entry::Held { content, size } => {
+                    self.site.left(&content, &peer);
                     if self.directory.hold(peer, content, size, &self.config.limits) {
                         held.push(content);
                     } else {

@@ -255,7 +255,7 @@ pub enum Event {
         /// Bytes since then.
         bytes: u64,
     },
-    /// Pieces of a fetch are verified and durable.
+    /// Pieces of a fetch are verified and written; [`Action::Complete`] makes them durable.
     FetchStored {
         /// Id of the action.
         fetch: FetchId,
@@ -416,6 +416,9 @@ pub enum Action {
         size: Option<u64>,
         /// Which pieces, in order. The end may lie beyond the blob's last piece.
         pieces: Range<PieceIndex>,
+        /// The source is a peer that has not the whole blob yet: its pieces come as they land there, and it vouches
+        /// for each by sending it.
+        growing: bool,
     },
     /// Stop a fetch. What it stored stays.
     CancelFetch {

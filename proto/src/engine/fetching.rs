@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use super::{
     Engine,
-    event::{Action, FetchId, Note, Source, SourceError, WantError},
+    event::{Action, FetchId, Instant, Note, Source, SourceError, WantError},
+    joining::Choice,
     select,
     timers::Timer,
     transfer::{Fetch, Phase, Transfer},
@@ -28,27 +29,20 @@ impl Engine {
             return self.act(Action::Complete { content });
         }
         match self.choose(content, preferred) {
-            Some(source) => self.start_fetch(content, source),
-            None => self.exhausted(content),
+            Choice::From(source, growing) => self.start_fetch(content, source, growing),
+            Choice::Wait(until) => self.wait(content, until),
+            Choice::Nobody => self.exhausted(content),
         }
     }
 
-    fn choose(&self, content: ContentId, preferred: Option<&Source>) -> Option<Source> {
-        let transfer = self.transfers.open.get(&content)?;
-        let agrees = |size| transfer.size().is_none_or(|known| known == size);
-        let peers = self
-            .directory
-            .holders(&content)
-            .filter(|(peer, size)| agrees(*size) && !self.peers.is_penalised(peer, self.now))
-            .map(|(peer, _)| Source::Peer(peer));
-        let origins = transfer.origins.iter().map(|(repository, kind)| {
-            let down = self.origins.is_down(repository.registry(), self.now);
-            (Source::Origin(repository.clone(), *kind), down)
-        });
-        select::source(preferred, peers, origins, |source| transfer.failures.contains_key(source))
+    fn wait(&mut self, content: ContentId, until: Instant) {
+        if let Some(transfer) = self.transfers.open.get_mut(&content) {
+            transfer.waits = true;
+            self.timers.set(Timer::Retry(content), self.now, until.since(self.now));
+        }
     }
 
-    fn start_fetch(&mut self, content: ContentId, source: Source) {
+    fn start_fetch(&mut self, content: ContentId, source: Source, growing: bool) {
         let announced = match &source {
             Source::Peer(peer) => self.directory.holders(&content).find(|(holder, _)| holder == peer),
             Source::Origin(..) => None,
@@ -63,9 +57,16 @@ impl Engine {
         };
         let Some(pieces) = pieces else { return };
         self.transfers.fetches.insert(fetch, content);
-        transfer.phase = Phase::Fetching(Fetch { id: fetch, source: source.clone(), size, run: pieces.clone() });
+        transfer.phase = Phase::Fetching(Fetch {
+            id: fetch,
+            source: source.clone(),
+            size,
+            run: pieces.clone(),
+            growing,
+            began: self.now,
+        });
         self.timers.set(Timer::Stall(fetch), self.now, self.stall_of(&source));
-        self.act(Action::Fetch { fetch, content, source, size, pieces });
+        self.act(Action::Fetch { fetch, content, source, size, pieces, growing });
     }
 
     fn stall_of(&self, source: &Source) -> Duration {
@@ -86,6 +87,9 @@ impl Engine {
         let waited = self.now.since(transfer.last_progress);
         let wait = self.random.around(doubled.min(self.config.retry_max)).max(asked);
         if hope && transfer.rounds < self.config.rounds_max && waited.saturating_add(wait) <= window {
+            if let Some(transfer) = self.transfers.open.get_mut(&content) {
+                transfer.waits = false;
+            }
             self.timers.set(Timer::Retry(content), self.now, wait);
             return;
         }
@@ -102,7 +106,9 @@ impl Engine {
     /// The time for another round has come.
     pub(super) fn retry(&mut self, content: ContentId) {
         if let Some(transfer) = self.transfers.open.get_mut(&content) {
-            transfer.next_round();
+            if !std::mem::take(&mut transfer.waits) {
+                transfer.next_round();
+            }
             self.advance(content, None);
         }
     }
@@ -203,6 +209,9 @@ impl Engine {
         let Some(transfer) = self.transfers.open.get_mut(&content) else { return };
         let Some(fetch) = transfer.stop_fetch() else { return };
         self.forget_fetch(fetch.id);
+        if fetch.growing && !matches!(error, SourceError::Store(_)) {
+            return self.upstream_failed(content, fetch.source, error);
+        }
         if let SourceError::Store(what) = error {
             return self.end_transfer(content, Err(WantError::Store(what)));
         }
@@ -211,6 +220,23 @@ impl Engine {
             transfer.fail(fetch.source, error);
             self.advance(content, None);
         }
+    }
+
+    /// A peer that had not the whole blob did not go on. It may not have begun yet, so nothing is final; an owner that
+    /// brings nothing is not waited for by anybody for a while.
+    fn upstream_failed(&mut self, content: ContentId, source: Source, error: SourceError) {
+        if let (Source::Peer(peer), SourceError::Unreachable(_) | SourceError::WrongBytes) = (&source, &error)
+            && self.owner_of(&content) == Some(*peer)
+        {
+            self.suspect(*peer);
+        }
+        let Some(transfer) = self.transfers.open.get_mut(&content) else { return };
+        let error = match error {
+            SourceError::NotFound => SourceError::Failed("it has not begun the blob".to_owned()),
+            other => other,
+        };
+        transfer.fail(source, error);
+        self.advance(content, None);
     }
 
     /// What a failure says of the source beyond this transfer.

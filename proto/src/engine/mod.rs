@@ -11,9 +11,9 @@
 //! the driver fails to do, as long as ticks come; every collection has a limit in [`config::Limits`].
 //!
 //! # Policy
-//! Deliberately simple: one source at a time for a blob, peers before origins, first come first served
-//! (`select.rs`). Deliberately absent: sharing the origin's bytes out among nodes that want them at the same time,
-//! measuring sources, and fetching one blob from several at once.
+//! One source at a time for a blob: whoever holds it, first come first served (`select.rs`). A blob that nobody holds is
+//! asked of the origin by one node of the site, its owner, and the others take it from upstream while it lands
+//! (`joining.rs`). Deliberately absent: measuring sources, and fetching one blob from several at once.
 
 mod bindings;
 pub mod config;
@@ -22,11 +22,13 @@ mod directory;
 pub mod event;
 mod fetching;
 mod inventory;
+mod joining;
 mod origin;
 mod peers;
 mod random;
 mod resolving;
 mod select;
+mod site;
 mod timers;
 mod transfer;
 mod wanting;
@@ -38,7 +40,7 @@ use std::collections::VecDeque;
 
 use self::{
     bindings::Bindings, directory::Directory, inventory::Inventory, origin::Origins, peers::Peers, random::Random,
-    resolving::Lookups, timers::Timer, timers::Timers, transfer::Transfers,
+    resolving::Lookups, site::Site, timers::Timer, timers::Timers, transfer::Transfers,
 };
 pub use self::{
     config::{Config, ConfigError, Limits},
@@ -95,6 +97,8 @@ pub struct Engine {
     node: NodeId,
     random: Random,
     now: Instant,
+    /// When the first event came.
+    started: Option<Instant>,
     timers: Timers,
     actions: VecDeque<Action>,
     inventory: Inventory,
@@ -102,6 +106,7 @@ pub struct Engine {
     peers: Peers,
     origins: Origins,
     transfers: Transfers,
+    site: Site,
     bindings: Bindings,
     lookups: Lookups,
 }
@@ -118,6 +123,7 @@ impl Engine {
             node,
             random,
             now: Instant::default(),
+            started: None,
             timers: Timers::default(),
             actions: VecDeque::new(),
             inventory,
@@ -125,6 +131,7 @@ impl Engine {
             peers: Peers::default(),
             origins: Origins::default(),
             transfers: Transfers::default(),
+            site: Site::default(),
             bindings: Bindings::default(),
             lookups: Lookups::default(),
         }
@@ -133,6 +140,7 @@ impl Engine {
     /// Takes in what happened at `now`. Time does not run backwards: an earlier `now` counts as the last one.
     pub fn handle(&mut self, now: Instant, event: Event) {
         self.now = self.now.max(now);
+        self.started.get_or_insert(self.now);
         if !self.timers.is_set(Timer::Summary) {
             self.schedule_summary();
         }
@@ -184,6 +192,7 @@ impl Engine {
                 Timer::AskAgain(peer) => self.ask_again(peer),
                 Timer::Stall(fetch) => self.on_stall(fetch),
                 Timer::Retry(content) => self.retry(content),
+                Timer::Tell(content) => self.tell_again(content),
                 Timer::CompleteTimeout(content) => self.on_complete_timeout(content),
                 Timer::AnswerFromMemory(lookup) => self.answer_from_memory(lookup),
                 Timer::LookupTimeout(lookup) => self.on_lookup_timeout(lookup),

@@ -26,6 +26,8 @@ pub(super) enum Timer {
     Stall(FetchId),
     /// Begin another round of a transfer's sources.
     Retry(ContentId),
+    /// Say again what part this node takes in bringing a blob to its site.
+    Tell(ContentId),
     /// The store did not check a whole blob in time.
     CompleteTimeout(ContentId),
     /// Whoever waits for an origin's answer is given what the site knows.

@@ -32,6 +32,8 @@ pub(super) struct Pieces {
     pub(super) suppliers: BTreeSet<Source>,
     /// Some were there before this node started, or survived damage: nobody can be blamed for them.
     pub(super) inherited: bool,
+    /// Some came from a peer that had not the whole blob, which vouched for them without having verified it.
+    pub(super) relayed: bool,
 }
 
 impl Pieces {
@@ -39,7 +41,7 @@ impl Pieces {
     pub(super) fn none(size: u64) -> Option<Self> {
         let layout = PieceLayout::for_size(size)?;
         let durable = PieceSet::empty(layout.count());
-        Some(Self { layout, durable, suppliers: BTreeSet::new(), inherited: false })
+        Some(Self { layout, durable, suppliers: BTreeSet::new(), inherited: false, relayed: false })
     }
 
     /// Bytes of the durable pieces.
@@ -70,6 +72,10 @@ pub(super) struct Fetch {
     /// Size that the source was asked to confirm.
     pub(super) size: Option<u64>,
     pub(super) run: Range<PieceIndex>,
+    /// The source is a peer that has not the whole blob.
+    pub(super) growing: bool,
+    /// When it was asked.
+    pub(super) began: Instant,
 }
 
 /// What a transfer does.
@@ -97,6 +103,16 @@ pub(super) struct Transfer {
     /// How often pieces were missing when all should have been there.
     pub(super) losses: u32,
     pub(super) last_progress: Instant,
+    /// This node has said that it takes part.
+    pub(super) joined: bool,
+    /// When this node last said so.
+    pub(super) told_at: Option<Instant>,
+    /// When this node last said that it fetches the blob from the origin.
+    pub(super) claimed_at: Option<Instant>,
+    /// From when on nodes claim the blob in turn, while nobody owns it.
+    pub(super) election: Option<Instant>,
+    /// The set retry is for somebody's word, not for another round of sources.
+    pub(super) waits: bool,
     /// The last source that failed in a way that may pass, for people.
     pub(super) last_trouble: Option<String>,
 }
@@ -112,6 +128,11 @@ impl Transfer {
             rounds: 0,
             losses: 0,
             last_progress: now,
+            joined: false,
+            told_at: None,
+            claimed_at: None,
+            election: None,
+            waits: false,
             last_trouble: None,
         }
     }
@@ -196,6 +217,7 @@ impl Transfer {
         for piece in stored.filter(|piece| fetch.run.contains(piece)) {
             if pieces.durable.insert(piece) {
                 pieces.suppliers.insert(fetch.source.clone());
+                pieces.relayed |= fetch.growing;
                 self.rounds = 0;
             }
         }

@@ -73,8 +73,8 @@ impl Engine {
     /// Ends a transfer and its wants.
     pub(super) fn end_transfer(&mut self, content: ContentId, result: Result<(), WantError>) {
         self.cancel_fetch(content);
-        let Some(transfer) = self.close_transfer(content) else { return };
-        for want in transfer.into_keys() {
+        let Some(wants) = self.close_transfer(content) else { return };
+        for want in wants.into_keys() {
             self.transfers.wants.remove(&want);
             self.act(Action::WantEnded { want, result: result.clone() });
         }
@@ -85,6 +85,7 @@ impl Engine {
         let transfer = self.transfers.open.remove(&content)?;
         self.timers.stop(Timer::Retry(content));
         self.timers.stop(Timer::CompleteTimeout(content));
+        self.leave(content, &transfer);
         if let Some(pieces) = transfer.pieces.filter(|pieces| !pieces.durable.is_empty()) {
             self.keep_partial(content, pieces);
         }
@@ -104,6 +105,10 @@ impl Engine {
             self.limit_reached("inventory");
         }
         self.schedule_announcement();
+        if let Some(transfer) = self.transfers.open.get_mut(&content) {
+            // That it is held says that this node is done with it.
+            transfer.joined = false;
+        }
         self.end_transfer(content, Ok(()));
         self.transfers.partials.remove(&content);
     }
@@ -167,8 +172,9 @@ impl Engine {
         if pieces.inherited {
             pieces.suppliers.clear();
         }
-        let several = pieces.suppliers.len() > 1;
-        if several {
+        let relayed = pieces.relayed;
+        let several = pieces.suppliers.len() > 1 || relayed;
+        if several && !relayed {
             // Peers come before origins in their order.
             pieces.suppliers.pop_last();
         }

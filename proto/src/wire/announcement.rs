@@ -9,6 +9,7 @@ use super::{
     limits::{LimitError, check_changes},
     scan::Bounds,
 };
+use crate::{ContentId, piece::PIECES_MAX};
 
 /// Largest announcement, in bytes. Below gossipsub's own limit and small enough for a narrow link.
 pub const ANNOUNCEMENT_BYTES_MAX: usize = 16 << 10;
@@ -32,6 +33,45 @@ pub enum Announcement {
     /// Where I stand; sent with jitter at long intervals, so that losses are noticed.
     #[serde(rename = "s")]
     Summary(Summary),
+    /// What I do about a blob that nobody holds whole.
+    #[serde(rename = "t")]
+    Taking(Part),
+}
+
+/// A node's part in bringing a blob to its site.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Part {
+    /// I take part in fetching this blob. Repeated now and then while it lasts.
+    #[serde(rename = "w")]
+    Wanted {
+        /// The blob.
+        #[serde(rename = "c")]
+        content: ContentId,
+        /// Whether I could ask its origin for it.
+        #[serde(rename = "o")]
+        origin: bool,
+        /// Pieces of it that I have; whoever has most loses least by going on.
+        #[serde(rename = "p")]
+        pieces: u32,
+    },
+    /// I fetch all that I miss of this blob from its origin. Repeated while bytes come; who says nothing for as long
+    /// as the lease has given up.
+    #[serde(rename = "f")]
+    Claimed {
+        /// The blob.
+        #[serde(rename = "c")]
+        content: ContentId,
+        /// How long this word is good for, in milliseconds.
+        #[serde(rename = "l")]
+        lease_ms: u32,
+    },
+    /// I neither want nor fetch this blob any more.
+    #[serde(rename = "l")]
+    Left {
+        /// The blob.
+        #[serde(rename = "c")]
+        content: ContentId,
+    },
 }
 
 impl Message for Announcement {
@@ -41,6 +81,10 @@ impl Message for Announcement {
         match self {
             Self::Changed { since, changes } => check_changes(changes, CHANGES_PER_ANNOUNCEMENT_MAX, since.seq),
             Self::Summary(summary) => summary.check(),
+            Self::Taking(Part::Wanted { pieces, .. }) if *pieces > PIECES_MAX => {
+                Err(LimitError::TooManyPieces(*pieces))
+            }
+            Self::Taking(_) => Ok(()),
         }
     }
 }

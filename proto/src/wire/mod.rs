@@ -14,9 +14,9 @@ mod strategies;
 mod tests;
 
 /// Version of the wire protocol. Nodes of another version are not talked to; it is part of every protocol name.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;
 
-pub use announcement::{ANNOUNCEMENT_BYTES_MAX, Announcement};
+pub use announcement::{ANNOUNCEMENT_BYTES_MAX, Announcement, Part};
 pub use codec::{DecodeError, EncodeError};
 pub use control::{
     Binding, Change, ControlRequest, ControlResponse, Entry, Hello, InventoryPage, InventoryPosition, Summary,

@@ -4,14 +4,14 @@ use proptest::{collection::vec, prelude::*};
 
 use super::{
     Announcement, Binding, Change, ControlRequest, ControlResponse, Entry, Hello, InventoryPage, InventoryPosition,
-    Summary,
+    Part, Summary,
     announcement::CHANGES_PER_ANNOUNCEMENT_MAX,
     control::{CHANGES_PER_PAGE_MAX, LABEL_BYTES_MAX},
 };
 use crate::{
     Algorithm, ContentId, Repository, TagRef,
     name::{REGISTRY_LEN_MAX, REPOSITORY_LEN_MAX, TAG_LEN_MAX},
-    piece::BLOB_SIZE_MAX,
+    piece::{BLOB_SIZE_MAX, PIECES_MAX},
 };
 
 pub(super) fn content() -> impl Strategy<Value = ContentId> {
@@ -74,6 +74,15 @@ fn changes(after: u64, max: usize) -> impl Strategy<Value = Vec<Change>> {
     })
 }
 
+fn part() -> impl Strategy<Value = Part> {
+    prop_oneof![
+        (content(), any::<bool>(), prop_oneof![0..9_u32, Just(PIECES_MAX)])
+            .prop_map(|(content, origin, pieces)| Part::Wanted { content, origin, pieces }),
+        (content(), any::<u32>()).prop_map(|(content, lease_ms)| Part::Claimed { content, lease_ms }),
+        content().prop_map(|content| Part::Left { content }),
+    ]
+}
+
 fn summary() -> impl Strategy<Value = Summary> {
     (position(), any::<Option<bool>>(), label()).prop_map(|(position, origin_reachable, platform)| Summary {
         position,
@@ -92,7 +101,7 @@ pub(super) fn announcement() -> impl Strategy<Value = Announcement> {
         changes(since.seq, CHANGES_PER_ANNOUNCEMENT_MAX)
             .prop_map(move |changes| Announcement::Changed { since, changes })
     });
-    prop_oneof![changed, summary().prop_map(Announcement::Summary)]
+    prop_oneof![changed, summary().prop_map(Announcement::Summary), part().prop_map(Announcement::Taking)]
 }
 
 pub(super) fn control_request() -> impl Strategy<Value = ControlRequest> {

@@ -2,6 +2,7 @@
 
 mod properties;
 mod script;
+mod sites;
 mod tags;
 mod talks;
 mod transfers;

@@ -20,7 +20,7 @@ use crate::{
     ContentId, NodeId, ObjectKind, PieceSet, TagRef,
     wire::{
         Announcement, Binding, Change, ControlRequest, ControlResponse, Entry, Hello, InventoryPage, InventoryPosition,
-        Summary,
+        Part, Summary,
     },
 };
 
@@ -46,6 +46,7 @@ const LIMITS: Limits = Limits {
     bindings_of_peers: 2,
     bindings_per_tag: 1,
     partials: 1,
+    parts: 1,
     origins: 1,
 };
 
@@ -130,6 +131,18 @@ fn pieces() -> impl Strategy<Value = PieceSet> {
     })
 }
 
+fn part() -> impl Strategy<Value = Part> {
+    prop_oneof![
+        (content(), any::<bool>(), 0u32..6).prop_map(|(content, origin, pieces)| Part::Wanted {
+            content,
+            origin,
+            pieces
+        }),
+        (content(), any::<u32>()).prop_map(|(content, lease_ms)| Part::Claimed { content, lease_ms }),
+        content().prop_map(|content| Part::Left { content }),
+    ]
+}
+
 fn from_peers() -> impl Strategy<Value = Event> {
     let request = prop_oneof![
         hello().prop_map(ControlRequest::Hello),
@@ -138,6 +151,7 @@ fn from_peers() -> impl Strategy<Value = Event> {
     let announcement = prop_oneof![
         (position(), changes()).prop_map(|(since, changes)| Announcement::Changed { since, changes }),
         summary().prop_map(Announcement::Summary),
+        part().prop_map(Announcement::Taking),
     ];
     prop_oneof![
         node().prop_map(|peer| Event::PeerConnected { peer }),

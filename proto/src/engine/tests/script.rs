@@ -13,6 +13,10 @@
 //! fetch 0 started 5 | fetch 0 progress | fetch 0 stored 0 1 | fetch 0 ended ok|<error>
 //! resolve 1 v1 | origin 0 says A@1000 | origin 0 fails <error> | known v1=A@1000 | promise 1 A B | tick
 //! ```
+//! What nodes say of their part in a blob that nobody holds (`P wants A`, `P wants A 3` having three pieces, `P wants A
+//! offline`, `P claims A`, `P left A`; `want told A`, `claim told A`, `left told A`) is heard only in stories of sites
+//! ([`run_site`]); in the others nobody waits for such words either.
+//!
 //! Errors: `unreachable`, `notfound`, `unauthorized`, `failed`, `wrong`, `store`, `busy <seconds>`.
 
 use std::{collections::BTreeMap, time::Duration};
@@ -29,7 +33,7 @@ use crate::{
     piece::PIECE_LEN_MIN,
     wire::{
         Announcement, Binding, Change, ControlRequest, ControlResponse, Entry, Hello, InventoryPage, InventoryPosition,
-        Summary,
+        Part, Summary,
     },
 };
 
@@ -40,7 +44,16 @@ pub(super) fn run(story: &str) {
 
 /// Runs a story.
 pub(super) fn run_with(config: Config, story: &str) {
-    let mut teller = Teller::new(config);
+    let none = Duration::ZERO;
+    tell(Teller::new(Config { settle: none, settle_after_start: none, ..config }, false), story);
+}
+
+/// Runs a story of nodes that want the same.
+pub(super) fn run_site(story: &str) {
+    tell(Teller::new(Config::default(), true), story);
+}
+
+fn tell(mut teller: Teller, story: &str) {
     for line in story.lines() {
         let line = line.split('#').next().unwrap_or_default().trim();
         if line.is_empty() {
@@ -86,14 +99,16 @@ struct Teller {
     hello: BTreeMap<String, RequestId>,
     inventory: BTreeMap<String, RequestId>,
     names: BTreeMap<ContentId, &'static str>,
+    /// Whether words about parts are listened to.
+    parts: bool,
 }
 
 impl Teller {
-    fn new(config: Config) -> Self {
+    fn new(config: Config, parts: bool) -> Self {
         let names = ["A", "B", "C", "D"].map(|name| (blob(name), name)).into();
         let engine = Engine::new(config, peer("me"), 1);
         let (seqs, hello, inventory) = Default::default();
-        Self { engine, now: Instant::default(), seqs, hello, inventory, names }
+        Self { engine, now: Instant::default(), seqs, hello, inventory, names, parts }
     }
 
     fn tell(&mut self, line: &str) -> Vec<String> {
@@ -120,7 +135,9 @@ impl Teller {
     fn handle(&mut self, event: Event, said: &mut Vec<String>) {
         self.engine.handle(self.now, event);
         while let Some(action) = self.engine.poll_action() {
-            said.push(self.describe(action));
+            if self.parts || !matches!(action, Action::Announce(Announcement::Taking(_))) {
+                said.push(self.describe(action));
+            }
         }
     }
 
@@ -212,6 +229,16 @@ impl Teller {
                 let changes = self.changes(name, entries);
                 Event::Announced { from: id, announcement: Announcement::Changed { since, changes } }
             }
+            ["wants", content, how @ ..] => {
+                let (origin, pieces) = match how {
+                    ["offline"] => (false, 0),
+                    [pieces] => (true, number(pieces)),
+                    _ => (true, 0),
+                };
+                said(id, Part::Wanted { content: blob(content), origin, pieces })
+            }
+            ["claims", content] => said(id, Part::Claimed { content: blob(content), lease_ms: 4000 }),
+            ["left", content] => said(id, Part::Left { content: blob(content) }),
             ["fails"] => {
                 let open = self.hello.remove(name).or_else(|| self.inventory.remove(name));
                 Event::RequestFailed { request: open.expect("no question is open") }
@@ -258,6 +285,15 @@ impl Teller {
 
     fn describe(&mut self, action: Action) -> String {
         match action {
+            Action::Announce(Announcement::Taking(part)) => match part {
+                Part::Wanted { content, origin, pieces } => {
+                    let offline = if origin { "" } else { " offline" };
+                    let having = if pieces > 0 { format!(" {pieces}") } else { String::new() };
+                    format!("want told {}{having}{offline}", self.name(&content))
+                }
+                Part::Claimed { content, .. } => format!("claim told {}", self.name(&content)),
+                Part::Left { content } => format!("left told {}", self.name(&content)),
+            },
             Action::Announce(Announcement::Summary(_)) => "announce summary".to_owned(),
             Action::Announce(Announcement::Changed { since, changes }) => {
                 format!("announce since {}:{}", since.seq, self.entries(changes.iter()))
@@ -287,10 +323,11 @@ impl Teller {
                     page.position.seq
                 )
             }
-            Action::Fetch { fetch, content, source, pieces, .. } => {
+            Action::Fetch { fetch, content, source, pieces, growing, .. } => {
                 let end = if pieces.end == PieceIndex::MAX { String::new() } else { pieces.end.to_string() };
                 let (content, source) = (self.name(&content), self.source(&source));
-                format!("fetch {fetch} {content} from {source} {}..{end}", pieces.start)
+                let growing = if growing { "growing " } else { "" };
+                format!("fetch {fetch} {content} from {growing}{source} {}..{end}", pieces.start)
             }
             Action::CancelFetch { fetch } => format!("cancel {fetch}"),
             Action::Complete { content } => format!("complete {}", self.name(&content)),
@@ -332,6 +369,10 @@ impl Teller {
             Note::LimitReached { limit } => format!("limit {limit}"),
         }
     }
+}
+
+fn said(from: NodeId, part: Part) -> Event {
+    Event::Announced { from, announcement: Announcement::Taking(part) }
 }
 
 fn outcome(error: &Option<WantError>) -> &'static str {

@@ -181,7 +181,7 @@ fn a_peer_that_alone_supplied_wrong_bytes_is_penalised() {
         9ms A wrong                   -> A of app failed; want 1 unavailable
        10ms want 2 B from app         -> fetch 2 B from app 0..   # P is not asked
        11s fetch 2 ended notfound     -> B of app failed; want 2 not found
-      601s want 3 B                   -> announce summary; announce summary; fetch 3 B from P 0..2
+      601s want 3 B                   -> announce summary; fetch 3 B from P 0..2
       601s fetch 3 ended wrong        -> B of P failed; P penalised; want 3 unavailable
     ");
 }
