@@ -12,8 +12,9 @@ use thiserror::Error;
 pub const BLOB_SIZE_MAX: u64 = 64 << 30;
 /// Shortest piece, in bytes. Smaller ones cost more in haves and requests than they gain in overlap.
 pub const PIECE_LEN_MIN: u32 = 128 << 10;
-/// Longest piece, in bytes. A piece is held in memory while it is checked, so this bounds a node's buffers.
-pub const PIECE_LEN_MAX: u32 = 4 << 20;
+/// Longest piece, in bytes. A piece is held in memory while it is checked, so this bounds a node's buffers; and a node
+/// passes a piece on once it has all of it, so this is what each hop adds to the time of a blob.
+pub const PIECE_LEN_MAX: u32 = 1 << 20;
 /// Pieces that a blob is cut into where the limits on their length allow it.
 const PIECES_AIM: u64 = 256;
 /// Most pieces that a blob can have.

@@ -18,7 +18,7 @@ use layermesh_proto::PieceIndex;
 
 use super::lock;
 
-/// Bytes of pieces that all readers keep together: eight of the largest pieces, or the readers of dozens of common
+/// Bytes of pieces that all readers keep together: 32 of the largest pieces, or the readers of dozens of common
 /// layers, whose pieces have 256 to 512 KiB.
 pub(super) const KEPT_BYTES_MAX: usize = 32 << 20;
 

@@ -48,8 +48,8 @@ impl Engine {
     fn choose_without_holder(&mut self, content: ContentId, preferred: Option<&Source>) -> Choice {
         self.join(content);
         match self.owner_of(&content) {
-            Some(owner) if owner == self.node => self.from_origin(content, preferred),
-            Some(owner) => self.from_upstream(content, owner),
+            Some(owner) if owner == self.node => self.as_owner(content, preferred),
+            Some(owner) => self.upstream(content, owner),
             None => self.elect(content, preferred),
         }
     }
@@ -59,7 +59,7 @@ impl Engine {
         self.site.owner(content, self.now, |node| !self.peers.is_penalised(node, self.now))
     }
 
-    fn from_upstream(&mut self, content: ContentId, owner: NodeId) -> Choice {
+    fn upstream(&mut self, content: ContentId, owner: NodeId) -> Choice {
         let trusted = |node: &NodeId| !self.peers.is_penalised(node, self.now);
         let line = self.site.upstream(&content, (owner, self.node), self.now, self.config.fan_out, trusted);
         let Some(transfer) = self.transfers.open.get_mut(&content) else { return Choice::Nobody };
@@ -73,7 +73,7 @@ impl Engine {
     }
 
     /// The origin; a claim on the blob is said first. Without an origin that could be asked there is no claim.
-    fn from_origin(&mut self, content: ContentId, preferred: Option<&Source>) -> Choice {
+    fn as_owner(&mut self, content: ContentId, preferred: Option<&Source>) -> Choice {
         match self.origin_source(content, preferred) {
             Some(source) => {
                 self.claim(content);
@@ -127,7 +127,7 @@ impl Engine {
             return Choice::Wait(turn);
         }
         match self.origin_source(content, preferred) {
-            Some(_) => self.from_origin(content, preferred),
+            Some(_) => self.as_owner(content, preferred),
             None => Choice::Nobody,
         }
     }
