@@ -1,4 +1,4 @@
-//! Sizes and durations as people write and read them.
+//! Sizes, rates and durations as people write and read them.
 
 use std::time::Duration;
 
@@ -13,6 +13,9 @@ const UNITS: [(&str, u64); 9] = [
     ("GB", 1_000_000_000),
     ("TB", 1_000_000_000_000),
 ];
+
+/// Bits in a second, in bytes: decimal, as links are sold and as `tc` has them.
+const RATES: [(&str, u64); 3] = [("kbit", 125), ("mbit", 125_000), ("gbit", 125_000_000)];
 
 /// Parses `64MiB`, `1.5 GiB`, `500MB` or a plain number of bytes.
 ///
@@ -41,6 +44,44 @@ pub fn parse_bytes(text: &str) -> Result<u64, String> {
         return Err(format!("`{text}` is too large"));
     }
     Ok(bytes as u64)
+}
+
+/// Parses `80mbit`, `1.5 gbit` or `unlimited`; returns bytes a second, `None` for no limit.
+///
+/// # Errors
+/// With what to write instead.
+pub fn parse_rate(text: &str) -> Result<Option<u64>, String> {
+    let wrong =
+        || format!("`{text}` is not a rate: write a number and a unit, such as `80mbit` or `512kbit`, or `unlimited`");
+    let text = text.trim();
+    if text.eq_ignore_ascii_case("unlimited") {
+        return Ok(None);
+    }
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let scale = RATES.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit.trim())).ok_or_else(wrong)?.1;
+    let number: f64 = number.parse().map_err(|_| wrong())?;
+    let rate = number * scale as f64;
+    if rate > u64::MAX as f64 {
+        return Err(format!("`{text}` is too large"));
+    }
+    match rate as u64 {
+        0 => Err(format!("`{text}` is no rate at all")),
+        bytes_per_s => Ok(Some(bytes_per_s)),
+    }
+}
+
+/// Shows a rate given in bytes a second as links are sold: `80 Mbit/s`, `1.5 Gbit/s`, `512 kbit/s`.
+pub fn show_rate(bytes_per_s: u64) -> String {
+    let bits = bytes_per_s as f64 * 8.0;
+    let (value, unit) = match bits {
+        ..1e3 => (bits, "bit/s"),
+        1e3..1e6 => (bits / 1e3, "kbit/s"),
+        1e6..1e9 => (bits / 1e6, "Mbit/s"),
+        _ => (bits / 1e9, "Gbit/s"),
+    };
+    // Two decimals are enough to tell rates apart; what people write has none of them as a rule.
+    format!("{} {unit}", (value * 100.0).round() / 100.0)
 }
 
 /// Shows a size with three or more significant digits: `0 B`, `1.50 KiB`, `412 MiB`.
@@ -99,6 +140,24 @@ mod tests {
         for text in ["", "MiB", "64 MiBs", "-1", "1.2.3MB", "64M", "18446744073709551616", "99999999TiB"] {
             assert!(parse_bytes(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn rates_are_read_and_shown_as_links_are_sold() {
+        for (text, bytes_per_s, shown) in [
+            ("80mbit", 10_000_000, "80 Mbit/s"),
+            ("1.5 Gbit", 187_500_000, "1.5 Gbit/s"),
+            (" 512kbit ", 64_000, "512 kbit/s"),
+            ("0.01kbit", 1, "8 bit/s"),
+        ] {
+            assert_eq!(parse_rate(text), Ok(Some(bytes_per_s)), "{text}");
+            assert_eq!(show_rate(bytes_per_s), shown);
+        }
+        assert_eq!(parse_rate("Unlimited"), Ok(None));
+        for text in ["", "80", "mbit", "80mb", "80 mbit/s", "-1mbit", "1.2.3mbit", "0mbit", "0.001kbit", "none"] {
+            assert!(parse_rate(text).is_err(), "{text}");
+        }
+        assert!(parse_rate(&format!("{}gbit", "9".repeat(30))).unwrap_err().contains("too large"));
     }
 
     #[test]

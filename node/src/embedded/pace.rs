@@ -1,4 +1,8 @@
-//! A rate that several senders share, as devices of a site share an uplink.
+//! A rate that several senders share, as devices of a site share an uplink: one token bucket.
+//!
+//! Invariant: in any span of time at most `rate x (span + LATE_MAX)` bytes pass, whoever sends them, and a sender that
+//! always has more to send gets the whole rate. Bytes whose sender goes away while they wait still take their time, as
+//! bytes on a wire do.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -7,10 +11,13 @@ use std::{
 
 use tokio::time::Instant;
 
-/// Bytes sent at once. Also the most that an unused uplink's allowance lets through in a burst.
+/// Bytes sent at once.
 pub(super) const CHUNK_BYTES_MAX: u64 = 64 << 10;
 /// The part of a second's bytes that is sent at once at most, so that slow rates are even.
 const CHUNKS_PER_S_MIN: u64 = 20;
+/// How much of the time that went unused may be made up for. Timers fire a millisecond late or more, which at 64 KiB
+/// every few milliseconds would cost a lone sender a fifth of the rate; a longer time would let visible bursts through.
+const LATE_MAX: Duration = Duration::from_millis(20);
 
 /// Lets bytes through at a rate, first come first served.
 #[derive(Debug)]
@@ -47,7 +54,9 @@ impl Pace {
             let Some(rate) = state.bytes_per_s else { return };
             let nanos = u128::from(bytes) * 1_000_000_000 / u128::from(rate.max(1));
             let taken = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
-            state.free_at = state.free_at.max(Instant::now()) + taken;
+            let now = Instant::now();
+            let begin = state.free_at.max(now.checked_sub(LATE_MAX).unwrap_or(now));
+            state.free_at = begin + taken;
             state.free_at
         };
         tokio::time::sleep_until(free_at).await;
@@ -56,7 +65,27 @@ impl Pace {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use futures::future::join_all;
+
     use super::*;
+
+    /// A rate at which a chunk takes 6.5536 ms, like that of the demo.
+    const BYTES_PER_S: u64 = 10_000_000;
+    const CHUNKS: u32 = 100;
+
+    /// Sends as a connection does, a chunk after the other, each `late` after the one before could have gone.
+    async fn send(pace: Arc<Pace>, late: Duration) {
+        for _ in 0..CHUNKS {
+            pace.pass(CHUNK_BYTES_MAX).await;
+            tokio::time::sleep(late).await;
+        }
+    }
+
+    fn taken(chunks: u32) -> Duration {
+        Duration::from_micros(6_553) * chunks
+    }
 
     #[tokio::test(start_paused = true)]
     async fn senders_share_the_rate() {
@@ -64,14 +93,64 @@ mod tests {
         let start = Instant::now();
         futures::join!(pace.pass(500), pace.pass(1500));
         assert_eq!(start.elapsed().as_millis(), 2000);
-        // What was not used before is not there to be used now.
+        // Of what was not used before, next to nothing is there to be used now.
         tokio::time::advance(Duration::from_secs(60)).await;
         let start = Instant::now();
         pace.pass(1000).await;
-        assert_eq!(start.elapsed().as_millis(), 1000);
+        assert_eq!(start.elapsed(), Duration::from_secs(1).checked_sub(LATE_MAX).unwrap());
         pace.set(None);
         let start = Instant::now();
         pace.pass(u64::MAX).await;
         assert_eq!(start.elapsed().as_millis(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn any_number_of_connections_is_as_fast_as_one() {
+        for senders in [1, 2, 15] {
+            let pace = Arc::new(Pace::new(Some(BYTES_PER_S)));
+            let start = Instant::now();
+            let mut ends = join_all((0..senders).map(|_| async {
+                send(Arc::clone(&pace), Duration::ZERO).await;
+                start.elapsed()
+            }))
+            .await;
+            ends.sort();
+            let (first, last) = (ends[0], ends[ends.len() - 1]);
+            assert!(last >= taken(CHUNKS * senders).saturating_sub(LATE_MAX), "{senders} senders: {last:?}");
+            assert!(last <= taken(CHUNKS * senders) + LATE_MAX, "{senders} senders: {last:?}");
+            // First come, first served: equals end at the same time.
+            assert!(last.saturating_sub(first) <= taken(senders), "{first:?} to {last:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_sender_that_is_a_little_late_loses_nothing() {
+        let pace = Arc::new(Pace::new(Some(BYTES_PER_S)));
+        let start = Instant::now();
+        send(pace, Duration::from_millis(2)).await;
+        assert!(start.elapsed() <= taken(CHUNKS) + LATE_MAX, "{:?}", start.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_sender_that_goes_away_does_not_hold_the_others_up() {
+        let pace = Arc::new(Pace::new(Some(1000)));
+        let start = Instant::now();
+        let gone = tokio::spawn({
+            let pace = Arc::clone(&pace);
+            async move { pace.pass(500).await }
+        });
+        tokio::task::yield_now().await;
+        gone.abort();
+        pace.pass(500).await;
+        assert_eq!(start.elapsed().as_millis(), 1000);
+    }
+
+    #[test]
+    fn slow_rates_are_sent_in_small_chunks() {
+        let chunk = |rate| Pace::new(rate).chunk_bytes();
+        assert_eq!(
+            (chunk(None), chunk(Some(BYTES_PER_S)), chunk(Some(125_000)), chunk(Some(1))),
+            (CHUNK_BYTES_MAX, CHUNK_BYTES_MAX, 6250, 1)
+        );
     }
 }

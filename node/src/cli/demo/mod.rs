@@ -1,18 +1,21 @@
 //! `layermesh demo`: the mesh at work, on one machine, without root, network or registry.
 //!
-//! An embedded registry serves an image; nodes run as processes of their own, with their own identities, stores and
-//! ports. The first pulls through its mirror as a container runtime would, the registry is switched off, the others
-//! pull through theirs, and every digest is checked. Exit status 0 means that all of it is true: everything was
-//! verified, and the image crossed the uplink once.
+//! An embedded registry serves an image over an uplink of a given rate; nodes run as processes of their own, with their
+//! own identities, stores and ports. All pull through their mirrors at the same moment, as the container runtimes of a
+//! site do when a new version is rolled out. Or, one by one, the first pulls, the registry is switched off, and the
+//! others pull one after the other. Every digest is checked. Exit status 0 means that every device has the image, all
+//! of it verified, and, one by one, that it crossed the uplink once.
 //!
-//! [`source`] reads or makes the image, [`device`] runs a node, [`puller`] is the runtime, [`display`] shows it live
-//! and [`report`] sums up. Invariant: no node outlives the demo, however the demo ends: nodes are told to stop, then
+//! [`source`] reads or makes the image, [`uplink`] says what the uplink alone needs, [`device`] runs a node, [`puller`]
+//! is the runtime, [`display`] shows it live and [`report`] sums up. Invariant: no node outlives the demo, however the demo ends: nodes are told to stop, then
 //! killed, and end by themselves when their standard input closes.
 
 use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, anyhow, bail};
 use clap::Args;
+use futures::{StreamExt as _, stream::FuturesUnordered};
+use serde::Serialize;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -30,12 +33,14 @@ mod fetch;
 mod puller;
 mod report;
 mod source;
+mod uplink;
 
 use device::{Device, Site};
 use display::Display;
-use puller::{Progress, Puller};
+use puller::{Progress, Pulled, Puller};
 use report::Report;
 use source::Served;
+use uplink::Uplink;
 
 /// Devices of a demo at most: each is a process with its ports and a copy of the image.
 const DEVICES_MAX: usize = 64;
@@ -45,9 +50,12 @@ const SIZE_BYTES_MAX: u64 = 64 << 30;
 const SEEDS: usize = 3;
 /// How long nodes may take to find each other.
 const MEET_TIME_MAX: Duration = Duration::from_secs(30);
+/// How long nodes that have a peer may take to know all others. Past it they are asked to pull all the same.
+const KNOW_ALL_TIME_MAX: Duration = Duration::from_secs(5);
 /// How long the others may take to hear what the first device holds. Past it they are asked to pull all the same.
 const HEAR_TIME_MAX: Duration = Duration::from_secs(15);
-/// How long a pull may take, besides a second for each [`PULL_BYTES_PER_S_MIN`].
+/// How long a pull may take, besides a second for each [`PULL_BYTES_PER_S_MIN`] and what the uplink needs if every
+/// device pulls over it.
 const PULL_TIME_MAX: Duration = Duration::from_secs(120);
 /// Slowest pull that is waited for, in bytes a second.
 const PULL_BYTES_PER_S_MIN: u64 = 1 << 20;
@@ -66,9 +74,15 @@ pub(super) struct DemoArgs {
     /// Share this image instead: oci:DIR[:REF], oci-archive:FILE[:REF], docker-archive:FILE[:REF] or docker://IMAGE
     #[arg(long, value_name = "IMAGE")]
     image: Option<String>,
-    /// Let the devices pull one after the other; this is the default
+    /// Let all devices pull at the same moment; this is the default
+    #[arg(long, conflicts_with = "one_by_one")]
+    together: bool,
+    /// Let the first device pull, switch the registry off, and let the others pull one after the other
     #[arg(long)]
     one_by_one: bool,
+    /// Rate of the uplink that the devices share: a number with kbit, mbit or gbit, or `unlimited`
+    #[arg(long, value_name = "RATE", default_value = "80mbit")]
+    uplink: String,
     /// Leave the devices' data and logs in place, and say where
     #[arg(long)]
     keep: bool,
@@ -79,7 +93,19 @@ pub(super) struct DemoArgs {
 struct Request {
     devices: usize,
     image: Image,
+    order: Order,
+    uplink: Uplink,
     keep: bool,
+}
+
+/// Who pulls when.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+enum Order {
+    /// All at the same moment.
+    Together,
+    /// The first, then the others one after the other with the registry switched off.
+    OneByOne,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -104,7 +130,10 @@ impl Request {
                 Image::Made { size_bytes }
             }
         };
-        Ok(Self { devices: args.devices, image, keep: args.keep })
+        let uplink = Uplink::parse(&args.uplink).map_err(|error| anyhow!("--uplink: {error}"))?;
+        // `--together` says what is so anyway; scripts may want to say it.
+        let order = if args.one_by_one && !args.together { Order::OneByOne } else { Order::Together };
+        Ok(Self { devices: args.devices, image, order, uplink, keep: args.keep })
     }
 }
 
@@ -117,7 +146,7 @@ pub(super) async fn run(args: DemoArgs, global: &Global) -> Result<Exit, Failure
     }
     let mut devices = Vec::new();
     let display = Display::new(request.devices, global.json);
-    let mut report = Report::new(request.devices);
+    let mut report = Report::new(request.devices, request.order, request.uplink);
     let result = tokio::select! {
         result = Box::pin(show(&request, dir.path(), &mut devices, &display, &mut report)) => result,
         () = shutdown.cancelled() => Err(anyhow!("interrupted")),
@@ -153,24 +182,66 @@ async fn show(
     if !until(devices, MEET_TIME_MAX, everyone).await {
         bail!("the devices did not find each other within {} s{}", MEET_TIME_MAX.as_secs(), devices[0].last_words());
     }
-
-    let started = Instant::now();
     report.image.clone_from(&served.name);
-    display.say("device 1 pulls through its mirror, from the registry");
-    let first = pull(&devices[0], &served, display).await?;
-    report.first(first, started.elapsed());
+    // The image was prepared at once; what the devices pull comes over the uplink.
+    registry.set_rate(request.uplink.bytes_per_s);
+    match request.order {
+        Order::Together => together(devices, &served, request.uplink, display, report).await?,
+        Order::OneByOne => one_by_one(devices, &registry, &served, request.uplink, display, report).await?,
+    }
+    report.origin_bytes = registry.bytes_sent();
+    for device in &*devices {
+        report.count(&device.status().await?);
+    }
+    Ok(())
+}
+
+/// All devices pull at the same moment.
+async fn together(
+    devices: &[Device],
+    served: &Served,
+    uplink: Uplink,
+    display: &Display,
+    report: &mut Report,
+) -> anyhow::Result<()> {
+    let others = devices.len() - 1;
+    let all = async |device: &Device| device.status().await.is_ok_and(|status| status.peers >= others);
+    let _ = until(devices, KNOW_ALL_TIME_MAX, all).await;
+    let patience = patience(served, uplink, devices.len());
+    // Everything that takes time is done before any of them begins.
+    let pulls = devices.iter().map(|device| Pull::new(device, served, patience)).collect::<anyhow::Result<Vec<_>>>()?;
+    display.say(&format!("all {} devices pull at the same moment; uplink: {}", devices.len(), uplink.shown()));
+    let started = Instant::now();
+    let mut running: FuturesUnordered<_> = pulls.iter().map(|pull| pull.run(display)).collect();
+    while let Some(pulled) = running.next().await {
+        let (pulled, at) = pulled?;
+        report.finished(pulled, at - started);
+    }
+    Ok(())
+}
+
+/// The first device pulls; then, with the registry switched off, the others do, one after the other.
+async fn one_by_one(
+    devices: &[Device],
+    registry: &Registry,
+    served: &Served,
+    uplink: Uplink,
+    display: &Display,
+    report: &mut Report,
+) -> anyhow::Result<()> {
+    let patience = patience(served, uplink, devices.len());
+    let started = Instant::now();
+    display.say(&format!("device 1 pulls through its mirror, from the registry; uplink: {}", uplink.shown()));
+    let (first, at) = Pull::new(&devices[0], served, patience)?.run(display).await?;
+    report.finished(first, at - started);
 
     let heard = async |device: &Device| device.peers_blobs().await.is_ok_and(|blobs| blobs >= first.objects);
     let _ = until(&devices[1..], HEAR_TIME_MAX, heard).await;
     registry.set_online(false).await.context("the embedded registry does not stop")?;
     display.say("the registry is switched off; the other devices pull");
     for device in &devices[1..] {
-        report.another(pull(device, &served, display).await?, started.elapsed());
-    }
-
-    report.origin_bytes = registry.bytes_sent();
-    for device in &*devices {
-        report.count(&device.status().await?);
+        let (pulled, at) = Pull::new(device, served, patience)?.run(display).await?;
+        report.finished(pulled, at - started);
     }
     Ok(())
 }
@@ -208,23 +279,46 @@ async fn until(devices: &[Device], time_max: Duration, holds: impl AsyncFn(&Devi
     timeout(time_max, wait).await.is_ok()
 }
 
-/// Pulls through a device's mirror, shown live.
-async fn pull(device: &Device, served: &Served, display: &Display) -> anyhow::Result<puller::Pulled> {
-    let progress = Arc::new(Progress::default());
-    let finished = CancellationToken::new();
-    let puller = Puller::new(device.mirror_url(), Some(source::REGISTRY), progress.clone())?;
-    let time_max = PULL_TIME_MAX + Duration::from_secs(served.size_bytes / PULL_BYTES_PER_S_MIN);
-    let work = async {
-        let pulled = timeout(time_max, puller.pull(&served.repository, &served.tag, served.root)).await;
-        finished.cancel();
-        pulled
-    };
-    let (pulled, ()) = tokio::join!(work, display.follow(device, &progress, &finished));
-    let what = || format!("device {} could not pull", device.number());
-    let with_log = |error: anyhow::Error| anyhow!("{error:#}{}", device.last_words());
-    match pulled {
-        Ok(result) => result.with_context(what).map_err(with_log),
-        Err(_) => Err(with_log(anyhow!("{} within {} s", what(), time_max.as_secs()))),
+/// How long a pull may take, even if nothing is shared and all devices pull over the uplink.
+fn patience(served: &Served, uplink: Uplink, devices: usize) -> Duration {
+    let over_uplink = uplink.time_for(served.size_bytes.saturating_mul(devices as u64)).unwrap_or_default();
+    let besides = Duration::from_secs(served.size_bytes / PULL_BYTES_PER_S_MIN);
+    PULL_TIME_MAX.saturating_add(besides).saturating_add(over_uplink)
+}
+
+/// A pull through a device's mirror, ready to begin.
+#[derive(Debug)]
+struct Pull<'a> {
+    device: &'a Device,
+    served: &'a Served,
+    patience: Duration,
+    progress: Arc<Progress>,
+    puller: Puller,
+}
+
+impl<'a> Pull<'a> {
+    fn new(device: &'a Device, served: &'a Served, patience: Duration) -> anyhow::Result<Self> {
+        let progress = Arc::new(Progress::default());
+        let puller = Puller::new(device.mirror_url(), Some(source::REGISTRY), progress.clone())?;
+        Ok(Self { device, served, patience, progress, puller })
+    }
+
+    /// Pulls, shown live. Returns what was pulled, and when it was there.
+    async fn run(&self, display: &Display) -> anyhow::Result<(Pulled, Instant)> {
+        let (device, served) = (self.device, self.served);
+        let finished = CancellationToken::new();
+        let work = async {
+            let pulled = timeout(self.patience, self.puller.pull(&served.repository, &served.tag, served.root)).await;
+            finished.cancel();
+            (pulled, Instant::now())
+        };
+        let ((pulled, at), ()) = tokio::join!(work, display.follow(device, &self.progress, &finished));
+        let what = || format!("device {} could not pull", device.number());
+        let with_log = |error: anyhow::Error| anyhow!("{error:#}{}", device.last_words());
+        match pulled {
+            Ok(result) => Ok((result.with_context(what).map_err(with_log)?, at)),
+            Err(_) => Err(with_log(anyhow!("{} within {} s", what(), self.patience.as_secs()))),
+        }
     }
 }
 

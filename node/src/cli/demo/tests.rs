@@ -71,8 +71,13 @@ fn layout(dir: &Path) -> PathBuf {
 
 #[test]
 fn arguments_are_checked() {
-    let default = Request { devices: 5, image: Image::Made { size_bytes: 64 << 20 }, keep: false };
+    let uplink = Uplink { bytes_per_s: Some(10_000_000) };
+    let image = Image::Made { size_bytes: 64 << 20 };
+    let default = Request { devices: 5, image, order: Order::Together, uplink, keep: false };
     assert_eq!(parse(&[]).unwrap(), default);
+    assert_eq!(parse(&["--together", "--uplink=80mbit"]).unwrap(), default);
+    assert_eq!(parse(&["--one-by-one"]).unwrap().order, Order::OneByOne);
+    assert_eq!(parse(&["--uplink=unlimited"]).unwrap().uplink.bytes_per_s, None);
     assert_eq!(parse(&["--one-by-one", "--size=2MiB"]).unwrap().image, Image::Made { size_bytes: 2 << 20 });
     for arguments in [
         &["--devices=1"][..],
@@ -81,6 +86,9 @@ fn arguments_are_checked() {
         &["--size=lots"],
         &["--image=oci:"],
         &["--image=oci:x", "--size=1MiB"],
+        &["--together", "--one-by-one"],
+        &["--uplink=fast"],
+        &["--uplink=0mbit"],
     ] {
         assert!(parse(arguments).is_err(), "{arguments:?}");
     }
