@@ -68,6 +68,10 @@ pub struct Config {
     pub docker_config: Option<PathBuf>,
     /// A blob that would leave fewer free bytes than this on the disk is not begun.
     pub store_free_bytes_min: u64,
+    /// Most bytes a second that this node takes from all registries together; `None` for no limit.
+    pub uplink_bytes_per_s: Option<u64>,
+    /// Most bytes a second that this node gives to all peers together; `None` for no limit.
+    pub lan_bytes_per_s: Option<u64>,
     /// What is logged and how.
     pub log: LogConfig,
 }

@@ -37,6 +37,7 @@ use crate::{
     mesh::Mesh,
     mirror::{self, MirrorState},
     origin::{Origins, docker_config_path},
+    pace::Pace,
     pull::Platform,
     remembered::Remembered,
     status,
@@ -110,6 +111,7 @@ impl Node {
         let bulk = BulkServer::bind(config.bulk, &keypair, store.clone(), Arc::clone(&counters))
             .await
             .context("the bulk exchange cannot start; give another address with --bulk-addr")?;
+        bulk.limit_rate(config.lan_bytes_per_s);
         let listen = Listen {
             mirror: mirror_listener.local_addr()?,
             bulk: bulk.local_addr(),
@@ -131,6 +133,7 @@ impl Node {
             store: store.clone(),
             origins: origins.clone(),
             bulk: BulkClient::new(&keypair)?,
+            uplink: Arc::new(Pace::new(config.uplink_bytes_per_s)),
             counters: Arc::clone(&counters),
             events: task_events_in,
         };

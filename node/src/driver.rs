@@ -255,7 +255,13 @@ impl Driver {
             Action::Announce(announcement) => self.parts.swarm.announce(announcement),
             Action::Request { request, peer, body } => self.parts.swarm.request(request, peer, body),
             Action::Respond { call, response } => self.parts.swarm.respond(call, response),
-            Action::Fetch { fetch, content, source, size, pieces } => self.fetch(fetch, content, source, size, pieces),
+            Action::Fetch { fetch, content, source, size, pieces, growing } => {
+                let from = match source {
+                    Source::Origin(repository, kind) => Some(Reach::Origin(repository, kind)),
+                    Source::Peer(peer) => self.bulk_address(&peer).map(|bulk| Reach::Peer { peer, bulk, growing }),
+                };
+                self.fetch(fetch, from, |from| Job { fetch, content, from, size, pieces });
+            }
             Action::CancelFetch { fetch } => {
                 if let Some(cancel) = self.running.remove(&fetch) {
                     cancel.cancel();
@@ -290,28 +296,16 @@ impl Driver {
         }
     }
 
-    fn fetch(
-        &mut self,
-        fetch: FetchId,
-        content: ContentId,
-        source: Source,
-        size: Option<u64>,
-        pieces: std::ops::Range<u32>,
-    ) {
+    fn fetch(&mut self, fetch: FetchId, from: Option<Reach>, job: impl FnOnce(Reach) -> Job) {
         self.running.retain(|_, cancel| !cancel.is_cancelled());
-        let from = match source {
-            Source::Origin(repository, kind) => Some(Reach::Origin(repository, kind)),
-            Source::Peer(peer) => self.bulk_address(&peer).map(|bulk| Reach::Peer(peer, bulk)),
-        };
         let context = self.parts.fetches.clone();
-        let Some(from) = from else {
+        let Some(job) = from.map(job) else {
             let result = Err(SourceError::Unreachable("the peer left".to_owned()));
             self.tasks.spawn(async move { drop(context.events.send(Event::FetchEnded { fetch, result }).await) });
             return;
         };
         let cancel = CancellationToken::new();
         self.running.insert(fetch, cancel.clone());
-        let job = Job { fetch, content, from, size, pieces };
         let done = cancel.clone();
         self.tasks.spawn(async move {
             context.run(job, cancel).await;

@@ -1,7 +1,7 @@
 //! One fetch: bytes of one blob from one source into the store's partial.
 //!
-//! Invariants: a piece is written only when it is complete, in one write, and is reported as stored only after the
-//! store made it durable. Pieces that the store has are not asked for, also where the engine does not know of them,
+//! Invariants: a piece is written only when it is complete, in one write, and is reported as stored once it is
+//! written and its hash is right; the end is reported only after the store made all of it durable. Pieces that the store has are not asked for, also where the engine does not know of them,
 //! because the fetch that brought them was cancelled. What is deliberately absent: any choice of source, order or retry; those are the
 //! engine's.
 
@@ -20,6 +20,7 @@ use crate::{
     counters::Counters,
     exchange::BulkClient,
     origin::{OriginBody, Origins},
+    pace::Pace,
     store::{BeginError, Partial, Store, WriteError},
 };
 
@@ -54,6 +55,8 @@ pub struct FetchContext {
     pub origins: Origins,
     /// Bytes from peers.
     pub bulk: BulkClient,
+    /// What all fetches from registries share.
+    pub uplink: Arc<Pace>,
     /// Byte counts.
     pub counters: Arc<Counters>,
     /// Where events go: the driver's queue.
@@ -63,8 +66,15 @@ pub struct FetchContext {
 /// A source with what it takes to reach it.
 #[derive(Debug, Clone)]
 pub enum Reach {
-    /// A peer at its bulk address.
-    Peer(NodeId, std::net::SocketAddr),
+    /// A peer.
+    Peer {
+        /// The peer.
+        peer: NodeId,
+        /// Its bulk address.
+        bulk: std::net::SocketAddr,
+        /// Whether it may not have the whole blob yet.
+        growing: bool,
+    },
     /// A registry.
     Origin(Repository, ObjectKind),
 }
@@ -130,10 +140,14 @@ impl FetchContext {
             return self.begin(&job, size, pieces, None).await?.drain(futures::stream::empty().boxed(), 0).await;
         }
         match &job.from {
-            Reach::Peer(peer, address) => {
-                let body = self.bulk.open(*peer, *address, job.content, job.size, job.pieces.clone()).await?;
-                let size = body.map.layout().blob_size();
-                let intake = self.begin(&job, size, body.pieces, Some(body.map)).await?;
+            Reach::Peer { peer, bulk, growing } => {
+                let run = job.pieces.clone();
+                let body = if *growing {
+                    self.bulk.open_growing(*peer, *bulk, job.content, job.size, run).await?
+                } else {
+                    self.bulk.open(*peer, *bulk, job.content, job.size, run).await?
+                };
+                let intake = self.begin(&job, body.layout.blob_size(), body.pieces, body.map).await?;
                 intake.drain(body.stream, 0).await
             }
             Reach::Origin(repository, kind) => {
@@ -153,6 +167,19 @@ impl FetchContext {
 
     async fn take_origin_body(&self, job: &Job, body: OriginBody) -> Result<(), SourceError> {
         let OriginBody { total, start, stream } = body;
+        let uplink = Arc::clone(&self.uplink);
+        // Not read on before it passed: the registry is slowed down by its connection.
+        let stream = stream
+            .then(move |chunk| {
+                let uplink = Arc::clone(&uplink);
+                async move {
+                    if let Ok(chunk) = &chunk {
+                        uplink.pass(chunk.len() as u64).await;
+                    }
+                    chunk
+                }
+            })
+            .boxed();
         let (size, stream) = match (total, job.size) {
             (Some(total), Some(size)) if total != size => {
                 return Err(SourceError::Failed(format!("it says that the blob has {total} bytes, not {size}")));
@@ -182,7 +209,7 @@ impl FetchContext {
     ) -> Result<Intake, SourceError> {
         let partial = match self.store.begin(job.content, size).await {
             // Only a peer can have said otherwise, and pieces of a blob of another size are of no use.
-            Err(BeginError::OtherSize { .. }) if map.is_none() => {
+            Err(BeginError::OtherSize { .. }) if matches!(job.from, Reach::Origin(..)) => {
                 self.store.remove(&job.content).await.map_err(|error| store_error(&error))?;
                 self.store.begin(job.content, size).await
             }
@@ -198,7 +225,7 @@ impl FetchContext {
         let now = Instant::now();
         Ok(Intake {
             fetch: job.fetch,
-            from_peer: map.is_some(),
+            from_peer: matches!(job.from, Reach::Peer { .. }),
             layout: partial.layout(),
             next: pieces.start,
             end: pieces.end,
@@ -277,7 +304,7 @@ impl Intake {
             let chunk = tokio::select! {
                 chunk = stream.next() => chunk,
                 synced = finished(&mut self.syncing) => {
-                    self.stored(synced?).await;
+                    synced?;
                     continue;
                 }
                 // A source that stalls must not keep what it already gave from becoming durable.
@@ -336,12 +363,16 @@ impl Intake {
         let len = piece.len() as u64;
         match self.partial.write(index, piece, expected).await {
             Ok(true) => {
+                self.stored(index).await;
                 if self.unsynced_bytes == 0 {
                     self.unsynced_since = Instant::now();
                 }
                 self.unsynced_bytes += len;
             }
-            Ok(false) => self.counters.discarded.add(len),
+            Ok(false) => {
+                self.stored(index).await;
+                self.counters.discarded.add(len);
+            }
             Err(WriteError::WrongHash { .. }) => {
                 self.counters.discarded.add(len);
                 return Err(SourceError::WrongBytes);
@@ -376,17 +407,16 @@ impl Intake {
         let since = Instant::now();
         while self.syncing.is_some() {
             tokio::select! {
-                synced = finished(&mut self.syncing) => self.stored(synced?).await,
+                synced = finished(&mut self.syncing) => synced?,
                 () = tokio::time::sleep(PROGRESS_INTERVAL), if since.elapsed() < SYNC_PATIENCE => self.report(1).await,
             }
         }
         Ok(())
     }
 
-    async fn stored(&mut self, pieces: Vec<PieceIndex>) {
-        if !pieces.is_empty() {
-            let _ = self.events.send(Event::FetchStored { fetch: self.fetch, pieces }).await;
-        }
+    /// Says at once what others can have from here; that it is durable is not needed for that.
+    async fn stored(&mut self, piece: PieceIndex) {
+        let _ = self.events.send(Event::FetchStored { fetch: self.fetch, pieces: vec![piece] }).await;
     }
 
     async fn count(&mut self, bytes: u64) {
@@ -407,14 +437,12 @@ impl Intake {
 }
 
 /// The result of a sync under way; never, if there is none.
-async fn finished(
-    syncing: &mut Option<JoinHandle<Result<Vec<PieceIndex>, WriteError>>>,
-) -> Result<Vec<PieceIndex>, SourceError> {
+async fn finished(syncing: &mut Option<JoinHandle<Result<Vec<PieceIndex>, WriteError>>>) -> Result<(), SourceError> {
     let Some(handle) = syncing else { return std::future::pending().await };
     let joined = handle.await;
     *syncing = None;
     match joined {
-        Ok(Ok(pieces)) => Ok(pieces),
+        Ok(Ok(_)) => Ok(()),
         Ok(Err(error)) => Err(store_error(&error)),
         Err(error) => Err(store_error(&error)),
     }

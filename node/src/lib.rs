@@ -19,6 +19,7 @@ pub mod image;
 pub mod mesh;
 pub mod mirror;
 pub mod origin;
+pub mod pace;
 pub mod pull;
 pub mod remembered;
 pub mod status;

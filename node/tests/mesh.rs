@@ -165,3 +165,67 @@ async fn bytes_reach_the_reader_while_they_come() {
     eventually("the registry is left alone", || site.registry.request_count() == 1).await;
     assert!(node.blobs().await.is_empty());
 }
+
+/// All at the same moment: one copy crosses the uplink, and what the others get has passed through others.
+#[tokio::test(flavor = "multi_thread")]
+async fn devices_that_pull_together_share_one_copy_while_it_comes() {
+    const DEVICES: usize = 5;
+    let site = Site::new().await;
+    let image = RawImage::put(&site.registry, REPOSITORY, "v1", "together", &[9 << 20, 1 << 20, 700_000]);
+    let mut devices = vec![site.node("device-0", &[]).await];
+    for n in 1..DEVICES {
+        let others: Vec<&str> = devices.iter().map(common::Node::address).collect();
+        let device = site.node(&format!("device-{n}"), &others).await;
+        devices.push(device);
+    }
+    for device in &devices {
+        device.wait_until("knows all others", async || device.peers().await.len() == DEVICES - 1).await;
+    }
+    site.registry.set_rate(Some(8 << 20));
+    let pulls = devices.iter().map(|device| pull_image(device, Naming::Query, REPOSITORY, "v1"));
+    let pulled = join_all(pulls).await;
+    assert!(pulled.iter().all(|(_, bytes)| *bytes == image.size));
+    let logs: String = devices.iter().map(common::Node::last_words).collect();
+    let sent = site.registry.bytes_sent();
+    // Two may claim a blob before each has heard the other; one of them stops at once.
+    assert!(sent <= image.size + image.size / 20, "{sent} bytes for an image of {}{logs}", image.size);
+    let taken = join_all(devices.iter().map(common::Node::status)).await;
+    let from_peers: u64 = taken.iter().map(|status| status.bytes_from_peers).sum();
+    assert!(from_peers >= image.size * (DEVICES as u64 - 1) - image.size / 20, "{from_peers} bytes from peers{logs}");
+}
+
+/// Whoever fetches for the others is killed: another goes on where it was.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_owner_that_is_killed_costs_no_second_copy() {
+    const DEVICES: usize = 4;
+    let site = Site::new().await;
+    let bytes = content::bytes("owned", 12 << 20);
+    let blob = site.registry.put_blob(bytes.clone());
+    let mut devices = vec![site.node("device-0", &[]).await];
+    for n in 1..DEVICES {
+        let others: Vec<&str> = devices.iter().map(common::Node::address).collect();
+        let device = site.node(&format!("device-{n}"), &others).await;
+        devices.push(device);
+    }
+    for device in &devices {
+        device.wait_until("knows all others", async || device.peers().await.len() == DEVICES - 1).await;
+    }
+    site.registry.set_rate(Some(4 << 20));
+    let urls: Vec<_> = devices.iter().map(|device| device.url(&format!("app/blobs/{blob}"))).collect();
+    let pulls: Vec<_> =
+        urls.into_iter().map(|url| tokio::spawn(async move { ask(Method::GET, &url, None).await })).collect();
+    eventually("two fifths have crossed the uplink", || site.registry.bytes_sent() >= bytes.len() as u64 * 2 / 5).await;
+    let mut taken = Vec::new();
+    for device in &devices {
+        taken.push(device.status().await.bytes_from_origin);
+    }
+    let owner = (0..DEVICES).max_by_key(|n| taken[*n]).unwrap();
+    devices[owner].kill().await;
+    for (n, pull) in pulls.into_iter().enumerate().filter(|(n, _)| *n != owner) {
+        let answer = timeout(PATIENCE, pull).await.expect("the pull ends").unwrap().unwrap();
+        assert!(answer.cut.is_none() && answer.body == bytes, "{n}: {}{}", answer.shown(), devices[n].last_words());
+    }
+    let sent = site.registry.bytes_sent();
+    // What was on its way to the one that was killed: sockets' buffers and a piece.
+    assert!(sent <= bytes.len() as u64 + (3 << 20), "{sent} bytes for {}", bytes.len());
+}

@@ -48,6 +48,12 @@ pub(super) struct RunArgs {
     /// Leave at least this much of the disk free [default: 64MiB]
     #[arg(long, value_name = "SIZE")]
     free_bytes_min: Option<String>,
+    /// Take no more than this from registries, such as 2mbit [default: unlimited]
+    #[arg(long, value_name = "RATE")]
+    uplink_rate: Option<String>,
+    /// Give no more than this to peers, such as 100mbit [default: unlimited]
+    #[arg(long, value_name = "RATE")]
+    lan_rate: Option<String>,
     /// Form of log lines: text or json [default: text]
     #[arg(long, value_name = "FORMAT")]
     log_format: Option<String>,
@@ -73,6 +79,8 @@ impl RunArgs {
             (Setting::Fleet, self.fleet),
             (Setting::Mdns, self.no_mdns.then(|| "false".to_owned())),
             (Setting::FreeBytesMin, self.free_bytes_min),
+            (Setting::UplinkRate, self.uplink_rate),
+            (Setting::LanRate, self.lan_rate),
             (Setting::LogFormat, self.log_format),
             (Setting::LogFilter, self.log_filter),
         ];

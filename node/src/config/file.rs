@@ -13,7 +13,7 @@ use toml::{
 use super::layer::{ConfigError, Given, Layer, Place, RawOrigin, Setting, nearest};
 
 /// Tables of the file, besides the top level.
-const TABLES: [&str; 4] = ["listen", "mesh", "store", "log"];
+const TABLES: [&str; 6] = ["listen", "mesh", "store", "uplink", "lan", "log"];
 /// Keys of an `[[origin]]`.
 const ORIGIN_KEYS: [&str; 6] = ["registry", "endpoint", "ca_file", "plain_http", "username", "password_file"];
 

@@ -28,6 +28,10 @@ pub enum Setting {
     Mdns,
     /// Bytes to leave free.
     FreeBytesMin,
+    /// Rate of what is taken from registries.
+    UplinkRate,
+    /// Rate of what is given to peers.
+    LanRate,
     /// Form of log lines.
     LogFormat,
     /// Which log lines.
@@ -36,7 +40,7 @@ pub enum Setting {
 
 impl Setting {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::DataDir,
         Self::DockerConfig,
         Self::Mirror,
@@ -46,6 +50,8 @@ impl Setting {
         Self::Fleet,
         Self::Mdns,
         Self::FreeBytesMin,
+        Self::UplinkRate,
+        Self::LanRate,
         Self::LogFormat,
         Self::LogFilter,
     ];
@@ -62,6 +68,8 @@ impl Setting {
             Self::Fleet => ("mesh", "fleet"),
             Self::Mdns => ("mesh", "mdns"),
             Self::FreeBytesMin => ("store", "free_bytes_min"),
+            Self::UplinkRate => ("uplink", "rate"),
+            Self::LanRate => ("lan", "rate"),
             Self::LogFormat => ("log", "format"),
             Self::LogFilter => ("log", "filter"),
         }
@@ -79,6 +87,8 @@ impl Setting {
             Self::Fleet => "LAYERMESH_FLEET",
             Self::Mdns => "LAYERMESH_MDNS",
             Self::FreeBytesMin => "LAYERMESH_FREE_BYTES_MIN",
+            Self::UplinkRate => "LAYERMESH_UPLINK_RATE",
+            Self::LanRate => "LAYERMESH_LAN_RATE",
             Self::LogFormat => "LAYERMESH_LOG_FORMAT",
             Self::LogFilter => "LAYERMESH_LOG_FILTER",
         }
@@ -96,6 +106,8 @@ impl Setting {
             Self::Fleet => "--fleet",
             Self::Mdns => "--no-mdns",
             Self::FreeBytesMin => "--free-bytes-min",
+            Self::UplinkRate => "--uplink-rate",
+            Self::LanRate => "--lan-rate",
             Self::LogFormat => "--log-format",
             Self::LogFilter => "--log-filter",
         }

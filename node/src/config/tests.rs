@@ -34,6 +34,7 @@ fn without_any_source_the_documented_defaults_hold() {
     assert_eq!(config.status.to_string(), "127.0.0.1:7120");
     assert!(config.mdns && config.static_peers.is_empty() && config.origins.is_empty());
     assert_eq!(config.store_free_bytes_min, 64 << 20);
+    assert_eq!((config.uplink_bytes_per_s, config.lan_bytes_per_s), (None, None));
     assert_eq!(config.log, LogConfig { format: LogFormat::Text, filter: "info".to_owned() });
 }
 

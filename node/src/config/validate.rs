@@ -14,7 +14,7 @@ use super::{
     BULK_DEFAULT, Config, Credentials, Environment, FLEET_DEFAULT, FREE_BYTES_MIN_DEFAULT, LOG_FILTER_DEFAULT,
     LogConfig, LogFormat, MIRROR_DEFAULT, OriginConfig, PEERS_DEFAULT, STATUS_DEFAULT, file,
     layer::{ConfigError, ConfigErrors, Given, Layer, Place, RawOrigin, Setting},
-    units::parse_bytes,
+    units::{parse_bytes, parse_rate},
 };
 
 /// Largest configuration file read; a larger one is some other file.
@@ -101,6 +101,8 @@ impl Validator {
             origins: self.origins(),
             docker_config: self.layer.values.get(&Setting::DockerConfig).map(Given::path),
             store_free_bytes_min: self.value(Setting::FreeBytesMin, parse_bytes).unwrap_or(FREE_BYTES_MIN_DEFAULT),
+            uplink_bytes_per_s: self.value(Setting::UplinkRate, parse_rate).flatten(),
+            lan_bytes_per_s: self.value(Setting::LanRate, parse_rate).flatten(),
             log: LogConfig {
                 format: self.value(Setting::LogFormat, parse_log_format).unwrap_or(LogFormat::Text),
                 filter: self.value(Setting::LogFilter, parse_filter).unwrap_or_else(|| LOG_FILTER_DEFAULT.to_owned()),

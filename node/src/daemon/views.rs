@@ -71,6 +71,10 @@ impl exchange::BlobSource for Store {
 }
 
 impl exchange::BlobRead for BlobReader {
+    async fn size(&mut self) -> u64 {
+        Self::size(self).await
+    }
+
     async fn read(&mut self, offset: u64, max: usize) -> io::Result<Bytes> {
         Self::read(self, offset, max).await.map_err(io::Error::other)
     }

@@ -11,7 +11,6 @@ pub mod faults;
 pub mod image;
 
 mod access;
-mod pace;
 mod registry;
 mod respond;
 mod server;

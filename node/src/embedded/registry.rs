@@ -16,9 +16,9 @@ use super::{
     access::{Access, Gate},
     faults::{FaultRule, Faults},
     image::{self, Image},
-    pace::Pace,
     server::Server,
 };
+use crate::pace::Pace;
 
 /// Requests remembered; the oldest go first. Enough for a demo of fifty devices pulling a hundred blobs.
 const REQUESTS_MAX: usize = 8192;

@@ -19,10 +19,10 @@ use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
 
 use super::{
     faults::Fault,
-    pace::{CHUNK_BYTES_MAX, Pace},
     registry::{Object, RequestRecord, Source, State},
 };
 use crate::origin::LAYERMESH_VIA;
+use crate::pace::{CHUNK_BYTES_MAX, Pace};
 
 const DOCKER_CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 
@@ -333,7 +333,8 @@ impl Sender {
         }
         let left = if self.offset < self.end { self.end - self.offset } else { self.longer };
         let until = |point: Option<u64>| point.map_or(u64::MAX, |point| point - self.sent);
-        let pace = self.paces.iter().map(|pace| pace.chunk_bytes()).min().unwrap_or(CHUNK_BYTES_MAX);
+        let pace =
+            self.paces.iter().map(|pace| pace.chunk_bytes()).min().unwrap_or(CHUNK_BYTES_MAX).min(CHUNK_BYTES_MAX);
         let length = left.min(until(self.cut)).min(until(self.stall)).min(pace);
         if length == 0 {
             return Ok(None);

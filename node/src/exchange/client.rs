@@ -20,14 +20,14 @@ use hyper::{
     header::{self, HeaderMap},
 };
 use hyper_util::rt::TokioIo;
-use layermesh_proto::{ContentId, NodeId, PieceIndex, PieceMap, engine::event::SourceError};
+use layermesh_proto::{ContentId, NodeId, PieceIndex, PieceLayout, PieceMap, engine::event::SourceError};
 use libp2p::identity::Keypair;
 use rustls::pki_types::ServerName;
 use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::TlsConnector;
 
 use super::{
-    BLOB_SIZE, BLOBS_PATH, PIECES_PATH, TlsSetupError,
+    BLOB_SIZE, BLOBS_PATH, GROWING_PATH, GROWING_STALL_MAX, PIECES_PATH, TlsSetupError,
     maps::Maps,
     pool::{Key, Pool, Sender},
     tls::{self, ClientTls},
@@ -56,8 +56,10 @@ pub struct BulkClient {
 
 /// Pieces on their way from a peer.
 pub struct BulkBody {
-    /// The hashes that the peer vouches for.
-    pub map: Arc<PieceMap>,
+    /// How the blob is cut, by the size that the peer says it has.
+    pub layout: PieceLayout,
+    /// The hashes that the peer vouches for; `None` of a blob that it has not whole yet.
+    pub map: Option<Arc<PieceMap>>,
     /// The pieces that come: those asked for, as far as the blob has them.
     pub pieces: Range<PieceIndex>,
     /// Exactly the bytes of these pieces in chunks of any size, or an error at the point where they broke off.
@@ -109,9 +111,10 @@ impl BulkClient {
         let pieces = pieces.start.min(end)..end;
         let bytes = layout.bytes_of_run(&pieces);
         if bytes.is_empty() {
-            return Ok(BulkBody { map, pieces, stream: futures::stream::empty().boxed() });
+            return Ok(BulkBody { layout, map: Some(map), pieces, stream: futures::stream::empty().boxed() });
         }
-        let (response, sender) = self.get(key, BLOBS_PATH, &content, Some(&bytes)).await?;
+        let range = format!("bytes={}-{}", bytes.start, bytes.end - 1);
+        let (response, sender) = self.get(key, BLOBS_PATH, &content, Some(&range)).await?;
         if let Err(error) = check_range(&response, &bytes, layout.blob_size()) {
             self.maps().forget(peer, &content);
             return Err(error);
@@ -123,7 +126,51 @@ impl BulkClient {
             stall_max: self.stall_max,
         };
         let stream = futures::stream::try_unfold(transfer, Transfer::next).boxed();
-        Ok(BulkBody { map, pieces, stream })
+        Ok(BulkBody { layout, map: Some(map), pieces, stream })
+    }
+
+    /// Asks `peer` for a run of pieces of a blob that it may not have whole yet: they come as they land there, and the
+    /// peer answers for each by sending it. `size` is what the blob's size is known to be; if it is not known, `pieces`
+    /// starts with the first.
+    ///
+    /// # Errors
+    /// As [`BulkClient::open`]; [`SourceError::NotFound`] if the peer has not begun the blob in time.
+    pub async fn open_growing(
+        &self,
+        peer: NodeId,
+        addr: SocketAddr,
+        content: ContentId,
+        size: Option<u64>,
+        pieces: Range<PieceIndex>,
+    ) -> Result<BulkBody, SourceError> {
+        let key = (peer, addr);
+        let known = size.map(|size| PieceLayout::for_size(size).ok_or_else(|| failed("a blob over the size limit")));
+        let known = known.transpose()?;
+        let first = known.map_or(0, |layout| layout.bytes_of(pieces.start).start);
+        let end = known.and_then(|layout| (pieces.end < layout.count()).then(|| layout.bytes_of(pieces.end).start));
+        // Without a range, an empty blob is no error.
+        let range = match end {
+            Some(end) => Some(format!("bytes={first}-{}", end.saturating_sub(1))),
+            None => (first > 0).then(|| format!("bytes={first}-")),
+        };
+        let (response, sender) = self.get(key, GROWING_PATH, &content, range.as_deref()).await?;
+        let found = size_of(&response).ok_or_else(|| failed("does not say the blob's size"))?;
+        if let Some(size) = size.filter(|&size| size != found) {
+            return Err(failed(format!("says that a blob of {size} bytes has {found}")));
+        }
+        let layout = PieceLayout::for_size(found).ok_or_else(|| failed("says that the blob is over the size limit"))?;
+        let last = pieces.end.min(layout.count());
+        let pieces = pieces.start.min(last)..last;
+        let bytes = layout.bytes_of_run(&pieces);
+        check_range(&response, &bytes, found)?;
+        let transfer = Transfer {
+            body: response.into_body(),
+            remaining: bytes.end - bytes.start,
+            connection: Some((sender, key, Arc::clone(&self.pool))),
+            stall_max: self.stall_max.max(GROWING_STALL_MAX),
+        };
+        let stream = futures::stream::try_unfold(transfer, Transfer::next).boxed();
+        Ok(BulkBody { layout, map: None, pieces, stream })
     }
 
     #[cfg(test)]
@@ -149,9 +196,8 @@ impl BulkClient {
             return Err(failed(format!("answered {} to a question for a piece map", response.status())));
         }
         let size = number(response.headers(), BLOB_SIZE).ok_or_else(|| failed("does not say the blob's size"))?;
-        let pieces = layermesh_proto::PieceLayout::for_size(size)
-            .ok_or_else(|| failed("says that the blob is over the size limit"))?
-            .count();
+        let pieces =
+            PieceLayout::for_size(size).ok_or_else(|| failed("says that the blob is over the size limit"))?.count();
         let expected = u64::from(pieces) * 32;
         if response.body().size_hint().exact() != Some(expected) {
             return Err(failed("sends a piece map that does not fit the blob's size"));
@@ -180,13 +226,13 @@ impl BulkClient {
         key: Key,
         path: &str,
         content: &ContentId,
-        range: Option<&Range<u64>>,
+        range: Option<&str>,
     ) -> Result<(Response<Incoming>, Sender), SourceError> {
         let request = || {
             let mut request =
                 Request::get(format!("{path}{}", content.to_cid())).header(header::HOST, key.1.to_string());
             if let Some(range) = range {
-                request = request.header(header::RANGE, format!("bytes={}-{}", range.start, range.end - 1));
+                request = request.header(header::RANGE, range);
             }
             request.body(Empty::new()).map_err(|error| failed(error.to_string()))
         };
@@ -323,6 +369,17 @@ fn check_range(response: &Response<Incoming>, bytes: &Range<u64>, size: u64) -> 
         return Err(failed("announces another length than asked for"));
     }
     Ok(())
+}
+
+/// The blob's size, by an answer's head.
+fn size_of(response: &Response<Incoming>) -> Option<u64> {
+    match response.status() {
+        StatusCode::PARTIAL_CONTENT => {
+            let range = response.headers().get(header::CONTENT_RANGE)?.to_str().ok()?;
+            range.rsplit_once('/')?.1.parse().ok()
+        }
+        _ => response.body().size_hint().exact(),
+    }
 }
 
 fn number(headers: &HeaderMap, name: &str) -> Option<u64> {

@@ -78,6 +78,13 @@ impl BlobSource for MemorySource {
 pub(super) struct MemoryReader(Option<Blob>);
 
 impl BlobRead for MemoryReader {
+    async fn size(&mut self) -> u64 {
+        match &self.0 {
+            Some(blob) => blob.claimed_size.unwrap_or(blob.bytes.len() as u64),
+            None => std::future::pending().await,
+        }
+    }
+
     async fn read(&mut self, offset: u64, max: usize) -> io::Result<Bytes> {
         let blob = self.0.as_ref().ok_or(io::ErrorKind::NotFound)?;
         let start = usize::try_from(offset).unwrap();

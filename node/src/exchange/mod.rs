@@ -8,6 +8,7 @@
 //! |---|---|
 //! | `GET /pieces/<cid>` | 200, the blob's size in `Layermesh-Blob-Size`, the body its piece map (32 bytes a piece); 404 unless held whole |
 //! | `GET`, `HEAD /blobs/<cid>`, with or without a single `Range` | 200, 206, 416; 404 unless held whole |
+//! | `GET /growing/<cid>`, with or without a single `Range` | as `/blobs/`, also of a blob that is still landing here: the answer waits until its size is known, the body for each piece; 404 if it is not begun in time |
 //!
 //! Invariants: a server writes only bytes that its [`BlobSource`] has checked, and resets the connection rather
 //! than end a body short; a client yields exactly the bytes asked for or an error. Deliberately absent: which
@@ -35,5 +36,9 @@ pub use tls::TlsSetupError;
 const BLOB_SIZE: &str = "layermesh-blob-size";
 /// Path under which piece maps are.
 const PIECES_PATH: &str = "/pieces/";
+/// Path under which blobs are that may still be landing.
+const GROWING_PATH: &str = "/growing/";
+/// Longest wait for the next piece of a blob that is landing. A piece has 1 MiB at most: 60 s is an uplink of 140 kbit/s.
+const GROWING_STALL_MAX: std::time::Duration = std::time::Duration::from_secs(60);
 /// Path under which blobs are.
 const BLOBS_PATH: &str = "/blobs/";

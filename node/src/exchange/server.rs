@@ -39,12 +39,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::{
-    BLOB_SIZE, BLOBS_PATH, BlobRead, BlobSource, PIECES_PATH, TlsSetupError,
+    BLOB_SIZE, BLOBS_PATH, BlobRead, BlobSource, GROWING_PATH, GROWING_STALL_MAX, PIECES_PATH, TlsSetupError,
     range::{Requested, requested},
     tls,
     write_guard::WriteGuard,
 };
-use crate::counters::Counters;
+use crate::{counters::Counters, pace::Pace};
 
 /// Connections in all. A busy one holds about half a MiB (a chunk, TLS and socket buffers).
 pub(super) const CONNECTIONS_MAX: usize = 100;
@@ -80,6 +80,7 @@ pub(super) struct Deadlines {
     pub(super) idle: Duration,
     pub(super) write_stall: Duration,
     pub(super) source_stall: Duration,
+    pub(super) growing_stall: Duration,
 }
 
 /// A node's own; tests have shorter ones.
@@ -88,6 +89,7 @@ pub(super) const DEADLINES: Deadlines = Deadlines {
     idle: IDLE_MAX,
     write_stall: WRITE_STALL_MAX,
     source_stall: SOURCE_STALL_MAX,
+    growing_stall: GROWING_STALL_MAX,
 };
 
 /// Why the server cannot start.
@@ -120,6 +122,7 @@ struct Shared<S> {
     source: S,
     counters: Arc<Counters>,
     deadlines: Deadlines,
+    lan: Arc<Pace>,
     peers: Mutex<BTreeMap<NodeId, usize>>,
 }
 
@@ -148,8 +151,14 @@ impl<S: BlobSource> BulkServer<S> {
         let listen = |error| BindError::Listen { addr, error };
         let listener = TcpListener::bind(addr).await.map_err(listen)?;
         let local_addr = listener.local_addr().map_err(listen)?;
-        let shared = Shared { tls, source, counters, deadlines, peers: Mutex::default() };
+        let shared =
+            Shared { tls, source, counters, deadlines, lan: Arc::new(Pace::new(None)), peers: Mutex::default() };
         Ok(Self { listener, local_addr, shared: Arc::new(shared) })
+    }
+
+    /// Gives all peers together no more than this many bytes a second from now on.
+    pub fn limit_rate(&self, bytes_per_s: Option<u64>) {
+        self.shared.lan.set(bytes_per_s);
     }
 
     /// The address listened on, with the real port.
@@ -238,9 +247,14 @@ impl<S: BlobSource> Shared<S> {
     async fn answer(&self, request: &Request<Incoming>) -> Response<AnswerBody> {
         let path = request.uri().path();
         let cid = |prefix| path.strip_prefix(prefix).map(ContentId::from_cid_text);
-        match (request.method(), cid(PIECES_PATH), cid(BLOBS_PATH)) {
+        if let (&Method::GET, Some(Ok(content))) = (request.method(), cid(GROWING_PATH)) {
+            return self.growing(content, request).await;
+        }
+        match (request.method(), cid(PIECES_PATH), cid(BLOBS_PATH).or_else(|| cid(GROWING_PATH))) {
             (&Method::GET, Some(Ok(content)), _) => self.piece_map(&content).await,
-            (&Method::GET | &Method::HEAD, _, Some(Ok(content))) => self.blob(content, request),
+            (&Method::GET | &Method::HEAD, _, Some(Ok(content))) if cid(BLOBS_PATH).is_some() => {
+                self.blob(content, request)
+            }
             (_, Some(Ok(_)), _) | (_, _, Some(Ok(_))) => plain(StatusCode::METHOD_NOT_ALLOWED),
             (_, Some(Err(_)), _) | (_, _, Some(Err(_))) => plain(StatusCode::BAD_REQUEST),
             _ => plain(StatusCode::NOT_FOUND),
@@ -256,7 +270,27 @@ impl<S: BlobSource> Shared<S> {
     }
 
     fn blob(&self, content: ContentId, request: &Request<Incoming>) -> Response<AnswerBody> {
-        let Some(size) = self.source.size_of(&content) else { return plain(StatusCode::NOT_FOUND) };
+        match self.source.size_of(&content) {
+            Some(size) => self.range(content, size, request, self.deadlines.source_stall),
+            None => plain(StatusCode::NOT_FOUND),
+        }
+    }
+
+    /// A blob that may still be landing. Whoever asks has heard that it is about to, so it is given time to begin.
+    async fn growing(&self, content: ContentId, request: &Request<Incoming>) -> Response<AnswerBody> {
+        match timeout(self.deadlines.source_stall, self.source.reader(content).size()).await {
+            Ok(size) => self.range(content, size, request, self.deadlines.growing_stall),
+            Err(_) => plain(StatusCode::NOT_FOUND),
+        }
+    }
+
+    fn range(
+        &self,
+        content: ContentId,
+        size: u64,
+        request: &Request<Incoming>,
+        stall_max: Duration,
+    ) -> Response<AnswerBody> {
         let asked = request.headers().get(header::RANGE).map(HeaderValue::as_bytes);
         let (status, bytes) = match requested(asked, size) {
             Requested::Whole => (StatusCode::OK, 0..size),
@@ -276,8 +310,7 @@ impl<S: BlobSource> Shared<S> {
         insert(&mut response, header::CONTENT_LENGTH, len.to_string());
         if request.method() == Method::GET && len > 0 {
             let reader = self.source.reader(content);
-            let stall_max = self.deadlines.source_stall;
-            let body = BlobBody::new(reader, bytes.start, len, stall_max, Arc::clone(&self.counters));
+            let body = BlobBody::new(reader, bytes.start, len, stall_max, self);
             *response.body_mut() = body.boxed_unsync();
         }
         response
@@ -345,16 +378,20 @@ struct BlobBody {
 }
 
 impl BlobBody {
-    fn new<R: BlobRead>(reader: R, start: u64, len: u64, stall_max: Duration, counters: Arc<Counters>) -> Self {
+    fn new<R: BlobRead, S>(reader: R, start: u64, len: u64, stall_max: Duration, shared: &Shared<S>) -> Self {
         let end = start + len;
-        let bytes = futures::stream::try_unfold((reader, start), move |(mut reader, offset)| async move {
+        let (lan, counters) = (Arc::clone(&shared.lan), Arc::clone(&shared.counters));
+        let start = (reader, start, lan);
+        let bytes = futures::stream::try_unfold(start, move |(mut reader, offset, lan)| async move {
             if offset >= end {
                 return Ok(None);
             }
-            let max = usize::try_from(end - offset).map_or(CHUNK_BYTES, |left| left.min(CHUNK_BYTES));
+            let chunk_max = CHUNK_BYTES.min(usize::try_from(lan.chunk_bytes()).unwrap_or(CHUNK_BYTES));
+            let max = usize::try_from(end - offset).map_or(chunk_max, |left| left.min(chunk_max));
             let chunk = timeout(stall_max, reader.read(offset, max)).await??;
+            lan.pass(chunk.len() as u64).await;
             let next = offset + chunk.len() as u64;
-            Ok(Some((chunk, (reader, next))))
+            Ok(Some((chunk, (reader, next, lan))))
         });
         Self { bytes: bytes.boxed(), remaining: len, counters }
     }

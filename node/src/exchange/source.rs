@@ -22,7 +22,10 @@ pub trait BlobSource: Clone + Send + Sync + 'static {
 
 /// Reads a blob in checked parts.
 pub trait BlobRead: Send + 'static {
-    /// Between 1 and `max` bytes from `offset`, which lies within the blob. Every byte belongs to a piece that
+    /// The blob's size in bytes. Waits until the blob is held or begun.
+    fn size(&mut self) -> impl Future<Output = u64> + Send;
+
+    /// Between 1 and `max` bytes from `offset`, which lies within the blob; waits for what has not landed yet. Every byte belongs to a piece that
     /// has been checked against its hash since it was last read from the disk.
     ///
     /// # Errors

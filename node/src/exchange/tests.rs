@@ -108,14 +108,48 @@ async fn whole_blobs_runs_and_the_short_last_piece() {
     let content = server.source.insert(bytes.clone());
     let client = client();
     let body = server.open(&client, content, 0..u32::MAX).await.unwrap();
-    assert_eq!((body.pieces.clone(), body.map.layout().blob_size()), (0..4, bytes.len() as u64));
-    assert_eq!(body.map.hash(3), Some(layermesh_proto::PieceHash::of(&bytes[PIECE as usize * 3..])));
+    assert_eq!((body.pieces.clone(), body.layout.blob_size()), (0..4, bytes.len() as u64));
+    assert_eq!(body.map.as_ref().unwrap().hash(3), Some(layermesh_proto::PieceHash::of(&bytes[PIECE as usize * 3..])));
     assert_eq!(collect(body).await.unwrap(), bytes);
     assert_eq!(server.fetch(&client, content, 1..3).await, bytes[PIECE as usize..PIECE as usize * 3]);
     assert_eq!(server.fetch(&client, content, 3..4).await, bytes[PIECE as usize * 3..]);
     assert_eq!(server.fetch(&client, content, 4..9).await, b"");
     assert_eq!(server.counters.to_peers.get(), bytes.len() as u64 + PIECE * 2 + 5, "bytes of blobs, not of maps");
     assert_eq!((client.pool().idle(), client.pool().open()), (1, 1), "one connection served it all");
+}
+
+#[tokio::test]
+async fn blobs_that_may_still_grow_come_without_a_map() {
+    let server = server_with(Deadlines { source_stall: SHORT, ..server::DEADLINES }).await;
+    let bytes = blob(PIECE * 3 + 5);
+    let content = server.source.insert(bytes.clone());
+    let client = client();
+    let open = async |content, size, pieces| {
+        timeout(PATIENCE, client.open_growing(server.peer, server.addr, content, size, pieces)).await.unwrap()
+    };
+    let body = open(content, None, 0..u32::MAX).await.unwrap();
+    assert_eq!((body.pieces.clone(), body.layout.blob_size(), body.map.is_none()), (0..4, bytes.len() as u64, true));
+    assert_eq!(collect(body).await.unwrap(), bytes);
+    let size = Some(bytes.len() as u64);
+    let rest = open(content, size, 2..9).await.unwrap();
+    assert_eq!(collect(rest).await.unwrap(), bytes[PIECE as usize * 2..]);
+    let middle = open(content, size, 1..2).await.unwrap();
+    assert_eq!(collect(middle).await.unwrap(), bytes[PIECE as usize..PIECE as usize * 2]);
+    assert!(matches!(open(content, Some(7), 0..1).await, Err(SourceError::Failed(_))), "of another size");
+    let empty = server.source.insert(vec![]);
+    assert_eq!(collect(open(empty, None, 0..u32::MAX).await.unwrap()).await.unwrap(), b"");
+    let unknown = ContentId::of(layermesh_proto::Algorithm::Sha256, b"nobody has begun this");
+    assert_eq!(open(unknown, None, 0..u32::MAX).await.unwrap_err(), SourceError::NotFound);
+}
+
+#[tokio::test]
+async fn a_growing_blob_without_news_for_too_long_is_cut_off() {
+    let server = server_with(Deadlines { growing_stall: SHORT, ..server::DEADLINES }).await;
+    let content = server.source.insert(blob(PIECE * 8));
+    server.source.fault(content, Fault::StallAt(PIECE * 2));
+    let body = client().open_growing(server.peer, server.addr, content, None, 0..u32::MAX).await.unwrap();
+    let broken = collect(body).await;
+    assert!(matches!(broken, Err(SourceError::Unreachable(_))), "{broken:?}");
 }
 
 #[tokio::test]
@@ -206,7 +240,7 @@ async fn wrong_bytes_come_with_the_map_that_shows_it() {
     let content = server.source.insert(blob(PIECE * 2));
     server.source.fault(content, Fault::WrongByte(PIECE + 9));
     let body = server.open(&client(), content, 0..2).await.unwrap();
-    let map = Arc::clone(&body.map);
+    let map = body.map.clone().unwrap();
     let bytes = collect(body).await.unwrap();
     let hash = |piece: usize| layermesh_proto::PieceHash::of(&bytes[piece * PIECE as usize..][..PIECE as usize]);
     assert_eq!((map.hash(0) == Some(hash(0)), map.hash(1) == Some(hash(1))), (true, false));

@@ -174,6 +174,13 @@ struct Reader {
 }
 
 impl BlobRead for Reader {
+    async fn size(&mut self) -> u64 {
+        match &self.lie {
+            Some(lie) => lie.bytes.len() as u64,
+            None => std::future::pending().await,
+        }
+    }
+
     async fn read(&mut self, offset: u64, max: usize) -> io::Result<Bytes> {
         let lie = self.lie.as_ref().ok_or(io::ErrorKind::NotFound)?;
         if lie.stall_at.is_some_and(|at| at <= offset) {

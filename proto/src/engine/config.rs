@@ -45,6 +45,9 @@ pub struct Config {
 
     /// Without progress of a fetch from a peer. 10 s: a peer is on the same LAN, and another source may wait.
     pub fetch_stall_peer: Duration,
+    /// The same from a peer that has not the whole blob yet and waits for bytes itself. 60 s: a piece of 1 MiB over 140
+    /// kbit/s; that the owner has given up is known from its claim long before.
+    pub fetch_stall_growing: Duration,
     /// Without progress of a fetch from an origin, first byte included. 30 s: registries redirect, wake up
     /// caches and are far away.
     pub fetch_stall_origin: Duration,
@@ -169,6 +172,7 @@ impl Default for Config {
             request_timeout: Duration::from_secs(10),
             request_retry: Duration::from_secs(5),
             fetch_stall_peer: Duration::from_secs(10),
+            fetch_stall_growing: Duration::from_secs(60),
             fetch_stall_origin: Duration::from_secs(30),
             retry_first: Duration::from_millis(500),
             retry_max: Duration::from_secs(10),
@@ -251,6 +255,7 @@ impl Config {
             ("request_timeout", self.request_timeout),
             ("request_retry", self.request_retry),
             ("fetch_stall_peer", self.fetch_stall_peer),
+            ("fetch_stall_growing", self.fetch_stall_growing),
             ("fetch_stall_origin", self.fetch_stall_origin),
             ("retry_first", self.retry_first),
             ("retry_max", self.retry_max),

@@ -65,12 +65,13 @@ impl Engine {
             growing,
             began: self.now,
         });
-        self.timers.set(Timer::Stall(fetch), self.now, self.stall_of(&source));
+        self.timers.set(Timer::Stall(fetch), self.now, self.stall_of(&source, growing));
         self.act(Action::Fetch { fetch, content, source, size, pieces, growing });
     }
 
-    fn stall_of(&self, source: &Source) -> Duration {
+    fn stall_of(&self, source: &Source, growing: bool) -> Duration {
         match source {
+            Source::Peer(_) if growing => self.config.fetch_stall_growing,
             Source::Peer(_) => self.config.fetch_stall_peer,
             Source::Origin(..) => self.config.fetch_stall_origin,
         }
@@ -133,8 +134,10 @@ impl Engine {
         let now = self.now;
         let Some((_, transfer)) = self.fetching(fetch) else { return };
         transfer.last_progress = now;
-        let Some(source) = transfer.fetch().map(|fetch| fetch.source.clone()) else { return };
-        self.timers.set(Timer::Stall(fetch), now, self.stall_of(&source));
+        let Some((source, growing)) = transfer.fetch().map(|fetch| (fetch.source.clone(), fetch.growing)) else {
+            return;
+        };
+        self.timers.set(Timer::Stall(fetch), now, self.stall_of(&source, growing));
     }
 
     pub(super) fn on_fetch_started(&mut self, fetch: FetchId, size: u64) {
@@ -150,7 +153,8 @@ impl Engine {
         if let Some(repository) = select::origin_of(&source) {
             self.origin_answered(repository.registry());
         }
-        self.timers.set(Timer::Stall(fetch), self.now, self.stall_of(&source));
+        let growing = self.fetching(fetch).and_then(|(_, transfer)| Some(transfer.fetch()?.growing)).unwrap_or(false);
+        self.timers.set(Timer::Stall(fetch), self.now, self.stall_of(&source, growing));
     }
 
     pub(super) fn on_fetch_progress(&mut self, fetch: FetchId, bytes: u64) {

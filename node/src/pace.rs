@@ -12,7 +12,7 @@ use std::{
 use tokio::time::Instant;
 
 /// Bytes sent at once.
-pub(super) const CHUNK_BYTES_MAX: u64 = 64 << 10;
+pub const CHUNK_BYTES_MAX: u64 = 64 << 10;
 /// The part of a second's bytes that is sent at once at most, so that slow rates are even.
 const CHUNKS_PER_S_MIN: u64 = 20;
 /// How much of the time that went unused may be made up for. Timers fire a millisecond late or more, which at 64 KiB
@@ -21,7 +21,7 @@ const LATE_MAX: Duration = Duration::from_millis(20);
 
 /// Lets bytes through at a rate, first come first served.
 #[derive(Debug)]
-pub(super) struct Pace(Mutex<State>);
+pub struct Pace(Mutex<State>);
 
 #[derive(Debug)]
 struct State {
@@ -31,24 +31,26 @@ struct State {
 }
 
 impl Pace {
-    pub(super) fn new(bytes_per_s: Option<u64>) -> Self {
+    /// A pace of this rate; `None` lets everything through at once.
+    pub fn new(bytes_per_s: Option<u64>) -> Self {
         Self(Mutex::new(State { bytes_per_s, free_at: Instant::now() }))
     }
 
-    pub(super) fn set(&self, bytes_per_s: Option<u64>) {
+    /// Changes the rate from now on.
+    pub fn set(&self, bytes_per_s: Option<u64>) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         state.bytes_per_s = bytes_per_s;
         state.free_at = Instant::now();
     }
 
-    /// The most bytes to send at once.
-    pub(super) fn chunk_bytes(&self) -> u64 {
+    /// The most bytes to send at once, for the rate to be even.
+    pub fn chunk_bytes(&self) -> u64 {
         let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        state.bytes_per_s.map_or(CHUNK_BYTES_MAX, |rate| (rate / CHUNKS_PER_S_MIN).clamp(1, CHUNK_BYTES_MAX))
+        state.bytes_per_s.map_or(u64::MAX, |rate| (rate / CHUNKS_PER_S_MIN).clamp(1, CHUNK_BYTES_MAX))
     }
 
     /// Waits until these bytes have passed.
-    pub(super) async fn pass(&self, bytes: u64) {
+    pub async fn pass(&self, bytes: u64) {
         let free_at = {
             let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             let Some(rate) = state.bytes_per_s else { return };
@@ -150,7 +152,7 @@ mod tests {
         let chunk = |rate| Pace::new(rate).chunk_bytes();
         assert_eq!(
             (chunk(None), chunk(Some(BYTES_PER_S)), chunk(Some(125_000)), chunk(Some(1))),
-            (CHUNK_BYTES_MAX, CHUNK_BYTES_MAX, 6250, 1)
+            (u64::MAX, CHUNK_BYTES_MAX, 6250, 1)
         );
     }
 }
