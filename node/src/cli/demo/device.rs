@@ -36,8 +36,8 @@ pub(super) struct Site {
     dir: PathBuf,
     fleet: String,
     origin: String,
-    /// Addresses of the first devices, for the others.
-    pub(super) seeds: Vec<String>,
+    /// Addresses of the devices so far, for the next.
+    pub(super) peers: Vec<String>,
 }
 
 impl Site {
@@ -53,7 +53,7 @@ impl Site {
         std::fs::write(dir.join("docker.json"), "{}")?;
         let fleet = format!("demo-{:08x}", rand::random::<u32>());
         let origin = format!("{}={registry_url}", source::REGISTRY);
-        Ok(Self { program, dir: dir.to_owned(), fleet, origin, seeds: Vec::new() })
+        Ok(Self { program, dir: dir.to_owned(), fleet, origin, peers: Vec::new() })
     }
 
     fn command(&self, data_dir: &Path) -> Command {
@@ -66,8 +66,8 @@ impl Site {
             command.args([flag, "127.0.0.1:0"]);
         }
         command.args(["--fleet", &self.fleet, "--origin", &self.origin, "--log-format", "text"]);
-        for seed in &self.seeds {
-            command.args(["--peer", seed]);
+        for peer in &self.peers {
+            command.args(["--peer", peer]);
         }
         let ours = |name: &std::ffi::OsString| name.to_string_lossy().starts_with("LAYERMESH_");
         for (name, _) in std::env::vars_os().filter(|(name, _)| ours(name)) {
@@ -230,7 +230,7 @@ mod tests {
     fn nodes_are_started_with_nothing_of_this_users() {
         let dir = tempfile::tempdir().unwrap();
         let mut site = site(dir.path(), "");
-        site.seeds.push("/ip4/127.0.0.1/tcp/9".to_owned());
+        site.peers.push("/ip4/127.0.0.1/tcp/9".to_owned());
         let command = site.command(Path::new("/data"));
         let arguments: Vec<_> = command.as_std().get_args().map(|word| word.to_string_lossy().into_owned()).collect();
         let cli = <crate::cli::Cli as clap::Parser>::try_parse_from(

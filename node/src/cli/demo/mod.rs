@@ -46,8 +46,6 @@ use uplink::Uplink;
 const DEVICES_MAX: usize = 64;
 /// Largest image that is made: every device stores a copy in the temporary directory.
 const SIZE_BYTES_MAX: u64 = 64 << 30;
-/// Devices whose addresses all others are told; from these they learn the rest.
-const SEEDS: usize = 3;
 /// How long nodes may take to find each other.
 const MEET_TIME_MAX: Duration = Duration::from_secs(30);
 /// How long nodes that have a peer may take to know all others. Past it they are asked to pull all the same.
@@ -246,23 +244,17 @@ async fn one_by_one(
     Ok(())
 }
 
-/// Starts the devices, the seeds first, so that the others can be told their addresses.
+/// Starts the devices one after the other. Each is told the addresses of those before it, so that all know each other
+/// as on a LAN, where they find each other by mDNS: that is off here, since a demo must not reach beyond its machine.
 async fn start_devices(count: usize, dir: &Path, registry: &Registry, devices: &mut Vec<Device>) -> anyhow::Result<()> {
     let mut site = Site::new(dir, registry.base_url())?;
-    for number in 1..=count.min(SEEDS) {
+    for number in 1..=count {
         let mut device = Device::spawn(&site, number)?;
         let ready = device.ready().await;
-        let addresses = device.peer_addresses();
+        site.peers.extend(device.peer_addresses());
+        // Also one that failed is there to be stopped.
         devices.push(device);
         ready?;
-        site.seeds.extend(addresses);
-    }
-    let rest = devices.len();
-    for number in rest + 1..=count {
-        devices.push(Device::spawn(&site, number)?);
-    }
-    for device in &mut devices[rest..] {
-        device.ready().await?;
     }
     Ok(())
 }
