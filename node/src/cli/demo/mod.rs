@@ -7,8 +7,8 @@
 //! of it verified, and, one by one, that it crossed the uplink once.
 //!
 //! [`source`] reads or makes the image, [`uplink`] says what the uplink alone needs, [`device`] runs a node, [`puller`]
-//! is the runtime, [`display`] shows it live and [`report`] sums up. Invariant: no node outlives the demo, however the demo ends: nodes are told to stop, then
-//! killed, and end by themselves when their standard input closes.
+//! is the runtime, [`display`] shows it live and [`report`] sums up. Invariant: no node outlives the demo, however the
+//! demo ends: nodes are told to stop, then killed, and end by themselves when their standard input closes.
 
 use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
