@@ -249,7 +249,8 @@ impl Registry {
         Ok(())
     }
 
-    /// Limits the bytes of bodies in a second, over all connections together, as one uplink would; `None` lifts the limit.
+    /// Limits the bytes of bodies in a second, over all connections together, as one uplink would; `None` lifts the
+    /// limit.
     pub fn set_rate(&self, bytes_per_s: Option<u64>) {
         self.state.pace.set(bytes_per_s);
     }

@@ -7,8 +7,8 @@
 //! of it verified, and, one by one, that it crossed the uplink once.
 //!
 //! [`source`] reads or makes the image, [`uplink`] says what the uplink alone needs, [`device`] runs a node, [`puller`]
-//! is the runtime, [`display`] shows it live and [`report`] sums up. Invariant: no node outlives the demo, however the demo ends: nodes are told to stop, then
-//! killed, and end by themselves when their standard input closes.
+//! is the runtime, [`display`] shows it live and [`report`] sums up. Invariant: no node outlives the demo, however the
+//! demo ends: nodes are told to stop, then killed, and end by themselves when their standard input closes.
 
 use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
@@ -205,9 +205,10 @@ async fn together(
     let others = devices.len() - 1;
     let all = async |device: &Device| device.status().await.is_ok_and(|status| status.peers >= others);
     let _ = until(devices, KNOW_ALL_TIME_MAX, all).await;
-    let patience = patience(served, uplink, devices.len());
+    let over_uplink = slowest(served, uplink, devices.len());
     // Everything that takes time is done before any of them begins.
-    let pulls = devices.iter().map(|device| Pull::new(device, served, patience)).collect::<anyhow::Result<Vec<_>>>()?;
+    let pulls =
+        devices.iter().map(|device| Pull::new(device, served, over_uplink)).collect::<anyhow::Result<Vec<_>>>()?;
     display.say(&format!("all {} devices pull at the same moment; uplink: {}", devices.len(), uplink.shown()));
     let started = Instant::now();
     let mut running: FuturesUnordered<_> = pulls.iter().map(|pull| pull.run(display)).collect();
@@ -227,10 +228,10 @@ async fn one_by_one(
     display: &Display,
     report: &mut Report,
 ) -> anyhow::Result<()> {
-    let patience = patience(served, uplink, devices.len());
+    let over_uplink = slowest(served, uplink, devices.len());
     let started = Instant::now();
     display.say(&format!("device 1 pulls through its mirror, from the registry; uplink: {}", uplink.shown()));
-    let (first, at) = Pull::new(&devices[0], served, patience)?.run(display).await?;
+    let (first, at) = Pull::new(&devices[0], served, over_uplink)?.run(display).await?;
     report.finished(first, at - started);
 
     let heard = async |device: &Device| device.peers_blobs().await.is_ok_and(|blobs| blobs >= first.objects);
@@ -238,7 +239,7 @@ async fn one_by_one(
     registry.set_online(false).await.context("the embedded registry does not stop")?;
     display.say("the registry is switched off; the other devices pull");
     for device in &devices[1..] {
-        let (pulled, at) = Pull::new(device, served, patience)?.run(display).await?;
+        let (pulled, at) = Pull::new(device, served, over_uplink)?.run(display).await?;
         report.finished(pulled, at - started);
     }
     Ok(())
@@ -271,11 +272,9 @@ async fn until(devices: &[Device], time_max: Duration, holds: impl AsyncFn(&Devi
     timeout(time_max, wait).await.is_ok()
 }
 
-/// How long a pull may take, even if nothing is shared and all devices pull over the uplink.
-fn patience(served: &Served, uplink: Uplink, devices: usize) -> Duration {
-    let over_uplink = uplink.time_for(served.size_bytes.saturating_mul(devices as u64)).unwrap_or_default();
-    let besides = Duration::from_secs(served.size_bytes / PULL_BYTES_PER_S_MIN);
-    PULL_TIME_MAX.saturating_add(besides).saturating_add(over_uplink)
+/// How long the uplink needs if nothing is shared and all devices pull over it.
+fn slowest(served: &Served, uplink: Uplink, devices: usize) -> Duration {
+    uplink.time_for(served.size_bytes.saturating_mul(devices as u64)).unwrap_or_default()
 }
 
 /// A pull through a device's mirror, ready to begin.
@@ -289,9 +288,12 @@ struct Pull<'a> {
 }
 
 impl<'a> Pull<'a> {
-    fn new(device: &'a Device, served: &'a Served, patience: Duration) -> anyhow::Result<Self> {
+    /// Makes a pull that may take so much longer as the uplink needs.
+    fn new(device: &'a Device, served: &'a Served, over_uplink: Duration) -> anyhow::Result<Self> {
         let progress = Arc::new(Progress::default());
-        let puller = Puller::new(device.mirror_url(), Some(source::REGISTRY), progress.clone())?;
+        let puller = Puller::new(device.mirror_url(), Some(source::REGISTRY), progress.clone(), over_uplink)?;
+        let besides = Duration::from_secs(served.size_bytes / PULL_BYTES_PER_S_MIN);
+        let patience = PULL_TIME_MAX.saturating_add(besides).saturating_add(over_uplink);
         Ok(Self { device, served, patience, progress, puller })
     }
 

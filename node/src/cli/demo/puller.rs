@@ -20,7 +20,7 @@ use crate::pull::{Document, Entry, MANIFEST_BYTES_MAX, PlatformChoice};
 
 /// Blobs at once, as docker has it.
 const BLOBS_AT_ONCE: usize = 3;
-/// A mirror that sends nothing for this long is stuck.
+/// A mirror that sends nothing for this long, besides what a slow uplink needs, is stuck.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
 /// Indexes within indexes at most.
 const DEPTH_MAX: usize = 4;
@@ -70,8 +70,16 @@ pub(super) struct Puller {
 }
 
 impl Puller {
-    pub(super) fn new(base_url: String, namespace: Option<&str>, progress: Arc<Progress>) -> anyhow::Result<Self> {
-        let client = reqwest::Client::builder().no_proxy().read_timeout(SILENCE_MAX).build()?;
+    /// A puller that bears with a mirror's silence for `over_uplink` longer: mirrors hand on pieces that are there
+    /// and verified, and over a slow uplink a piece takes its time.
+    pub(super) fn new(
+        base_url: String,
+        namespace: Option<&str>,
+        progress: Arc<Progress>,
+        over_uplink: Duration,
+    ) -> anyhow::Result<Self> {
+        let silence_max = SILENCE_MAX.saturating_add(over_uplink);
+        let client = reqwest::Client::builder().no_proxy().read_timeout(silence_max).build()?;
         Ok(Self { client, base_url, namespace: namespace.map(str::to_owned), progress })
     }
 

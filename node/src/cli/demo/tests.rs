@@ -29,7 +29,7 @@ async fn registry() -> Registry {
 }
 
 async fn pull_directly(registry: &Registry, served: &Served) -> anyhow::Result<puller::Pulled> {
-    let puller = Puller::new(registry.base_url(), None, Arc::new(Progress::default())).unwrap();
+    let puller = Puller::new(registry.base_url(), None, Arc::new(Progress::default()), Duration::ZERO).unwrap();
     puller.pull(&served.repository, &served.tag, served.root).await
 }
 
