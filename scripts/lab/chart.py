@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from xml.sax.saxutils import escape
 
-WIDTH, LABEL_WIDTH, VALUE_WIDTH = 760, 190, 80
+WIDTH, LABEL_WIDTH, VALUE_WIDTH = 760, 240, 70
 """Pixels: of all, of the names on the left, and of the figures behind the longest bar."""
 BAR, GAP, HEADING, GROUP_GAP = 16, 5, 34, 10
 """Pixels: height of a bar, between bars, of a panel's heading, between groups."""

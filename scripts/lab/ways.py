@@ -130,19 +130,23 @@ class Client:
 
     def poll(self) -> bool | None:
         """None while it runs, then whether it succeeded."""
-        process = self._process
-        if process.returncode is None:
-            pid, status, resources = os.wait4(process.pid, os.WNOHANG)
-            if pid:
-                process.returncode = os.waitstatus_to_exitcode(status)
-                self.cost = Usage(resources.ru_utime + resources.ru_stime, resources.ru_maxrss * 1024)
-        return None if process.returncode is None else process.returncode == 0
+        self._reap(os.WNOHANG)
+        return None if self._process.returncode is None else self._process.returncode == 0
 
     def kill(self) -> None:
         """Ends it if it runs."""
         if self.poll() is None:
             self._process.kill()
-            self._process.wait()
+            self._reap(0)
+
+    def _reap(self, options: int) -> None:
+        """Takes note of the process's end and of what it cost, if it has ended."""
+        process = self._process
+        if process.returncode is None:
+            pid, status, resources = os.wait4(process.pid, options)
+            if pid:
+                process.returncode = os.waitstatus_to_exitcode(status)
+                self.cost = Usage(resources.ru_utime + resources.ru_stime, resources.ru_maxrss * 1024)
 
 
 class Way:
