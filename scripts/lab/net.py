@@ -87,10 +87,24 @@ class Site:
         self.devices.append(ns)
         return ns
 
+    def address(self, device: str) -> str:
+        """The device's address on the LAN."""
+        return f"10.117.0.{self.devices.index(device) + 1}"
+
+    def shape_device(self, device: str, rate_mbit: int) -> None:
+        """Limits the device's link to the LAN, each way."""
+        port = f"p{self.devices.index(device) + 1}"
+        for ns, interface in ((device, "eth0"), (self.lan, port)):
+            self._shape(ns, interface, rate_mbit)
+
     def shape_uplink(self, rate_mbit: int) -> None:
-        """Limits what comes from the WAN. The burst holds whole 64 KiB segments, so that the link does not split
+        """Limits what comes from the WAN."""
+        self._shape(self.wan, "eth0", rate_mbit)
+
+    def _shape(self, ns: str, interface: str, rate_mbit: int) -> None:
+        """Limits what an interface sends. The burst holds whole 64 KiB segments, so that the link does not split
         them and the counters count what the sender sent."""
-        self.lab.run(["tc", "-n", self.wan, "qdisc", "add", "dev", "eth0", "root", "tbf", "rate", f"{rate_mbit}mbit",
+        self.lab.run(["tc", "-n", ns, "qdisc", "add", "dev", interface, "root", "tbf", "rate", f"{rate_mbit}mbit",
                       "burst", "256kb", "latency", "200ms"])
 
     def uplink_bytes(self) -> int:

@@ -6,6 +6,7 @@ import json
 import secrets
 import shutil
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,9 +34,12 @@ class Registry:
     password: str
 
 
-def prepare(lab: Lab, cache: Path) -> Path:
-    """Directory with the image's layout and a registry's storage that it was pushed to; made once, then cached."""
-    prepared = cache / f"image-{recipe_digest()}"
+def prepare(lab: Lab, cache: Path, key: str | None = None, make: Callable[[Lab, Path], Image] = build) -> Path:
+    """Directory with the image's layout and a registry's storage that it was pushed to; made once, then cached.
+
+    The cache holds one image, the last; `key` names it.
+    """
+    prepared = cache / f"image-{key or recipe_digest()}"
     if not prepared.is_dir():
         cache.mkdir(parents=True, exist_ok=True)
         for old in cache.glob("image-*"):
@@ -43,7 +47,7 @@ def prepare(lab: Lab, cache: Path) -> Path:
         with tempfile.TemporaryDirectory(dir=cache) as scratch:
             growing = Path(scratch) / "prepared"
             growing.mkdir()
-            build(lab, growing / "layout")
+            make(lab, growing / "layout")
             _push(lab, growing)
             growing.rename(prepared)
     return prepared
@@ -52,7 +56,7 @@ def prepare(lab: Lab, cache: Path) -> Path:
 def start(lab: Lab, site: Site, prepared: Path, anonymous: bool) -> Registry:
     """Starts the registry in the WAN's namespace, on the storage of `prepare`, which it may only read."""
     directory = lab.dir / "registry"
-    directory.mkdir()
+    directory.mkdir(exist_ok=True)
     password = secrets.token_urlsafe(16)
     ca_file = _certificates(lab, directory)
     htpasswd = lab.run(["htpasswd", "-niB", USER], stdin=password)
@@ -121,13 +125,13 @@ def _serve(lab: Lab, within: list[str], name: str, config: dict, **env: str) -> 
     lab.spawn(name, [*within, "docker-registry", "serve", str(_config(lab, name, config))], lab.environment(**env))
 
 
-def start_cache(lab: Lab, site: Site, registry: Registry, device: str) -> None:
-    """Starts a pull-through cache of the registry where the device's node would be: what is compared with.
+def start_cache(lab: Lab, site: Site, registry: Registry, device: str, address: str = "127.0.0.1:7117") -> None:
+    """Starts a pull-through cache of the registry, by default where the device's node would be: what is compared with.
 
     docker-registry 2.8 cannot log in at an upstream with basic authentication: the registry has to be anonymous.
     """
     _serve(lab, site.within(device, [], registry.hosts), f"cache-{device}", {
         "storage": {"filesystem": {"rootdirectory": str(lab.dir / f"cache-{device}")}},
         "proxy": {"remoteurl": f"https://{HOST}"},
-        "http": {"addr": "127.0.0.1:7117"},
+        "http": {"addr": address},
     }, SSL_CERT_FILE=str(registry.ca_file))

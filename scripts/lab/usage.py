@@ -1,0 +1,43 @@
+"""What processes cost: processor time and memory, from /proc."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Processor time so far, user and system, and the highest resident memory so far."""
+
+    cpu_s: float = 0.0
+    peak_bytes: int = 0
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(self.cpu_s + other.cpu_s, self.peak_bytes + other.peak_bytes)
+
+
+def of_session(leader: int) -> Usage:
+    """All live processes of the session that `leader` leads, together: a daemon with its workers.
+
+    Peaks are added although they need not have been at the same moment: an upper bound.
+    """
+    total = Usage()
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            if os.getsid(int(entry.name)) != leader:
+                continue
+            # The fields after the command's name, which is in brackets and may hold anything.
+            fields = (entry / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+            lines = (entry / "status").read_text(encoding="utf-8").splitlines()
+        except (ProcessLookupError, FileNotFoundError):
+            continue
+        peak_kib = next((int(line.split()[1]) for line in lines if line.startswith("VmHWM:")), 0)
+        cpu_s = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        total += Usage(cpu_s, peak_kib * 1024)
+    return total
