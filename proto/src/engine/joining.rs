@@ -134,10 +134,12 @@ impl Engine {
 
     /// When the others' wants will have been heard.
     fn settled_at(&mut self) -> Instant {
-        let among_peers =
-            if self.peers.len() > 0 { self.random.around(self.config.settle) } else { Default::default() };
         let started = self.started.unwrap_or(self.now);
-        (self.now + among_peers).max(started + self.config.settle_after_start)
+        if self.peers.len() == 0 {
+            return self.now.max(started + self.config.settle_after_start);
+        }
+        // Where one peer was found, the others are not far.
+        (self.now + self.random.around(self.config.settle)).max(started + self.config.settle_after_start / 4)
     }
 
     /// Enters this node into the blob's list, and says so if it did not yet.
