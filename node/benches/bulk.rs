@@ -6,6 +6,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 #![allow(clippy::print_stdout, reason = "its result is the lines that it prints")]
+#![allow(clippy::disallowed_methods, reason = "it measures time")]
 
 use std::{future::poll_fn, io, sync::Arc, time::Instant};
 

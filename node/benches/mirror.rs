@@ -7,6 +7,10 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 #![allow(clippy::print_stdout, reason = "its result is the lines that it prints")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "it measures time, and waits for nginx, which tells nobody that it is ready"
+)]
 
 #[path = "../tests/common/mod.rs"]
 mod common;
