@@ -78,8 +78,9 @@ pub struct Config {
     /// be. 3: a disk that loses them more often is broken.
     pub losses_max: u32,
 
-    /// From a want for a blob that nobody holds to choosing who fetches it, so that the others' wants are heard. 30 ms:
-    /// ten times what gossip takes on a LAN, give or take a quarter.
+    /// From a want for a blob that nobody holds to choosing who fetches it, so that the others' wants are heard. 10 ms:
+    /// several times what gossip takes on a LAN, give or take a quarter; an image has ten objects or more, one after the
+    /// other, and two that claim at the same moment cost little.
     pub settle: Duration,
     /// From its start during which a node without peers waits for some before it asks an origin. 1 s: mDNS finds them
     /// in a few hundred milliseconds, and a site that is switched on together shall not ask once a device.
@@ -184,7 +185,7 @@ impl Default for Config {
             penalty: Duration::from_secs(600),
             suspicion: Duration::from_secs(60),
             losses_max: 3,
-            settle: Duration::from_millis(30),
+            settle: Duration::from_millis(10),
             settle_after_start: Duration::from_secs(1),
             claim_lease: Duration::from_secs(4),
             claim_grace: Duration::from_millis(500),
