@@ -78,10 +78,14 @@ def install_missing(commands: dict[str, str]) -> None:
 class Lab:
     """Directory, processes and lock of one run. Use it as a context manager."""
 
-    def __init__(self, prefix: str, keep: bool) -> None:
-        """`prefix` begins the names of all that the run makes; with `keep` the directory stays after success."""
+    def __init__(self, prefix: str, keep: bool, show_logs: bool = True) -> None:
+        """`prefix` begins the names of all that the run makes; with `keep` the directory stays after success.
+
+        With `show_logs` the ends of all logs are printed after a failure.
+        """
         self.prefix = prefix
         self.keep = keep
+        self.show_logs = show_logs
         self.failed = False
         self._processes: list[tuple[str, subprocess.Popen]] = []
         self._lock = open(f"/run/lock/{prefix}lock", "w", encoding="utf-8")
@@ -105,7 +109,7 @@ class Lab:
         self.failed = self.failed or kind is not None
         for name, _ in reversed(self._processes[:]):
             self.stop(name)
-        if self.failed:
+        if self.failed and self.show_logs:
             self._show_logs()
         if self.failed or self.keep:
             say(f"kept: {self.dir}")
@@ -140,8 +144,7 @@ class Lab:
                 raise
             file.write(output)
         if process.returncode != 0:
-            last = (self.logs / f"{log}.log").read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1]
-            raise Failure(f"status {process.returncode}: {words}: {last}")
+            raise Failure(f"status {process.returncode}: {words}: {self.last_line(log)}")
         return output
 
     def spawn(self, name: str, argv: Sequence[str], env: dict[str, str] | None = None) -> None:
@@ -174,6 +177,11 @@ class Lab:
                     process.kill()
                     process.wait()
                     say(f"   {name} had to be killed")
+
+    def last_line(self, log: str) -> str:
+        """The last line of a log."""
+        text = (self.logs / f"{log}.log").read_text(encoding="utf-8", errors="replace").strip()
+        return text.rpartition("\n")[2]
 
     def kill(self, name: str) -> None:
         """Ends a process at once, by SIGKILL: what a power cut is to it."""

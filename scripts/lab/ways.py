@@ -122,9 +122,9 @@ class Client:
     """skopeo on one device, under way."""
 
     def __init__(self, bench: Bench, device: str, argv: list[str], env: dict[str, str]) -> None:
-        self.device = device
+        self.log = f"{device}-client"
         self.cost = Usage()
-        with open(bench.lab.logs / f"{device}-client.log", "a", encoding="utf-8") as log:
+        with open(bench.lab.logs / f"{self.log}.log", "a", encoding="utf-8") as log:
             self._process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env,
                                              start_new_session=True)
 
@@ -294,16 +294,16 @@ class SwarmClient:
     """A member of the swarm: it stays after it is done, since others take from it."""
 
     def __init__(self, bench: Bench, device: str, argv: list[str], done: Path) -> None:
-        self.bench, self.device, self.done = bench, device, done
+        self.bench, self.log, self.done = bench, f"{device}-swarm", done
         self.cost = Usage()  # counted with the processes that stay
-        bench.lab.spawn(f"{device}-swarm", bench.site.within(device, argv))
+        bench.lab.spawn(self.log, bench.site.within(device, argv))
 
     def poll(self) -> bool | None:
         """None while it is not done, then whether it succeeded."""
         if self.done.exists():
             return True
         try:
-            self.bench.lab.pid(f"{self.device}-swarm")
+            self.bench.lab.pid(self.log)
         except Failure:
             return False
         return None
