@@ -138,6 +138,10 @@ impl BlobSource for OneBlob {
 struct Reader(Bytes);
 
 impl BlobRead for Reader {
+    async fn size(&mut self) -> u64 {
+        self.0.len() as u64
+    }
+
     async fn read(&mut self, offset: u64, max: usize) -> io::Result<Bytes> {
         let start = usize::try_from(offset).unwrap();
         Ok(self.0.slice(start..start.saturating_add(max).min(self.0.len())))

@@ -110,10 +110,10 @@ impl Inner {
         self.tell_pieces(growing);
     }
 
-    /// Says which pieces of a growing blob are there.
+    /// Says which pieces of a growing blob are there, durable or not: as those who wrote them were told.
     fn tell_pieces(&self, growing: &Growing) {
         let (content, size) = (growing.content, growing.layout.blob_size());
-        self.tell(StoreEvent::PartlyHeld { content, size, pieces: growing.durable() });
+        self.tell(StoreEvent::PartlyHeld { content, size, pieces: growing.readable() });
     }
 
     fn complete(&self, growing: &Growing, prefix: &mut Prefix) -> Result<u64, CompleteError> {

@@ -158,6 +158,10 @@ impl Growing {
         lock(&self.state).durable.clone()
     }
 
+    pub(super) fn readable(&self) -> PieceSet {
+        lock(&self.state).readable.clone()
+    }
+
     pub(super) fn is_readable(&self, index: PieceIndex) -> bool {
         lock(&self.state).readable.contains(index)
     }
