@@ -156,8 +156,13 @@ impl Engine {
         }
     }
 
-    fn on_page(&mut self, peer: NodeId, page: InventoryPage) {
+    fn on_page(&mut self, peer: NodeId, mut page: InventoryPage) {
         let applied = self.directory.applied(&peer);
+        if !page.from_start && page.position.epoch == applied.epoch {
+            // What was announced while the question was open is known already.
+            page.changes.retain(|change| change.seq > applied.seq);
+            page.position.seq = page.position.seq.max(applied.seq);
+        }
         let Some(state) = self.peers.get_mut(&peer) else { return };
         state.restarts = if page.from_start { state.restarts + 1 } else { state.restarts };
         let restarts = state.restarts;

@@ -1,7 +1,13 @@
 //! Stories of hellos, inventories and announcements.
 
-use super::script::{run, run_with};
-use crate::engine::{Config, Limits};
+use super::script::{blob, peer, run, run_with};
+use crate::{
+    engine::{
+        Config, Engine, Limits,
+        event::{Action, Event, Instant},
+    },
+    wire::{Announcement, Change, ControlResponse, Entry, Hello, InventoryPage, InventoryPosition, Summary},
+};
 
 #[test]
 fn a_missed_change_leads_to_one_question() {
@@ -140,4 +146,41 @@ fn an_answer_that_makes_no_sense_is_noted_and_the_peer_is_asked_later() {
         2ms P diff A:1                -> P broke the protocol
         9s tick                       -> ask P inventory since 0
     ");
+}
+
+/// Gossip overtakes the answer to a question: what both bring is no contradiction.
+#[test]
+fn an_answer_that_repeats_what_was_announced_meanwhile_is_taken() {
+    let position = |seq| InventoryPosition { epoch: 7, seq };
+    let change = |seq, name: &str| Change { seq, entry: Entry::Held { content: blob(name), size: 1 } };
+    let page = |changes: &[(u64, &str)], seq, from_start| InventoryPage {
+        from_start,
+        changes: changes.iter().map(|(seq, name)| change(*seq, name)).collect(),
+        position: position(seq),
+        more: false,
+    };
+    let summary = |seq| Summary { position: position(seq), origin_reachable: None, platform: String::new() };
+    let mut engine = Engine::new(Config::default(), peer("me"), 1);
+    let mut said = Vec::new();
+    let mut tell = |event| {
+        engine.handle(Instant::default(), event);
+        said.extend(std::iter::from_fn(|| engine.poll_action()));
+        let open = said.iter().rev().find_map(|action| match action {
+            Action::Request { request, .. } => Some(*request),
+            _ => None,
+        });
+        (open.unwrap(), said.iter().any(|action| matches!(action, Action::Note(_))))
+    };
+    let announced = |announcement| Event::Announced { from: peer("P"), announcement };
+    let (hello, _) = tell(Event::PeerConnected { peer: peer("P") });
+    let answer = ControlResponse::Hello(Hello { bulk_port: 1, version: String::new(), summary: summary(1) });
+    let (first, _) = tell(Event::Responded { request: hello, response: answer });
+    tell(Event::Responded { request: first, response: ControlResponse::Inventory(page(&[(1, "A")], 1, true)) });
+    let (second, _) = tell(announced(Announcement::Summary(summary(3))));
+    assert_ne!(second, first);
+    tell(announced(Announcement::Changed { since: position(1), changes: vec![change(2, "B"), change(3, "C")] }));
+    let page = ControlResponse::Inventory(page(&[(2, "B"), (3, "C")], 3, false));
+    let (_, noted) = tell(Event::Responded { request: second, response: page });
+    assert!(!noted, "it was refused");
+    assert_eq!(engine.peers().next().unwrap().blobs, 3);
 }
