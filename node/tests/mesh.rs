@@ -94,6 +94,11 @@ async fn nodes_find_each_other_again_without_being_told() {
     let a = site.node("a", &[]).await;
     connected(&a, &id_b).await;
     connected(&b, &id_a).await;
+    // Being connected is not yet knowing where the other listens.
+    let remembers = || std::fs::read_to_string(site.dir().join("b/peers.json")).unwrap_or_default();
+    let port = a.address().split('/').skip_while(|part| *part != "tcp").nth(1).unwrap();
+    let port = format!("/tcp/{port}");
+    b.wait_until("remembers the other's new address", async || remembers().contains(&port)).await;
     b.stop().await;
     let b = site.node("b", &[]).await;
     assert_eq!((&a.run().peer_id, &b.run().peer_id), (&id_a, &id_b));
