@@ -81,6 +81,12 @@ impl Site {
         }
     }
 
+    /// Whether some other node that takes part in anything could ask an origin.
+    pub(super) fn reaches_origin(&self, me: &NodeId, now: Instant) -> bool {
+        let parties = self.blobs.values().flatten();
+        parties.into_iter().any(|(node, party)| node != me && party.origin && party.wanted_until > now)
+    }
+
     /// A node takes no part any more.
     pub(super) fn left(&mut self, content: &ContentId, node: &NodeId) {
         if let Some(parties) = self.blobs.get_mut(content) {

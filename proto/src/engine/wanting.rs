@@ -203,7 +203,9 @@ impl Engine {
     }
 
     pub(super) fn on_promise(&mut self, promise: PromiseId, contents: Vec<ContentId>, repository: &Repository) {
-        let origin = !self.origins.is_down(repository.registry(), self.now);
+        // An origin that did not answer this node may answer another, which then fetches for all.
+        let origin =
+            !self.origins.is_down(repository.registry(), self.now) || self.site.reaches_origin(&self.node, self.now);
         let obtainable = |content: &ContentId| {
             origin
                 || self.inventory.held(content).is_some()

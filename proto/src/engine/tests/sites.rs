@@ -141,3 +141,19 @@ fn who_cannot_reach_the_origin_waits_for_those_who_can() {
     ",
     );
 }
+
+#[test]
+fn what_another_could_ask_the_origin_for_is_promised() {
+    run_site(
+        "
+        0ms P connects                -> ask P hello
+        2s resolve 1 v1               -> ask origin 0 v1
+     2100ms origin 0 fails unreachable -> origin away; resolved 1 unavailable
+     2200ms promise 1 A               -> promised 1 without A
+     2300ms P wants B
+     2400ms promise 2 A               -> promised 2 without
+     2500ms P wants B offline
+     2600ms promise 3 A               -> promised 3 without A
+    ",
+    );
+}
