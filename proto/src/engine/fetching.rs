@@ -3,8 +3,6 @@
 //! Invariant: a transfer that is open always has a running fetch, a set timer, or a whole blob with the store;
 //! so every want ends, whatever the driver and the sources do or fail to do. Durable pieces are never asked for.
 
-use std::time::Duration;
-
 use super::{
     Engine,
     event::{Action, FetchId, Instant, Note, Source, SourceError, WantError},
@@ -65,16 +63,19 @@ impl Engine {
             growing,
             began: self.now,
         });
-        self.timers.set(Timer::Stall(fetch), self.now, self.stall_of(&source, growing));
+        self.watch(fetch);
         self.act(Action::Fetch { fetch, content, source, size, pieces, growing });
     }
 
-    fn stall_of(&self, source: &Source, growing: bool) -> Duration {
-        match source {
-            Source::Peer(_) if growing => self.config.fetch_stall_growing,
+    /// A fetch gets its time anew.
+    fn watch(&mut self, fetch: FetchId) {
+        let Some(running) = self.fetching(fetch).and_then(|(_, transfer)| transfer.fetch()) else { return };
+        let stall = match running.source {
+            Source::Peer(_) if running.growing => self.config.fetch_stall_growing,
             Source::Peer(_) => self.config.fetch_stall_peer,
             Source::Origin(..) => self.config.fetch_stall_origin,
-        }
+        };
+        self.timers.set(Timer::Stall(fetch), self.now, stall);
     }
 
     /// No source is left in this round: tries again later if that may work and somebody may still wait, else ends.
@@ -134,10 +135,7 @@ impl Engine {
         let now = self.now;
         let Some((_, transfer)) = self.fetching(fetch) else { return };
         transfer.last_progress = now;
-        let Some((source, growing)) = transfer.fetch().map(|fetch| (fetch.source.clone(), fetch.growing)) else {
-            return;
-        };
-        self.timers.set(Timer::Stall(fetch), now, self.stall_of(&source, growing));
+        self.watch(fetch);
     }
 
     pub(super) fn on_fetch_started(&mut self, fetch: FetchId, size: u64) {
@@ -153,8 +151,7 @@ impl Engine {
         if let Some(repository) = select::origin_of(&source) {
             self.origin_answered(repository.registry());
         }
-        let growing = self.fetching(fetch).and_then(|(_, transfer)| Some(transfer.fetch()?.growing)).unwrap_or(false);
-        self.timers.set(Timer::Stall(fetch), self.now, self.stall_of(&source, growing));
+        self.watch(fetch);
     }
 
     pub(super) fn on_fetch_progress(&mut self, fetch: FetchId, bytes: u64) {

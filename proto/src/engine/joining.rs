@@ -35,7 +35,7 @@ impl Engine {
         let holders = self
             .directory
             .holders(&content)
-            .filter(|(peer, size)| agrees(*size) && !self.peers.is_penalised(peer, self.now))
+            .filter(|(peer, size)| agrees(*size) && self.trusts(peer))
             .map(|(peer, _)| Source::Peer(peer));
         let holder =
             select::source(preferred, holders, std::iter::empty(), |source| transfer.failures.contains_key(source));
@@ -56,12 +56,17 @@ impl Engine {
 
     /// Who owns a blob, as far as this node has heard.
     pub(super) fn owner_of(&self, content: &ContentId) -> Option<NodeId> {
-        self.site.owner(content, self.now, |node| !self.peers.is_penalised(node, self.now))
+        self.site.owner(content, self.now, |node| self.trusts(node))
+    }
+
+    /// Whether a node may be asked for bytes and taken at its word.
+    pub(super) fn trusts(&self, node: &NodeId) -> bool {
+        !self.peers.is_penalised(node, self.now)
     }
 
     fn upstream(&mut self, content: ContentId, owner: NodeId) -> Choice {
-        let trusted = |node: &NodeId| !self.peers.is_penalised(node, self.now);
-        let line = self.site.upstream(&content, (owner, self.node), self.now, self.config.fan_out, trusted);
+        let line =
+            self.site.upstream(&content, (owner, self.node), self.now, self.config.fan_out, |node| self.trusts(node));
         let Some(transfer) = self.transfers.open.get_mut(&content) else { return Choice::Nobody };
         transfer.election = None;
         let usable =
@@ -72,21 +77,22 @@ impl Engine {
         }
     }
 
-    /// The origin; a claim on the blob is said first. Without an origin that could be asked there is no claim.
     fn as_owner(&mut self, content: ContentId, preferred: Option<&Source>) -> Choice {
-        match self.origin_source(content, preferred) {
-            Some(source) => {
-                self.claim(content);
-                Choice::From(source, false)
-            }
-            None => {
-                self.site.released(&content, &self.node);
-                if self.site.candidates(&content, self.now, |node| *node != self.node).is_empty() {
-                    return Choice::Nobody;
-                }
-                self.elect(content, preferred)
-            }
+        if let Some(choice) = self.claim_origin(content, preferred) {
+            return choice;
         }
+        self.site.released(&content, &self.node);
+        if self.site.candidates(&content, self.now, |node| *node != self.node).is_empty() {
+            return Choice::Nobody;
+        }
+        self.elect(content, preferred)
+    }
+
+    /// The origin; a claim on the blob is said first. Without an origin that could be asked there is no claim.
+    fn claim_origin(&mut self, content: ContentId, preferred: Option<&Source>) -> Option<Choice> {
+        let source = self.origin_source(content, preferred)?;
+        self.claim(content);
+        Some(Choice::From(source, false))
     }
 
     fn origin_source(&self, content: ContentId, preferred: Option<&Source>) -> Option<Source> {
@@ -118,18 +124,14 @@ impl Engine {
         if self.now < begun {
             return Choice::Wait(begun);
         }
-        let trusted = |node: &NodeId| !self.peers.is_penalised(node, self.now);
-        let candidates = self.site.candidates(&content, self.now, trusted);
+        let candidates = self.site.candidates(&content, self.now, |node| self.trusts(node));
         let place = candidates.iter().position(|node| *node == self.node).unwrap_or(candidates.len());
         let turns = u32::try_from(place).unwrap_or(u32::MAX);
         let turn = begun + self.config.claim_grace.saturating_mul(turns);
         if self.now < turn {
             return Choice::Wait(turn);
         }
-        match self.origin_source(content, preferred) {
-            Some(_) => self.as_owner(content, preferred),
-            None => Choice::Nobody,
-        }
+        self.claim_origin(content, preferred).unwrap_or(Choice::Nobody)
     }
 
     /// When the others' wants will have been heard.
@@ -144,8 +146,7 @@ impl Engine {
 
     /// Enters this node into the blob's list, and says so if it did not yet.
     fn join(&mut self, content: ContentId) {
-        let Some(transfer) = self.transfers.open.get_mut(&content) else { return };
-        if !std::mem::replace(&mut transfer.joined, true) {
+        if self.transfers.open.get(&content).is_some_and(|transfer| transfer.told_at.is_none()) {
             self.tell(content);
         }
     }
@@ -195,7 +196,7 @@ impl Engine {
         let claimed_at = transfer.claimed_at.unwrap_or_default();
         let Some(fetch) = transfer.fetch() else { return self.tell(content) };
         let (began, growing) = (fetch.began, fetch.growing);
-        if matches!(fetch.source, Source::Origin(..)) {
+        if transfer.asks_origin() {
             // A registry that is far away takes a while over its first byte, and would over another node's.
             let patience = self.config.fetch_stall_origin / 2;
             let comes = transfer.last_progress > claimed_at;
@@ -216,7 +217,7 @@ impl Engine {
     pub(super) fn leave(&mut self, content: ContentId, transfer: &Transfer) {
         self.timers.stop(Timer::Tell(content));
         self.site.left(&content, &self.node);
-        if transfer.joined {
+        if transfer.told_at.is_some() {
             self.say(Part::Left { content });
         }
     }
@@ -253,17 +254,14 @@ impl Engine {
     /// Somebody joins: an owner says so at once, before the newcomer's turn to become one.
     fn tell_newcomer(&mut self, content: ContentId) {
         let owner = self.owner_of(&content) == Some(self.node);
-        let fetching = self.transfers.open.get(&content).and_then(Transfer::fetch);
-        if owner && fetching.is_some_and(|fetch| matches!(fetch.source, Source::Origin(..))) {
+        if owner && self.transfers.open.get(&content).is_some_and(Transfer::asks_origin) {
             self.claim(content);
         }
     }
 
     /// Stops asking the origin for what another one brings.
     fn yield_to_owner(&mut self, content: ContentId) {
-        let from_origin =
-            |transfer: &Transfer| transfer.fetch().is_some_and(|fetch| matches!(fetch.source, Source::Origin(..)));
-        let fetches = self.transfers.open.get(&content).is_some_and(from_origin);
+        let fetches = self.transfers.open.get(&content).is_some_and(Transfer::asks_origin);
         let other = self.owner_of(&content).is_some_and(|owner| owner != self.node);
         if fetches && other {
             self.cancel_fetch(content);
@@ -281,9 +279,8 @@ impl Engine {
     /// A peer is gone: whatever waited for it looks again.
     pub(super) fn part_with(&mut self, peer: &NodeId) {
         self.site.gone(peer);
-        let waiting: Vec<_> = self.transfers.open.iter().filter(|(_, transfer)| transfer.election.is_some()).collect();
-        let waiting: Vec<_> = waiting.into_iter().map(|(content, _)| *content).collect();
-        for content in waiting {
+        let waiting = self.transfers.open.iter().filter(|(_, transfer)| transfer.election.is_some());
+        for content in waiting.map(|(content, _)| *content).collect::<Vec<_>>() {
             self.reconsider(content);
         }
     }

@@ -103,9 +103,7 @@ pub(super) struct Transfer {
     /// How often pieces were missing when all should have been there.
     pub(super) losses: u32,
     pub(super) last_progress: Instant,
-    /// This node has said that it takes part.
-    pub(super) joined: bool,
-    /// When this node last said so.
+    /// When this node last said that it takes part, if it did.
     pub(super) told_at: Option<Instant>,
     /// When this node last said that it fetches the blob from the origin.
     pub(super) claimed_at: Option<Instant>,
@@ -128,7 +126,6 @@ impl Transfer {
             rounds: 0,
             losses: 0,
             last_progress: now,
-            joined: false,
             told_at: None,
             claimed_at: None,
             election: None,
@@ -143,6 +140,11 @@ impl Transfer {
             Phase::Fetching(fetch) => Some(fetch),
             Phase::Waiting | Phase::Completing => None,
         }
+    }
+
+    /// Whether the running fetch is from an origin.
+    pub(super) fn asks_origin(&self) -> bool {
+        self.fetch().is_some_and(|fetch| matches!(fetch.source, Source::Origin(..)))
     }
 
     /// Size of the blob as far as pieces vouch for it.

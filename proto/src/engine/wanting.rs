@@ -107,7 +107,7 @@ impl Engine {
         self.schedule_announcement();
         if let Some(transfer) = self.transfers.open.get_mut(&content) {
             // That it is held says that this node is done with it.
-            transfer.joined = false;
+            transfer.told_at = None;
         }
         self.end_transfer(content, Ok(()));
         self.transfers.partials.remove(&content);
@@ -173,13 +173,15 @@ impl Engine {
             pieces.suppliers.clear();
         }
         let relayed = pieces.relayed;
-        let several = pieces.suppliers.len() > 1 || relayed;
+        let several = pieces.suppliers.len() > 1;
+        // Whom a relay had its pieces from is not known either.
+        let unsure = several || relayed;
         if several && !relayed {
             // Peers come before origins in their order.
             pieces.suppliers.pop_last();
         }
         for source in &pieces.suppliers {
-            if !(several && matches!(source, Source::Peer(_))) {
+            if !(unsure && matches!(source, Source::Peer(_))) {
                 transfer.failures.insert(source.clone(), SourceError::WrongBytes);
             }
         }
@@ -188,7 +190,7 @@ impl Engine {
         }
         for source in pieces.suppliers {
             match source {
-                Source::Peer(peer) if several => self.suspect(peer),
+                Source::Peer(peer) if unsure => self.suspect(peer),
                 Source::Peer(peer) => self.penalise(peer, content),
                 Source::Origin(..) => {}
             }
@@ -209,7 +211,7 @@ impl Engine {
         let obtainable = |content: &ContentId| {
             origin
                 || self.inventory.held(content).is_some()
-                || self.directory.holders(content).any(|(peer, _)| !self.peers.is_penalised(&peer, self.now))
+                || self.directory.holders(content).any(|(peer, _)| self.trusts(&peer))
         };
         let missing = contents.into_iter().filter(|content| !obtainable(content)).collect();
         self.act(Action::Promised { promise, missing });
