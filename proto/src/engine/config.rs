@@ -78,12 +78,12 @@ pub struct Config {
     /// be. 3: a disk that loses them more often is broken.
     pub losses_max: u32,
 
-    /// From a want for a blob that nobody holds to choosing who fetches it, so that the others' wants are heard. 10 ms:
-    /// several times what gossip takes on a LAN, give or take a quarter; an image has ten objects or more, one after the
-    /// other, and two that claim at the same moment cost little.
+    /// From a want for a blob that nobody holds to choosing who fetches it, so that the others' wants are heard. 30 ms:
+    /// ten times what gossip takes on a LAN, give or take a quarter. With 10 ms a whole image was no faster, and busy
+    /// nodes claimed the same blobs.
     pub settle: Duration,
-    /// From its start during which a node without peers waits for some before it asks an origin. 1 s: mDNS finds them
-    /// in a few hundred milliseconds, and a site that is switched on together shall not ask once a device.
+    /// From its start during which a node asks no origin for what others may want too. 1 s: mDNS finds peers in a few
+    /// hundred milliseconds, gossip reaches them some time after the connection is made, and a site that is switched on together shall not ask once a device.
     pub settle_after_start: Duration,
     /// How long a claim is good for without being repeated; it is, three times in that time, while bytes come. 4 s: an
     /// owner that lost its power or its uplink costs that much.
@@ -185,7 +185,7 @@ impl Default for Config {
             penalty: Duration::from_secs(600),
             suspicion: Duration::from_secs(60),
             losses_max: 3,
-            settle: Duration::from_millis(10),
+            settle: Duration::from_millis(30),
             settle_after_start: Duration::from_secs(1),
             claim_lease: Duration::from_secs(4),
             claim_grace: Duration::from_millis(500),

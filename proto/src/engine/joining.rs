@@ -5,6 +5,8 @@
 //! said before the origin is asked; it is repeated only while bytes come; whoever hears that another goes before it
 //! stops. A node that nobody answers asks the origin itself in the end: the words save bytes, they never cost a blob.
 
+use std::time::Duration;
+
 use super::{
     Engine,
     event::{Action, Instant, Source},
@@ -136,12 +138,10 @@ impl Engine {
 
     /// When the others' wants will have been heard.
     fn settled_at(&mut self) -> Instant {
+        let among_peers = if self.peers.len() > 0 { self.random.around(self.config.settle) } else { Duration::ZERO };
         let started = self.started.unwrap_or(self.now);
-        if self.peers.len() == 0 {
-            return self.now.max(started + self.config.settle_after_start);
-        }
-        // Where one peer was found, the others are not far.
-        (self.now + self.random.around(self.config.settle)).max(started + self.config.settle_after_start / 4)
+        // Also with peers: words to those just met may not reach them yet.
+        (self.now + among_peers).max(started + self.config.settle_after_start)
     }
 
     /// Enters this node into the blob's list, and says so if it did not yet.
@@ -235,7 +235,7 @@ impl Engine {
                 (content, new.is_some())
             }
             Part::Claimed { content, lease_ms } => {
-                let lease = std::time::Duration::from_millis(u64::from(lease_ms)).min(self.config.want_expiry);
+                let lease = Duration::from_millis(u64::from(lease_ms)).min(self.config.want_expiry);
                 (content, self.site.claimed(content, from, self.now + lease, parts_max))
             }
             Part::Left { content } => {
