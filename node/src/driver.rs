@@ -260,7 +260,7 @@ impl Driver {
                     Source::Origin(repository, kind) => Some(Reach::Origin(repository, kind)),
                     Source::Peer(peer) => self.bulk_address(&peer).map(|bulk| Reach::Peer { peer, bulk, growing }),
                 };
-                self.fetch(fetch, from, |from| Job { fetch, content, from, size, pieces });
+                self.fetch(fetch, from.map(|from| Job { fetch, content, from, size, pieces }));
             }
             Action::CancelFetch { fetch } => {
                 if let Some(cancel) = self.running.remove(&fetch) {
@@ -296,10 +296,10 @@ impl Driver {
         }
     }
 
-    fn fetch(&mut self, fetch: FetchId, from: Option<Reach>, job: impl FnOnce(Reach) -> Job) {
+    fn fetch(&mut self, fetch: FetchId, job: Option<Job>) {
         self.running.retain(|_, cancel| !cancel.is_cancelled());
         let context = self.parts.fetches.clone();
-        let Some(job) = from.map(job) else {
+        let Some(job) = job else {
             let result = Err(SourceError::Unreachable("the peer left".to_owned()));
             self.tasks.spawn(async move { drop(context.events.send(Event::FetchEnded { fetch, result }).await) });
             return;

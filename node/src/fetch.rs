@@ -1,9 +1,9 @@
 //! One fetch: bytes of one blob from one source into the store's partial.
 //!
 //! Invariants: a piece is written only when it is complete, in one write, and is reported as stored once it is
-//! written and its hash is right; the end is reported only after the store made all of it durable. Pieces that the store has are not asked for, also where the engine does not know of them,
-//! because the fetch that brought them was cancelled. What is deliberately absent: any choice of source, order or retry; those are the
-//! engine's.
+//! written and its hash is right; the end is reported only after the store made all of it durable. Pieces that the store
+//! has are not asked for, also where the engine does not know of them, because the fetch that brought them was cancelled.
+//! What is deliberately absent: any choice of source, order or retry; those are the engine's.
 
 use std::{ops::Range, sync::Arc, time::Duration};
 
@@ -362,16 +362,16 @@ impl Intake {
         let expected: Option<PieceHash> = self.map.as_ref().and_then(|map| map.hash(index));
         let len = piece.len() as u64;
         match self.partial.write(index, piece, expected).await {
-            Ok(true) => {
+            Ok(new) => {
                 self.stored(index).await;
+                if !new {
+                    self.counters.discarded.add(len);
+                    return Ok(());
+                }
                 if self.unsynced_bytes == 0 {
                     self.unsynced_since = Instant::now();
                 }
                 self.unsynced_bytes += len;
-            }
-            Ok(false) => {
-                self.stored(index).await;
-                self.counters.discarded.add(len);
             }
             Err(WriteError::WrongHash { .. }) => {
                 self.counters.discarded.add(len);

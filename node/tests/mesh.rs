@@ -171,21 +171,27 @@ async fn bytes_reach_the_reader_while_they_come() {
     assert!(node.blobs().await.is_empty());
 }
 
+/// Devices that are all connected with each other.
+async fn connected_devices(site: &Site, count: usize) -> Vec<common::Node> {
+    let mut devices: Vec<common::Node> = Vec::new();
+    for n in 0..count {
+        let others: Vec<&str> = devices.iter().map(common::Node::address).collect();
+        let device = site.node(&format!("device-{n}"), &others).await;
+        devices.push(device);
+    }
+    for device in &devices {
+        device.wait_until("knows all others", async || device.peers().await.len() == count - 1).await;
+    }
+    devices
+}
+
 /// All at the same moment: one copy crosses the uplink, and what the others get has passed through others.
 #[tokio::test(flavor = "multi_thread")]
 async fn devices_that_pull_together_share_one_copy_while_it_comes() {
     const DEVICES: usize = 5;
     let site = Site::new().await;
     let image = RawImage::put(&site.registry, REPOSITORY, "v1", "together", &[9 << 20, 1 << 20, 700_000]);
-    let mut devices = vec![site.node("device-0", &[]).await];
-    for n in 1..DEVICES {
-        let others: Vec<&str> = devices.iter().map(common::Node::address).collect();
-        let device = site.node(&format!("device-{n}"), &others).await;
-        devices.push(device);
-    }
-    for device in &devices {
-        device.wait_until("knows all others", async || device.peers().await.len() == DEVICES - 1).await;
-    }
+    let devices = connected_devices(&site, DEVICES).await;
     site.registry.set_rate(Some(8 << 20));
     let pulls = devices.iter().map(|device| pull_image(device, Naming::Query, REPOSITORY, "v1"));
     let pulled = join_all(pulls).await;
@@ -206,15 +212,7 @@ async fn an_owner_that_is_killed_costs_no_second_copy() {
     let site = Site::new().await;
     let bytes = content::bytes("owned", 12 << 20);
     let blob = site.registry.put_blob(bytes.clone());
-    let mut devices = vec![site.node("device-0", &[]).await];
-    for n in 1..DEVICES {
-        let others: Vec<&str> = devices.iter().map(common::Node::address).collect();
-        let device = site.node(&format!("device-{n}"), &others).await;
-        devices.push(device);
-    }
-    for device in &devices {
-        device.wait_until("knows all others", async || device.peers().await.len() == DEVICES - 1).await;
-    }
+    let mut devices = connected_devices(&site, DEVICES).await;
     site.registry.set_rate(Some(4 << 20));
     let urls: Vec<_> = devices.iter().map(|device| device.url(&format!("app/blobs/{blob}"))).collect();
     let pulls: Vec<_> =

@@ -333,8 +333,7 @@ impl Sender {
         }
         let left = if self.offset < self.end { self.end - self.offset } else { self.longer };
         let until = |point: Option<u64>| point.map_or(u64::MAX, |point| point - self.sent);
-        let pace =
-            self.paces.iter().map(|pace| pace.chunk_bytes()).min().unwrap_or(CHUNK_BYTES_MAX).min(CHUNK_BYTES_MAX);
+        let pace = self.paces.iter().map(|pace| pace.chunk_bytes()).fold(CHUNK_BYTES_MAX, u64::min);
         let length = left.min(until(self.cut)).min(until(self.stall)).min(pace);
         if length == 0 {
             return Ok(None);

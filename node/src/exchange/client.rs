@@ -119,12 +119,7 @@ impl BulkClient {
             self.maps().forget(peer, &content);
             return Err(error);
         }
-        let transfer = Transfer {
-            body: response.into_body(),
-            remaining: bytes.end - bytes.start,
-            connection: Some((sender, key, Arc::clone(&self.pool))),
-            stall_max: self.stall_max,
-        };
+        let transfer = self.transfer(response, sender, key, bytes.end - bytes.start, self.stall_max);
         let stream = futures::stream::try_unfold(transfer, Transfer::next).boxed();
         Ok(BulkBody { layout, map: Some(map), pieces, stream })
     }
@@ -163,12 +158,8 @@ impl BulkClient {
         let pieces = pieces.start.min(last)..last;
         let bytes = layout.bytes_of_run(&pieces);
         check_range(&response, &bytes, found)?;
-        let transfer = Transfer {
-            body: response.into_body(),
-            remaining: bytes.end - bytes.start,
-            connection: Some((sender, key, Arc::clone(&self.pool))),
-            stall_max: self.stall_max.max(GROWING_STALL_MAX),
-        };
+        let transfer =
+            self.transfer(response, sender, key, bytes.end - bytes.start, self.stall_max.max(GROWING_STALL_MAX));
         let stream = futures::stream::try_unfold(transfer, Transfer::next).boxed();
         Ok(BulkBody { layout, map: None, pieces, stream })
     }
@@ -202,12 +193,7 @@ impl BulkClient {
         if response.body().size_hint().exact() != Some(expected) {
             return Err(failed("sends a piece map that does not fit the blob's size"));
         }
-        let mut transfer = Transfer {
-            body: response.into_body(),
-            remaining: expected,
-            connection: Some((sender, key, Arc::clone(&self.pool))),
-            stall_max: self.stall_max,
-        };
+        let mut transfer = self.transfer(response, sender, key, expected, self.stall_max);
         let mut bytes = BytesMut::new();
         while let Some((chunk, rest)) = transfer.next().await? {
             bytes.extend_from_slice(&chunk);
@@ -217,6 +203,19 @@ impl BulkClient {
         let map = Arc::new(map);
         self.maps().put(key.0, content, Arc::clone(&map));
         Ok(map)
+    }
+
+    /// The body of an answer, of `len` bytes; its connection is kept once it was read to the end.
+    fn transfer(
+        &self,
+        response: Response<Incoming>,
+        sender: Sender,
+        key: Key,
+        len: u64,
+        stall_max: Duration,
+    ) -> Transfer {
+        let connection = Some((sender, key, Arc::clone(&self.pool)));
+        Transfer { body: response.into_body(), remaining: len, connection, stall_max }
     }
 
     /// Sends a request, on an idle connection if there is one, and reads the answer's head. An answer other than

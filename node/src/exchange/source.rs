@@ -25,8 +25,8 @@ pub trait BlobRead: Send + 'static {
     /// The blob's size in bytes. Waits until the blob is held or begun.
     fn size(&mut self) -> impl Future<Output = u64> + Send;
 
-    /// Between 1 and `max` bytes from `offset`, which lies within the blob; waits for what has not landed yet. Every byte belongs to a piece that
-    /// has been checked against its hash since it was last read from the disk.
+    /// Between 1 and `max` bytes from `offset`, which lies within the blob; waits for what has not landed yet. Every byte
+    /// belongs to a piece that has been checked against its hash since it was last read from the disk.
     ///
     /// # Errors
     /// If the bytes cannot be had or are damaged. The answer under way is then cut off.
