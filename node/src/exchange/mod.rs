@@ -14,17 +14,22 @@
 //! than end a body short; a client yields exactly the bytes asked for or an error. Deliberately absent: which
 //! blob to ask of whom, checking pieces against their map, and counting what was received; the fetch does that.
 
+mod answer;
+mod body;
 mod client;
 mod maps;
 #[cfg(test)]
 mod memory;
 mod pool;
 mod range;
+mod route;
 mod server;
+mod slots;
 mod source;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod uploads;
 mod write_guard;
 
 pub use client::{BulkBody, BulkClient};

@@ -17,7 +17,9 @@ use tokio_util::sync::CancellationToken;
 use super::{
     memory::{Fault, MemorySource},
     server::{self, CONNECTIONS_MAX, CONNECTIONS_PER_PEER_MAX, Deadlines},
+    slots::Limits,
     tls::{self, ClientTls},
+    uploads::Uploads,
     *,
 };
 use crate::counters::Counters;
@@ -26,12 +28,15 @@ use crate::counters::Counters;
 const PATIENCE: Duration = Duration::from_secs(30);
 const PIECE: u64 = PIECE_LEN_MIN as u64;
 
+mod uploads_of_a_server;
+
 struct Server {
     peer: NodeId,
     addr: SocketAddr,
     source: MemorySource,
     counters: Arc<Counters>,
     peers: Box<dyn Fn() -> usize + Send>,
+    uploads: Arc<Uploads>,
     shutdown: CancellationToken,
     ended: JoinHandle<()>,
 }
@@ -45,14 +50,19 @@ async fn server() -> Server {
 }
 
 async fn server_with(deadlines: Deadlines) -> Server {
+    server_of(deadlines, uploads::LIMITS).await
+}
+
+async fn server_of(deadlines: Deadlines, limits: Limits) -> Server {
     let keypair = Keypair::generate_ed25519();
     let (source, counters, shutdown) = (MemorySource::default(), Arc::<Counters>::default(), CancellationToken::new());
     let loopback = ([127, 0, 0, 1], 0).into();
-    let server =
-        BulkServer::bind_with(loopback, &keypair, source.clone(), Arc::clone(&counters), deadlines).await.unwrap();
-    let (addr, peers) = (server.local_addr(), Box::new(server.count_peers()));
+    let server = BulkServer::bind_with(loopback, &keypair, source.clone(), Arc::clone(&counters), deadlines, limits)
+        .await
+        .unwrap();
+    let (addr, peers, uploads) = (server.local_addr(), Box::new(server.count_peers()), server.uploads());
     let ended = tokio::spawn(server.run(shutdown.clone()));
-    Server { peer: node_of(&keypair), addr, source, counters, peers, shutdown, ended }
+    Server { peer: node_of(&keypair), addr, source, counters, peers, uploads, shutdown, ended }
 }
 
 fn client() -> BulkClient {
