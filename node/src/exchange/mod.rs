@@ -10,6 +10,9 @@
 //! | `GET`, `HEAD /blobs/<cid>`, with or without a single `Range` | 200, 206, 416; 404 unless held whole |
 //! | `GET /growing/<cid>`, with or without a single `Range` | as `/blobs/`, also of a blob that is still landing here: the answer waits until its size is known, the body for each piece; 404 if it is not begun in time |
 //!
+//! Bodies of blobs take an upload slot while they have bytes to send (`slots`, `uploads`). 503 with `Retry-After`: no slot
+//! came free in time, or too many wait already, or the peer has too many connections.
+//!
 //! Invariants: a server writes only bytes that its [`BlobSource`] has checked, and resets the connection rather
 //! than end a body short; a client yields exactly the bytes asked for or an error. Deliberately absent: which
 //! blob to ask of whom, checking pieces against their map, and counting what was received; the fetch does that.

@@ -1,4 +1,4 @@
-//! The serving half: accepts connections of nodes and answers ranges of verified blobs.
+//! The serving half: accepts connections of nodes, whose requests are answered by `answer`.
 //!
 //! Invariant: a peer that has proved who it is has a bounded number of connections, each with a deadline on
 //! everything that it may leave undone. Before that, a connection is one of the total for the handshake's time.
