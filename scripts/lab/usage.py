@@ -41,3 +41,29 @@ def of_session(leader: int) -> Usage:
         cpu_s = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
         total += Usage(cpu_s, peak_kib * 1024)
     return total
+
+
+@dataclass(frozen=True)
+class Resident:
+    """Resident memory of one process, in bytes: all of it, what is its own, and what is mapped from files (the program
+    above all); the highest of all since the start or `forget_peak`; and its threads."""
+
+    total: int
+    own: int
+    mapped: int
+    peak: int
+    threads: int
+
+
+def resident(pid: int) -> Resident:
+    """What /proc says of a process now."""
+    lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
+    fields = dict(line.split(":", 1) for line in lines)
+    total, own, mapped, peak = (int(fields[name].split()[0]) * 1024
+                                for name in ("VmRSS", "RssAnon", "RssFile", "VmHWM"))
+    return Resident(total, own, mapped, peak, int(fields["Threads"]))
+
+
+def forget_peak(pid: int) -> None:
+    """Lets the kernel count a process's highest resident memory anew from now on (proc_pid_clear_refs(5))."""
+    Path(f"/proc/{pid}/clear_refs").write_text("5", encoding="utf-8")
