@@ -232,3 +232,18 @@ async fn an_owner_that_is_killed_costs_no_second_copy() {
     // What was on its way to the one that was killed: sockets' buffers and a piece.
     assert!(sent <= bytes.len() as u64 + (3 << 20), "{sent} bytes for {}", bytes.len());
 }
+
+#[cfg(target_env = "gnu")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_shares_one_malloc_arena_between_its_threads() {
+    let site = Site::new().await;
+    let node = site.node("node", &[]).await;
+    let of_process = |file: &str| {
+        let path = format!("/proc/{}/{file}", node.pid().as_raw_nonzero());
+        let bytes = std::fs::read(path).unwrap();
+        bytes.split(|&byte| byte == 0).map(|text| String::from_utf8_lossy(text).into_owned()).collect::<Vec<_>>()
+    };
+    assert!(of_process("environ").iter().any(|variable| variable.starts_with("MALLOC_ARENA_MAX=")));
+    assert_eq!(of_process("cmdline")[..2], [env!("CARGO_BIN_EXE_layermesh"), "run"]);
+    assert_eq!(of_process("comm"), ["layermesh\n"], "shown under its name by whatever lists processes");
+}
