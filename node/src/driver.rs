@@ -2,9 +2,13 @@
 //!
 //! Invariant: the driver decides nothing. It turns what happens into [`Event`]s, hands them to the engine one at a
 //! time, and turns each [`Action`] into a spawned task or a queued message; it never awaits an action, so no
-//! slow disk, peer or registry can hold up the engine. It is the only place that touches the engine.
+//! slow disk, peer or registry can hold up the engine. What it does of an action at once, it does in memory: pieces that
+//! are dropped are gone, and hashes that pieces must have are known, before the next action is looked at. It is the only
+//! place that touches the engine.
 
 mod notes;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::HashMap,
@@ -13,7 +17,7 @@ use std::{
 };
 
 use layermesh_proto::{
-    ContentId, NodeId,
+    ContentId, NodeId, PieceIndex,
     engine::{
         Engine,
         event::{
@@ -29,17 +33,17 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    fetch::{FetchContext, Job, Reach},
+    fetch::{FetchContext, Job, Reach, Vouched},
     mesh::{Command, MeshStatus, PeerStatus, TransferStatus},
     remembered::Remembered,
-    store::{CompleteError, StoreEvent},
+    store::{CompleteError, StoreEvent, WriteError},
     swarm::{SwarmEvent, SwarmHandle},
 };
 
 /// Events of tasks that may wait for the driver. Tasks wait when it is full; the driver never does.
 pub const TASK_EVENT_QUEUE_LEN: usize = 256;
 
-/// How long running tasks get at shutdown to make durable what they have.
+/// How long running tasks get at shutdown to write what they have. Making it durable is left to the store's end.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
 
 /// Everything the driver connects.
@@ -86,8 +90,16 @@ pub struct Driver {
     wants: HashMap<WantId, oneshot::Sender<Result<(), WantError>>>,
     resolves: HashMap<ResolveId, oneshot::Sender<Result<Resolution, WantError>>>,
     promises: HashMap<PromiseId, oneshot::Sender<Vec<ContentId>>>,
-    running: HashMap<FetchId, CancellationToken>,
+    /// What fetches under way can be told. An entry goes when its fetch has ended.
+    running: HashMap<FetchId, Running>,
     tasks: JoinSet<()>,
+}
+
+/// A fetch under way.
+struct Running {
+    cancel: CancellationToken,
+    /// Of a growing blob: the hashes that its pieces must have.
+    vouched: Option<Vouched>,
 }
 
 /// What woke the loop.
@@ -169,6 +181,9 @@ impl Driver {
     }
 
     fn handle(&mut self, event: Event) {
+        if let Event::FetchEnded { fetch, .. } = &event {
+            self.running.remove(fetch);
+        }
         self.parts.engine.handle(self.clock.now(), event);
         while let Some(action) = self.parts.engine.poll_action() {
             self.perform(action);
@@ -255,17 +270,36 @@ impl Driver {
             Action::Announce(announcement) => self.parts.swarm.announce(announcement),
             Action::Request { request, peer, body } => self.parts.swarm.request(request, peer, body),
             Action::Respond { call, response } => self.parts.swarm.respond(call, response),
-            Action::Fetch { fetch, content, source, size, pieces, growing } => {
+            Action::Fetch { fetch, content, source, size, pieces, growing, expected } => {
+                let vouched = growing.then(|| Vouched::new(pieces.clone()));
+                if let Some(vouched) = &vouched {
+                    vouched.add(expected);
+                }
                 let from = match source {
                     Source::Origin(repository, kind) => Some(Reach::Origin(repository, kind)),
-                    Source::Peer(peer) => self.bulk_address(&peer).map(|bulk| Reach::Peer { peer, bulk, growing }),
+                    Source::Peer(peer) => {
+                        let growing = vouched.clone();
+                        self.bulk_address(&peer).map(|bulk| Reach::Peer { peer, bulk, growing })
+                    }
                 };
-                self.fetch(fetch, from.map(|from| Job { fetch, content, from, size, pieces }));
+                self.fetch(fetch, vouched, from.map(|from| Job { fetch, content, from, size, pieces }));
+            }
+            Action::Expect { fetch, pieces } => {
+                if let Some(vouched) = self.running.get(&fetch).and_then(|running| running.vouched.as_ref()) {
+                    vouched.add(pieces);
+                }
             }
             Action::CancelFetch { fetch } => {
-                if let Some(cancel) = self.running.remove(&fetch) {
-                    cancel.cancel();
+                if let Some(running) = self.running.remove(&fetch) {
+                    running.cancel.cancel();
                 }
+            }
+            Action::Drop { content, pieces } => self.drop_pieces(content, &pieces),
+            Action::Recall { content } => {
+                let FetchContext { store, events, .. } = self.parts.fetches.clone();
+                // What is there now, so that the answer lacks what was dropped before the question.
+                let pieces = store.recall(&content);
+                self.tasks.spawn(async move { drop(events.send(Event::Recalled { content, pieces }).await) });
             }
             Action::Complete { content } => self.complete(content),
             Action::AskOrigin { lookup, reference } => self.ask_origin(lookup, reference),
@@ -296,8 +330,7 @@ impl Driver {
         }
     }
 
-    fn fetch(&mut self, fetch: FetchId, job: Option<Job>) {
-        self.running.retain(|_, cancel| !cancel.is_cancelled());
+    fn fetch(&mut self, fetch: FetchId, vouched: Option<Vouched>, job: Option<Job>) {
         let context = self.parts.fetches.clone();
         let Some(job) = job else {
             let result = Err(SourceError::Unreachable("the peer left".to_owned()));
@@ -305,12 +338,19 @@ impl Driver {
             return;
         };
         let cancel = CancellationToken::new();
-        self.running.insert(fetch, cancel.clone());
-        let done = cancel.clone();
+        self.running.insert(fetch, Running { cancel: cancel.clone(), vouched });
+        self.tasks.spawn(context.run(job, cancel));
+    }
+
+    /// Takes pieces out at once, so that no fetch that is started next takes them for stored; only the record of it is
+    /// left to a task.
+    fn drop_pieces(&mut self, content: ContentId, pieces: &[PieceIndex]) {
+        let Some(partial) = self.parts.fetches.store.drop_pieces(&content, pieces) else { return };
         self.tasks.spawn(async move {
-            context.run(job, cancel).await;
-            // Marks the entry in `running` as one to forget.
-            done.cancel();
+            match partial.sync().await {
+                Ok(_) | Err(WriteError::Discarded) => {}
+                Err(error) => tracing::warn!(%content, %error, "cannot record that pieces were dropped"),
+            }
         });
     }
 
@@ -364,7 +404,7 @@ impl Driver {
                 content: view.content,
                 size: view.size,
                 durable_bytes: view.durable_bytes,
-                source: view.source.as_ref().map(notes::source),
+                sources: view.sources.iter().map(notes::source).collect(),
             })
             .collect();
         let origins = engine.origins().map(|view| (view.registry, view.reachable)).collect();
@@ -372,8 +412,8 @@ impl Driver {
     }
 
     async fn stop(mut self) {
-        for cancel in self.running.values() {
-            cancel.cancel();
+        for running in self.running.values() {
+            running.cancel.cancel();
         }
         // Tasks report into the queue as they end; it must not fill up while nobody handles events any more.
         self.parts.task_events.close();

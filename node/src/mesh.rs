@@ -117,8 +117,8 @@ pub struct TransferStatus {
     pub size: Option<u64>,
     /// Bytes that are durable.
     pub durable_bytes: u64,
-    /// Where the running fetch takes its bytes from, for people.
-    pub source: Option<String>,
+    /// Where the running fetches take their bytes from, for people.
+    pub sources: Vec<String>,
 }
 
 /// Handle on the driver.

@@ -20,7 +20,7 @@ use common::{
     disk::{self, Disk},
 };
 use futures::future::join_all;
-use layermesh::fetch::SYNC_BYTES;
+use layermesh::store::SYNC_BYTES;
 use layermesh_proto::ContentId;
 use reqwest::Method;
 use tokio::{task::JoinHandle, time::timeout};
@@ -184,7 +184,9 @@ async fn fifty_kills_lose_nothing_durable() {
             assert!(sent <= size - before.1[n], "blob {n} came again: {what}");
             assert!(after.1[n] >= before.1[n], "durable pieces of blob {n} are gone: {what}");
             let kept = after.1[n] - before.1[n];
-            lost += sent - kept;
+            // More is kept than was sent where the kill before fell between a blob's row and its name, so that it
+            // became whole at this start.
+            lost += sent.cast_signed() - kept.cast_signed();
             if sent >= 3 * SYNC_BYTES {
                 long_lives += 1;
                 fruitful += u32::from(kept > 0);

@@ -11,14 +11,14 @@
 use std::time::{Duration, Instant as Clock};
 
 use layermesh_proto::{
-    Algorithm, ContentId, NodeId, ObjectKind,
+    Algorithm, ContentId, NodeId, ObjectKind, PieceHash,
     engine::{
         Action, Config, Engine, Event, Instant,
         event::{FetchId, WantId},
     },
     piece::{PIECE_LEN_MAX, PieceLayout},
     wire::{
-        Announcement, ControlRequest, ControlResponse,
+        Announcement, ControlRequest, ControlResponse, Vouches,
         control::{Change, Entry, Hello, InventoryPage, InventoryPosition, Summary},
     },
 };
@@ -136,9 +136,9 @@ impl Site {
         let mut announcements = announcements.into_iter();
         self.handle(Event::Want { want: WantId(1), content, kind: ObjectKind::Blob, repository: None });
         while let Some((fetch, pieces)) = self.fetches.pop() {
-            self.handle(Event::FetchStarted { fetch, size });
+            self.handle(Event::FetchStarted { fetch, size, ranged: true });
             for piece in pieces.start..pieces.end.min(PIECES) {
-                self.handle(Event::FetchStored { fetch, pieces: vec![piece] });
+                self.handle(Event::FetchStored { fetch, pieces: vec![(piece, PieceHash([0; 32]))] });
                 announcements.next().into_iter().for_each(|event| self.handle(event));
             }
             self.handle(Event::FetchEnded { fetch, result: Ok(()) });
@@ -169,5 +169,6 @@ fn answer(peer: NodeId, question: &ControlRequest) -> ControlResponse {
                 more: false,
             })
         }
+        ControlRequest::Vouches { .. } => ControlResponse::Vouches(Vouches { size: 0, runs: Vec::new() }),
     }
 }

@@ -16,4 +16,4 @@ pub mod wire;
 pub use content::{Algorithm, ContentId, ContentIdError, DigestMismatch, Verifier};
 pub use name::{NameError, ObjectKind, Repository, TagRef};
 pub use node_id::{NodeId, NodeIdError};
-pub use piece::{PieceHash, PieceIndex, PieceLayout, PieceMap, PieceSet};
+pub use piece::{FIRST_BYTES, PieceHash, PieceHashes, PieceIndex, PieceLayout, PieceMap, PieceSet};

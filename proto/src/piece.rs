@@ -20,6 +20,10 @@ const PIECES_AIM: u64 = 256;
 /// Most pieces that a blob can have.
 pub const PIECES_MAX: u32 = (BLOB_SIZE_MAX / PIECE_LEN_MAX as u64) as u32;
 
+/// Bytes that are asked of an origin at first when nobody knows how large the blob is: a whole number of pieces whatever
+/// its size turns out to be. 4 MiB: most blobs of an image are smaller, and a second question costs no more than the first.
+pub const FIRST_BYTES: u64 = 4 << 20;
+
 /// A piece's number within its blob, from 0.
 pub type PieceIndex = u32;
 
@@ -93,6 +97,33 @@ impl PieceHash {
 impl fmt::Debug for PieceHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&hex::encode(&self.0[..8]))
+    }
+}
+
+/// Hashes of consecutive pieces, as messages carry them: one byte string of 32 bytes a piece.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(try_from = "serde_bytes::ByteBuf", into = "serde_bytes::ByteBuf")]
+pub struct PieceHashes(pub Vec<PieceHash>);
+
+impl From<PieceHashes> for serde_bytes::ByteBuf {
+    fn from(hashes: PieceHashes) -> Self {
+        Self::from(hashes.0.iter().flat_map(|hash| hash.0).collect::<Vec<u8>>())
+    }
+}
+
+/// A byte string that is not a whole number of hashes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("{0} bytes are no whole number of piece hashes")]
+pub struct PieceHashesError(usize);
+
+impl TryFrom<serde_bytes::ByteBuf> for PieceHashes {
+    type Error = PieceHashesError;
+    fn try_from(bytes: serde_bytes::ByteBuf) -> Result<Self, PieceHashesError> {
+        let (hashes, rest) = bytes.as_chunks::<32>();
+        if !rest.is_empty() {
+            return Err(PieceHashesError(bytes.len()));
+        }
+        Ok(Self(hashes.iter().map(|&hash| PieceHash(hash)).collect()))
     }
 }
 
@@ -359,6 +390,14 @@ mod tests {
         assert_eq!(PieceSet::try_from(PieceSetWire(3, vec![])), Err(PieceSetError));
         assert_eq!(PieceSet::try_from(PieceSetWire(u32::MAX, vec![])), Err(PieceSetError));
         assert!(PieceSet::try_from(PieceSetWire(3, vec![0b111])).unwrap().is_full());
+    }
+
+    #[test]
+    fn hashes_travel_as_bytes_and_half_a_hash_is_refused() {
+        let hashes = PieceHashes(vec![PieceHash([1; 32]), PieceHash([2; 32])]);
+        let bytes: serde_bytes::ByteBuf = hashes.clone().into();
+        assert_eq!(PieceHashes::try_from(bytes), Ok(hashes));
+        assert_eq!(PieceHashes::try_from(serde_bytes::ByteBuf::from(vec![0; 33])), Err(PieceHashesError(33)));
     }
 
     proptest! {

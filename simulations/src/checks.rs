@@ -1,7 +1,7 @@
 //! Safety: what must hold after every event, whatever happens.
 //!
 //! - Nothing is announced, and no want ends well, unless the store holds the blob whole.
-//! - No piece that is durable is asked for, and a blob is fetched once at a time.
+//! - No piece that is durable is asked for, and none of two sources at a time.
 //! - The engine and the store agree on the state of every piece of a transfer.
 //! - One event leads to a bounded number of actions.
 
@@ -11,12 +11,12 @@ use layermesh_proto::{
     ContentId, PieceLayout,
     engine::{
         PieceState,
-        event::{Action, Instant},
+        event::{Action, Instant, Source},
     },
     wire::{Announcement, Change, ControlResponse, Entry},
 };
 
-use crate::node::{Fault, Node};
+use crate::node::{Fault, Flow, Node};
 
 /// Most actions that one event may lead to: every want of a full transfer ends, and some more.
 pub const ACTIONS_PER_EVENT_MAX: usize = 10_000;
@@ -59,12 +59,16 @@ pub(crate) fn action(node: &Node, action: &Action) -> Result<(), String> {
         Action::Announce(Announcement::Changed { changes, .. }) => announced(node, changes),
         Action::Respond { response: ControlResponse::Inventory(page), .. } => announced(node, &page.changes),
         Action::Fetch { fetch, content, pieces, .. } => {
-            if let Some((other, _)) = node.flows.iter().find(|(_, flow)| flow.content == *content) {
-                return Err(format!("fetch {fetch} of {content} while {other} runs"));
+            let same = |flow: &&Flow| flow.content == *content;
+            let overlaps = |flow: &&Flow| flow.next.max(flow.first) < pieces.end && pieces.start < flow.end;
+            // Only what its owner gave up may still be on its way.
+            let given_up = |flow: &&Flow| !matches!(flow.source, Source::Origin(..));
+            if let Some(flow) = node.flows.values().filter(same).filter(overlaps).find(given_up) {
+                return Err(format!("fetch {fetch} of {content} {pieces:?} while {flow:?} runs"));
             }
             let durable = node.store.partial.get(content).map(|partial| partial.pieces.range(pieces.clone()).next());
             match durable.flatten() {
-                Some(piece) => Err(format!("fetch {fetch} of {content} asks for piece {piece}, which is durable")),
+                Some((piece, _)) => Err(format!("fetch {fetch} of {content} asks for piece {piece}, which is durable")),
                 None => Ok(()),
             }
         }
@@ -101,16 +105,20 @@ pub(crate) fn pieces(node: &Node) -> Result<(), String> {
         let content = transfer.content;
         let partial = node.store.partial.get(&content).filter(|partial| partial.size == layout.blob_size());
         for piece in 0..layout.count() {
-            let stored = partial.is_some_and(|partial| partial.pieces.contains(&piece));
-            let flow =
-                node.flows.values().any(|flow| flow.content == content && (flow.next..flow.end).contains(&piece));
+            let stored = partial.is_some_and(|partial| partial.pieces.contains_key(&piece));
+            let bringing =
+                |flow: &&Flow| flow.content == content && (flow.next.max(flow.first)..flow.end).contains(&piece);
+            let flow = node.flows.values().find(bringing);
             let state = engine.piece_state(&content, piece);
             let expected = match (stored, flow) {
                 (true, _) => PieceState::Durable,
-                (false, true) => PieceState::InFlight,
-                (false, false) => PieceState::Missing,
+                (false, Some(_)) => PieceState::InFlight,
+                (false, None) => PieceState::Missing,
             };
-            if state != Some(expected) {
+            // The end of what is asked of an origin may have been given up to another node.
+            let given_up = state == Some(PieceState::Missing)
+                && flow.is_some_and(|flow| matches!(flow.source, Source::Origin(..)));
+            if state != Some(expected) && !given_up {
                 return Err(format!("piece {piece} of {content} is {expected:?}, the engine says {state:?}"));
             }
         }

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use layermesh_proto::{
-    ContentId, PieceIndex, PieceLayout,
+    FIRST_BYTES, PieceHash, PieceLayout,
     engine::event::{Event, FetchId, Source, SourceError},
 };
 
@@ -14,6 +14,7 @@ use crate::{
     network::{OriginMode, time_of},
     node::{Fault, Flow},
     queue::Happening,
+    store::hash_of,
     world::{NodeIndex, World},
 };
 
@@ -26,13 +27,23 @@ pub(crate) fn broken() -> SourceError {
 }
 
 impl World {
+    /// A fetch sets out for its source.
+    pub(crate) fn begin_flow(&mut self, node: NodeIndex, fetch: FetchId, flow: Flow) {
+        let latency = match flow.source {
+            Source::Peer(_) => self.options.lan_latency * 2,
+            Source::Origin(..) => self.options.uplink_latency * 2,
+        };
+        self.nodes[node].flows.insert(fetch, flow);
+        self.plan(latency, node, Happening::Open { fetch });
+    }
+
     /// A fetch reaches its source.
     pub(crate) fn open(&mut self, node: NodeIndex, fetch: FetchId) -> Result<(), Violation> {
         let Some(flow) = self.nodes[node].flows.get(&fetch) else { return Ok(()) };
         let content = flow.content;
         let opened = match &flow.source {
             Source::Origin(..) => match self.origin.mode {
-                OriginMode::Up | OriginMode::Corrupt => {
+                OriginMode::Up | OriginMode::Corrupt | OriginMode::Unranged => {
                     self.origin.blobs.get(&content).copied().ok_or(SourceError::NotFound)
                 }
                 OriginMode::Refusing => Err(SourceError::Unreachable("connection refused".to_owned())),
@@ -52,26 +63,41 @@ impl World {
                 _ => return Ok(()),
             },
         };
-        let size = match opened {
-            Ok(size) => size,
-            Err(error) => return self.end_flow(node, fetch, Err(error)),
-        };
+        match opened {
+            Ok(size) => self.start_flow(node, fetch, size),
+            Err(error) => self.end_flow(node, fetch, Err(error)),
+        }
+    }
+
+    fn start_flow(&mut self, node: NodeIndex, fetch: FetchId, size: u64) -> Result<(), Violation> {
         let Some(layout) = PieceLayout::for_size(size) else { return Ok(()) };
-        if let Some(flow) = self.nodes[node].flows.get_mut(&fetch) {
-            flow.layout = Some(layout);
-            flow.end = flow.end.min(layout.count());
+        let Some(flow) = self.nodes[node].flows.get_mut(&fetch) else { return Ok(()) };
+        let content = flow.content;
+        let ranged = matches!(flow.source, Source::Peer(_)) || self.origin.mode != OriginMode::Unranged;
+        flow.layout = Some(layout);
+        flow.end = flow.end.min(layout.count());
+        if !ranged {
+            flow.next = 0;
+        } else if flow.unsized_ && matches!(flow.source, Source::Origin(..)) {
+            let first = FIRST_BYTES / u64::from(layout.piece_len());
+            flow.end = flow.end.min(u32::try_from(first).unwrap_or(u32::MAX));
         }
         self.nodes[node].store.begin(content, size);
-        self.handle(node, Event::FetchStarted { fetch, size })?;
+        self.handle(node, Event::FetchStarted { fetch, size, ranged })?;
         self.send_next(node, fetch)
     }
 
-    /// Whether a peer has a piece by now.
-    fn has_landed(&self, source: &Source, content: &ContentId, piece: PieceIndex) -> bool {
-        let Source::Peer(peer) = source else { return true };
-        let Some(store) = self.by_id.get(peer).map(|peer| &self.nodes[*peer].store) else { return false };
-        let landed = store.partial.get(content).is_some_and(|partial| partial.pieces.contains(&piece));
-        landed || store.whole.contains_key(content)
+    /// The hash that a piece has at the source of a flow, if it is there by now.
+    fn offered(&self, node: NodeIndex, flow: &Flow) -> Option<PieceHash> {
+        let piece = flow.next;
+        let Source::Peer(peer) = &flow.source else {
+            let good = self.origin.mode != OriginMode::Corrupt && self.nodes[node].fault != Some(Fault::Forges);
+            return Some(hash_of(&flow.content, piece, good));
+        };
+        let peer = self.by_id.get(peer).map(|peer| &self.nodes[*peer])?;
+        let hash = peer.store.hash(&flow.content, piece)?;
+        let wrong = matches!(peer.fault, Some(Fault::WrongMap | Fault::WrongPieces));
+        Some(if wrong { hash_of(&flow.content, piece, false) } else { hash })
     }
 
     /// Plans the arrival of a flow's next piece, or ends the flow.
@@ -84,7 +110,9 @@ impl World {
         let bytes = layout.bytes_of(flow.next);
         let bytes = bytes.end - bytes.start;
         let source = flow.source.clone();
-        if flow.growing && !self.has_landed(&source, &flow.content, flow.next) {
+        // What has not landed there, or has no hash here to check it with, is waited for.
+        let waits = self.offered(node, flow).is_none() || !flow.expected.contains_key(&flow.next);
+        if flow.growing && waits {
             self.plan(LOOK_INTERVAL, node, Happening::More { fetch });
             return Ok(());
         }
@@ -92,7 +120,9 @@ impl World {
             (Source::Origin(..), Source::Origin(..)) => true,
             (one, other) => one == other,
         };
-        let outgoing = self.nodes.iter().flat_map(|node| node.flows.values()).filter(same).count();
+        let own = self.options.uplink_of_its_own && matches!(source, Source::Origin(..));
+        let sharing = self.nodes.iter().enumerate().filter(|(other, _)| !own || *other == node);
+        let outgoing = sharing.flat_map(|(_, node)| node.flows.values()).filter(same).count();
         let rate = match &source {
             Source::Origin(..) => self.options.uplink_bytes_per_s,
             Source::Peer(_) => self.options.lan_bytes_per_s,
@@ -110,10 +140,10 @@ impl World {
         let (content, piece, sent) = (flow.content, flow.next, flow.sent);
         let range = layout.bytes_of(piece);
         let bytes = range.end - range.start;
-        let good = match &flow.source {
+        match &flow.source {
             Source::Origin(..) => {
                 match self.origin.mode {
-                    OriginMode::Up | OriginMode::Corrupt => {}
+                    OriginMode::Up | OriginMode::Corrupt | OriginMode::Unranged => {}
                     OriginMode::Silent => return Ok(()),
                     OriginMode::Refusing => {
                         return self.end_flow(node, fetch, Err(broken()));
@@ -121,7 +151,6 @@ impl World {
                 }
                 self.origin.bytes += bytes;
                 self.nodes[node].bytes_from_origin += bytes;
-                self.origin.mode != OriginMode::Corrupt
             }
             Source::Peer(peer) => {
                 let Some(peer) = self.by_id.get(peer).copied().filter(|peer| self.nodes[*peer].is_up()) else {
@@ -133,16 +162,23 @@ impl World {
                     _ => {}
                 }
                 self.nodes[node].bytes_from_peers += bytes;
-                self.nodes[peer].fault != Some(Fault::WrongMap)
             }
-        };
+        }
+        let Some(flow) = self.nodes[node].flows.get(&fetch) else { return Ok(()) };
+        let (growing, first, expected) = (flow.growing, flow.first, flow.expected.get(&piece).copied());
+        let Some(hash) = self.offered(node, flow) else { return self.end_flow(node, fetch, Err(broken())) };
+        if growing && expected != Some(hash) {
+            return self.end_flow(node, fetch, Err(SourceError::WrongBytes));
+        }
         self.handle(node, Event::FetchProgress { fetch, bytes })?;
-        self.nodes[node].store.write(content, piece, good);
         if let Some(flow) = self.nodes[node].flows.get_mut(&fetch) {
             flow.next += 1;
             flow.sent += 1;
         }
-        self.handle(node, Event::FetchStored { fetch, pieces: vec![piece] })?;
+        if piece >= first {
+            self.nodes[node].store.write(content, piece, hash);
+            self.handle(node, Event::FetchStored { fetch, pieces: vec![(piece, hash)] })?;
+        }
         self.send_next(node, fetch)
     }
 

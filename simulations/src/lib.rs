@@ -10,6 +10,7 @@
 //! Deliberately simple: a flow gets its share of the two ends' rates piece by piece, disks are instantaneous,
 //! and blobs have sizes and goodness but no bytes.
 
+mod acts;
 pub mod checks;
 mod flows;
 mod network;

@@ -11,6 +11,8 @@ pub struct Options {
     pub lan_bytes_per_s: u64,
     /// Rate of the site's uplink, in bytes a second.
     pub uplink_bytes_per_s: u64,
+    /// Each node has an uplink of its own instead of all sharing one.
+    pub uplink_of_its_own: bool,
     /// One way between two nodes; each message takes up to twice as long.
     pub lan_latency: Duration,
     /// One way to the origin.
@@ -29,6 +31,7 @@ impl Default for Options {
         Self {
             lan_bytes_per_s: 125_000_000,
             uplink_bytes_per_s: 6_250_000,
+            uplink_of_its_own: false,
             lan_latency: Duration::from_micros(500),
             uplink_latency: Duration::from_millis(20),
             gossip_loss_per_mille: 0,
@@ -47,6 +50,8 @@ pub enum OriginMode {
     Refusing,
     /// Connections to it are accepted and nothing comes.
     Silent,
+    /// It answers whatever range is asked for with the whole blob.
+    Unranged,
     /// It answers, and every blob that it gives is not the one asked for.
     Corrupt,
 }

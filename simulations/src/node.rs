@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use layermesh_proto::{
-    ContentId, NodeId, PieceIndex, PieceLayout,
+    ContentId, NodeId, PieceHash, PieceIndex, PieceLayout,
     engine::{
         Engine,
         event::{CallId, FetchId, PromiseId, RequestId, Resolution, ResolveId, Source, WantError, WantId},
@@ -23,6 +23,8 @@ pub enum Fault {
     StallsAfter(u32),
     /// It announces blobs that it then does not have.
     HasNothing,
+    /// Of what it takes from the origin it keeps other bytes, and vouches for them.
+    Forges,
 }
 
 /// Pieces that come in from one source.
@@ -33,6 +35,12 @@ pub(crate) struct Flow {
     /// The source is a peer that may not have all of it yet.
     pub(crate) growing: bool,
     pub(crate) layout: Option<PieceLayout>,
+    /// Hashes that its pieces must have, if the source is one that has not all of it.
+    pub(crate) expected: BTreeMap<PieceIndex, PieceHash>,
+    /// The origin is asked for its first bytes, to learn how large the blob is.
+    pub(crate) unsized_: bool,
+    /// Its first piece that is asked for: what comes before it is thrown away.
+    pub(crate) first: PieceIndex,
     pub(crate) next: PieceIndex,
     pub(crate) end: PieceIndex,
     pub(crate) sent: u32,

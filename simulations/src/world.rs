@@ -12,11 +12,11 @@ use layermesh_proto::{
     engine::{
         Config, Engine, PeerView,
         event::{
-            Action, CallId, Event, Instant, LookupId, Note, OriginTag, PromiseId, RequestId, Resolution, ResolveId,
-            Source, SourceError, WantError, WantId,
+            CallId, Event, Instant, LookupId, Note, OriginTag, PromiseId, RequestId, Resolution, ResolveId, Source,
+            SourceError, WantError, WantId,
         },
     },
-    wire::{Announcement, ControlRequest},
+    wire::ControlRequest,
 };
 use rand_chacha::{
     ChaCha8Rng,
@@ -27,7 +27,7 @@ use crate::{
     checks::{self, ACTIONS_PER_EVENT_MAX, Violation},
     flows::broken,
     network::{Options, Origin, OriginMode},
-    node::{Fault, Flow, Node},
+    node::{Fault, Node},
     queue::{Happening, Queue, Target},
 };
 
@@ -54,14 +54,14 @@ pub struct World {
     seed: u64,
     pub(crate) options: Options,
     config: Config,
-    now: Instant,
-    random: ChaCha8Rng,
+    pub(crate) now: Instant,
+    pub(crate) random: ChaCha8Rng,
     pub(crate) queue: Queue,
     pub(crate) nodes: Vec<Node>,
     pub(crate) by_id: BTreeMap<NodeId, NodeIndex>,
     pub(crate) origin: Origin,
     repository: Repository,
-    notes: Vec<(NodeIndex, Note)>,
+    pub(crate) notes: Vec<(NodeIndex, Note)>,
     trace: DefaultHasher,
     events: u64,
     messages: u64,
@@ -376,81 +376,9 @@ impl World {
         self.queue.plan(self.now + after, target, happening);
     }
 
-    fn lan_time(&mut self) -> Duration {
+    pub(crate) fn lan_time(&mut self) -> Duration {
         let latency = self.options.lan_latency;
         latency + latency * (self.random.next_u32() >> 16) / (1 << 16)
-    }
-
-    /// Does what an engine says.
-    fn perform(&mut self, node: NodeIndex, action: Action) {
-        match action {
-            Action::Announce(announcement) => self.gossip(node, &announcement),
-            Action::Request { request, peer, body } => {
-                let from = self.nodes[node].id;
-                match self.by_id.get(&peer).copied().filter(|peer| self.nodes[*peer].is_up()) {
-                    Some(peer) => {
-                        let after = self.lan_time();
-                        self.plan(after, peer, Happening::Question { from, request, body });
-                    }
-                    None => {
-                        let after = self.lan_time();
-                        self.plan(after, node, Happening::Event(Event::RequestFailed { request }));
-                    }
-                }
-            }
-            Action::Respond { call, response } => {
-                if let Some((target, request)) = self.nodes[node].calls.remove(&call) {
-                    let after = self.lan_time();
-                    self.queue.plan(self.now + after, target, Happening::Answer { request, response });
-                }
-            }
-            Action::Fetch { fetch, content, source, pieces, growing, .. } => {
-                let latency = match source {
-                    Source::Peer(_) => self.options.lan_latency * 2,
-                    Source::Origin(..) => self.options.uplink_latency * 2,
-                };
-                let (next, end) = (pieces.start, pieces.end);
-                let flow = Flow { content, source, growing, layout: None, next, end, sent: 0 };
-                self.nodes[node].flows.insert(fetch, flow);
-                self.plan(latency, node, Happening::Open { fetch });
-            }
-            Action::CancelFetch { fetch } => {
-                self.nodes[node].flows.remove(&fetch);
-            }
-            Action::Complete { content } => {
-                self.plan(Duration::from_millis(1), node, Happening::Checked { content });
-            }
-            Action::AskOrigin { lookup, reference } => {
-                self.plan(self.options.uplink_latency * 2, node, Happening::AtOrigin { lookup, reference });
-            }
-            Action::Remember(binding) => {
-                self.nodes[node].store.bindings.insert(binding.reference.to_string(), binding);
-            }
-            Action::WantEnded { want, result } => {
-                if let Some((_, ended)) = self.nodes[node].wants.get_mut(&want) {
-                    *ended = Some(result);
-                }
-            }
-            Action::Resolved { resolve, result } => {
-                self.nodes[node].resolves.insert(resolve, Some(result));
-            }
-            Action::Promised { promise, missing } => {
-                self.nodes[node].promises.insert(promise, missing);
-            }
-            Action::Note(note) => self.notes.push((node, note)),
-        }
-    }
-
-    fn gossip(&mut self, node: NodeIndex, announcement: &Announcement) {
-        let from = self.nodes[node].id;
-        for other in (0..self.nodes.len()).filter(|other| *other != node) {
-            let lost = self.random.next_u32() % 1000 < self.options.gossip_loss_per_mille;
-            let after = self.lan_time();
-            if !lost && self.nodes[other].is_up() {
-                let announcement = announcement.clone();
-                self.plan(after, other, Happening::Event(Event::Announced { from, announcement }));
-            }
-        }
     }
 
     fn happen(&mut self, target: Target, happening: Happening) -> Result<(), Violation> {
@@ -501,7 +429,7 @@ impl World {
         let result = match self.origin.mode {
             OriginMode::Silent => return Ok(()),
             OriginMode::Refusing => Err(SourceError::Unreachable("connection refused".to_owned())),
-            OriginMode::Up | OriginMode::Corrupt => {
+            OriginMode::Up | OriginMode::Corrupt | OriginMode::Unranged => {
                 let content = self.origin.tags.get(reference).copied();
                 content.map(|content| OriginTag { content, now_unix_s }).ok_or(SourceError::NotFound)
             }

@@ -103,7 +103,7 @@ impl World {
                             content,
                             size: Some(100),
                             durable_bytes: 40,
-                            source: Some("origin".to_owned()),
+                            sources: vec!["origin".to_owned()],
                         });
                         waiting.push(ended);
                     }

@@ -80,7 +80,7 @@ pub struct TransferStatus {
     /// Bytes that are durable.
     pub bytes: u64,
     /// Where bytes come from now.
-    pub source: Option<String>,
+    pub sources: Vec<String>,
 }
 
 /// A connected peer: an element of `GET /v1/peers`.

@@ -126,7 +126,7 @@ impl From<mesh::TransferStatus> for TransferStatus {
             digest: transfer.content.to_string(),
             size: transfer.size,
             bytes: transfer.durable_bytes,
-            source: transfer.source,
+            sources: transfer.sources,
         }
     }
 }

@@ -139,12 +139,12 @@ impl Bars {
             PullEvent::Blob { digest, size, held } => self.add(digest, size, held),
             PullEvent::Progress { blobs } => {
                 for blob in blobs {
-                    self.advance(&blob.digest, blob.bytes, blob.source);
+                    self.advance(&blob.digest, blob.bytes, &blob.sources);
                 }
             }
             PullEvent::Landed { digest } => {
                 if let Some(size) = self.blobs.get(&digest).map(|row| row.size) {
-                    self.advance(&digest, size, None);
+                    self.advance(&digest, size, &[]);
                 }
             }
             PullEvent::Done(_) | PullEvent::Error { .. } => {}
@@ -169,12 +169,12 @@ impl Bars {
         self.blobs.insert(digest, Row { size, bytes: 0, bar });
     }
 
-    fn advance(&mut self, digest: &str, bytes: u64, source: Option<String>) {
+    fn advance(&mut self, digest: &str, bytes: u64, sources: &[String]) {
         let Some(row) = self.blobs.get_mut(digest) else { return };
         row.bytes = bytes;
         if let Some(bar) = &row.bar {
             bar.set_position(bytes);
-            bar.set_message(source.map_or_else(String::new, |source| format!("from {source}")));
+            bar.set_message(from(sources));
             if bytes == row.size {
                 bar.finish();
             }
@@ -186,6 +186,15 @@ impl Bars {
 /// The templates are constants, so the fallback is never seen.
 fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> ")
+}
+
+/// Where bytes come from, for the end of a progress bar.
+fn from(sources: &[String]) -> String {
+    match sources {
+        [] => String::new(),
+        [source] => format!("from {source}"),
+        [first, others @ ..] => format!("from {first} and {} more", others.len()),
+    }
 }
 
 #[cfg(test)]
@@ -204,7 +213,7 @@ mod tests {
             digest: "sha256:aa".to_owned(),
             size: Some(100),
             bytes: 40,
-            source: Some("origin".to_owned()),
+            sources: vec!["origin".to_owned()],
         };
         bars.show(PullEvent::Progress { blobs: vec![progress] });
         assert_eq!(bars.total.position(), 40);

@@ -57,7 +57,10 @@ fn shown(status: &NodeStatus) -> String {
     }
     for transfer in &status.transfers {
         let of = transfer.size.map_or_else(|| "?".to_owned(), show_bytes);
-        let from = transfer.source.as_deref().unwrap_or("nobody yet");
+        let from = match transfer.sources.as_slice() {
+            [] => "nobody yet".to_owned(),
+            sources => sources.join(", "),
+        };
         let _ = writeln!(
             text,
             "  {:<11}{} {} of {of} from {from}",

@@ -29,9 +29,9 @@ mod tests;
 use std::{collections::HashMap, path::PathBuf, sync::Arc};
 
 use bytes::Bytes;
-use futures::stream::BoxStream;
+use futures::{StreamExt as _, stream, stream::BoxStream};
 use layermesh_proto::{ContentId, NodeId, ObjectKind, Repository, TagRef, engine::event::SourceError};
-use reqwest::{Method, StatusCode, header::HeaderValue};
+use reqwest::{Method, Response, StatusCode, header::HeaderValue};
 use thiserror::Error;
 use url::Url;
 
@@ -125,6 +125,8 @@ pub struct OriginBody {
     pub total: Option<u64>,
     /// Where the bytes start: as asked, or 0 if the origin does not do ranges.
     pub start: u64,
+    /// Whether these are the bytes that were asked for. If not, it is the whole object.
+    pub ranged: bool,
     /// The bytes. If `total` is known, all of them from `start` to the end asked for, or an error; to the object's end
     /// if the origin does not do ranges.
     pub stream: BoxStream<'static, Result<Bytes, SourceError>>,
@@ -251,9 +253,51 @@ impl Origins {
     ) -> Result<OriginBody, SourceError> {
         let request = Request::object(repository, kind, content, start, end);
         let response = self.shared.send(repository, &request).await?;
+        self.body(repository, kind, &request, response).await
+    }
+
+    /// As [`Origins::open_part`], for whoever does not know how large the object is. A part without that is of no use,
+    /// and of an empty object there is none (RFC 9110 section 14.1.2): then the origin is asked for all of it.
+    ///
+    /// # Errors
+    /// As [`Origins::open`].
+    pub async fn open_first(
+        &self,
+        repository: &Repository,
+        kind: ObjectKind,
+        content: &ContentId,
+        start: u64,
+        end: u64,
+    ) -> Result<OriginBody, SourceError> {
+        let request = Request::object(repository, kind, content, start, Some(end));
+        let response = self.shared.send(repository, &request).await?;
+        match response.status() {
+            StatusCode::RANGE_NOT_SATISFIABLE if transfer::says_empty(response.headers()) => {
+                return Ok(OriginBody { total: Some(0), start: 0, ranged: true, stream: stream::empty().boxed() });
+            }
+            StatusCode::RANGE_NOT_SATISFIABLE => {}
+            StatusCode::PARTIAL_CONTENT => {
+                let body = self.body(repository, kind, &request, response).await?;
+                if body.total.is_some() {
+                    return Ok(body);
+                }
+            }
+            _ => return self.body(repository, kind, &request, response).await,
+        }
+        let whole = self.open(repository, kind, content, 0).await?;
+        Ok(OriginBody { ranged: false, ..whole })
+    }
+
+    async fn body(
+        &self,
+        repository: &Repository,
+        kind: ObjectKind,
+        request: &Request,
+        response: Response,
+    ) -> Result<OriginBody, SourceError> {
         match response.status() {
             StatusCode::OK | StatusCode::PARTIAL_CONTENT => {
-                transfer::into_body(response, kind, &request, Arc::clone(&self.shared.counters))
+                transfer::into_body(response, kind, request, Arc::clone(&self.shared.counters))
             }
             _ => Err(self.shared.refusal(repository, response).await),
         }

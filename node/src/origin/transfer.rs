@@ -243,6 +243,12 @@ impl ContentRange {
     }
 }
 
+/// Whether a 416 says that the object is empty.
+pub(super) fn says_empty(headers: &HeaderMap) -> bool {
+    let text = headers.get(CONTENT_RANGE).and_then(|value| value.to_str().ok());
+    text.is_some_and(|text| text.trim() == "bytes */0")
+}
+
 /// The bytes of a 200 or a 206.
 pub(super) fn into_body(
     response: Response,
@@ -253,11 +259,12 @@ pub(super) fn into_body(
     let headers = response.headers();
     refuse_encoded(headers)?;
     let length = number(headers, CONTENT_LENGTH);
-    let (start, end, total) = if response.status() == StatusCode::PARTIAL_CONTENT {
-        (request.start, request.end, total_of_range(headers, request, length)?)
-    } else {
-        (0, None, length)
+    let partial = response.status() == StatusCode::PARTIAL_CONTENT;
+    let (start, end, total) = match partial {
+        true => (request.start, request.end, total_of_range(headers, request, length)?),
+        false => (0, None, length),
     };
+    let ranged = partial || request.range().is_none();
     let bytes_max = match kind {
         ObjectKind::Manifest => MANIFEST_BYTES_MAX,
         ObjectKind::Blob => BLOB_SIZE_MAX,
@@ -274,7 +281,7 @@ pub(super) fn into_body(
             Err(error) => Some((Err(error), None)),
         }
     });
-    Ok(OriginBody { total, start, stream: stream.boxed() })
+    Ok(OriginBody { total, start, ranged, stream: stream.boxed() })
 }
 
 fn total_of_range(headers: &HeaderMap, request: &Request, length: Option<u64>) -> Result<Option<u64>, SourceError> {

@@ -107,5 +107,5 @@ async fn transfers_under_way_are_reported() {
         result = work => panic!("{result:?}"),
         blobs = timeout(Duration::from_secs(30), progress) => blobs.unwrap(),
     };
-    assert_eq!((blobs[0].bytes, blobs[0].source.as_deref()), (40, Some("origin")));
+    assert_eq!((blobs[0].bytes, blobs[0].sources.as_slice()), (40, &["origin".to_owned()][..]));
 }

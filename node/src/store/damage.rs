@@ -8,10 +8,11 @@ use super::{
     Inner, Store, StoreEvent,
     disk::FileOps,
     error::ReadError,
-    growing::{Growing, Phase, read_checked, remove_partial},
+    growing::{Growing, read_checked, remove_partial},
     journal::{self, Record},
     lock,
     paths::{Paths, data_of, state_of},
+    state::Phase,
 };
 
 /// What is left of a damaged blob.

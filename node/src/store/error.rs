@@ -122,7 +122,7 @@ pub enum WriteError {
         /// Bytes given.
         found: usize,
     },
-    /// The partial was discarded: its bytes were not the blob, or it was removed. Begin again.
+    /// The partial was discarded: it was removed, begun with another size, or found whole elsewhere. Begin again.
     #[error("the partial was discarded: begin the blob again")]
     Discarded,
     /// The disk is full. What is durable stays, and the partial can be written on when there is space again.
@@ -151,8 +151,8 @@ pub enum CompleteError {
         /// How many.
         missing: u32,
     },
-    /// The bytes are not the blob. The partial is discarded, since nothing tells which piece is wrong.
-    #[error("the bytes are those of {found}: all of them are discarded")]
+    /// The bytes are not the blob. All pieces are kept, since the digest does not tell which of them is wrong.
+    #[error("the bytes are those of {found}")]
     WrongDigest {
         /// What they are.
         found: ContentId,
@@ -211,8 +211,8 @@ pub enum ReadError {
     /// good are kept, the others are fetched when the blob is wanted again.
     #[error("the stored blob was damaged and has been withdrawn")]
     Damaged,
-    /// Bytes that this reader gave came from a partial whose pieces together were not the blob. What follows would not
-    /// fit them, so nothing does.
+    /// Bytes that this reader gave are of a piece that was replaced by other bytes since, or of a partial that was
+    /// discarded. What follows might not fit them, so nothing does.
     #[error("the bytes read so far turned out not to be of this blob")]
     Discarded,
     /// The blob is not held (only of reading it whole).

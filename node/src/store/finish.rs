@@ -1,17 +1,19 @@
-//! How a growing blob ends: whole, or discarded; and how blobs are removed. The order of the steps is argued in the
+//! How a growing blob ends: whole, or discarded; how some of its pieces are dropped; and how blobs are removed. The order of the steps is argued in the
 //! store's own documentation.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use layermesh_proto::{ContentId, PieceHash, PieceIndex};
+use layermesh_proto::{ContentId, PieceHash, PieceIndex, PieceMap};
 use tokio::sync::OwnedMutexGuard;
 
 use super::{
     HeldEntry, Inner, Store, StoreEvent,
     error::{ChangeError, CompleteError, WriteError},
-    growing::{CATCH_UP_PIECES, CaughtUp, Growing, Phase, PieceRead, Prefix},
+    growing::{CATCH_UP_PIECES, CaughtUp, Growing, PieceRead, Prefix},
     lock,
+    partial::{Partial, Written},
+    state::Phase,
 };
 
 impl Store {
@@ -19,8 +21,9 @@ impl Store {
     /// the blob to the whole ones, durably. Returns its size. A blob that is whole already is fine.
     ///
     /// # Errors
-    /// If pieces are missing (which, [`StoreEvent::PartlyHeld`] has said by then), the bytes are not the blob (the
-    /// partial is then discarded), or the disk fails.
+    /// If pieces are missing (which, [`StoreEvent::PartlyHeld`] has said by then), the bytes are not the blob, or the
+    /// disk fails. All pieces are kept: of those that are not the blob, somebody may find out which are wrong, and
+    /// [`Store::drop_pieces`]; the digest is computed anew.
     pub async fn complete(&self, content: ContentId) -> Result<u64, CompleteError> {
         if let Some(size) = self.size_of(&content) {
             return Ok(size);
@@ -65,6 +68,19 @@ impl Store {
         job.await?
     }
 
+    /// Drops pieces of a blob that is not whole, as wrong: on return they are neither readable nor durable, and readers
+    /// wait until they are written anew. Returns the partial if there were any: its next [`Partial::sync`] records it,
+    /// and until then a restart brings back those that were durable. Does not block.
+    pub fn drop_pieces(&self, content: &ContentId, pieces: &[PieceIndex]) -> Option<Partial> {
+        let growing = self.0.growing(content)?;
+        growing.forget(pieces).then(|| Partial::new(self.clone(), growing))
+    }
+
+    /// The readable pieces of a blob that is not whole, and their hashes; empty if it was not begun.
+    pub fn recall(&self, content: &ContentId) -> Vec<(PieceIndex, PieceHash)> {
+        self.0.growing(content).map_or_else(Vec::new, |growing| growing.recall())
+    }
+
     /// Removes a blob, whole or not. Says whether there was one. Readers of a whole blob keep what they have open.
     ///
     /// # Errors
@@ -80,6 +96,12 @@ impl Store {
     }
 }
 
+/// More than redb writes for a row, in bytes: the map twice over (pages are copied, never changed) and what it takes to
+/// find it, which was measured at 32 KiB.
+fn commit_bytes(map: &PieceMap) -> u64 {
+    2 * 32 * u64::from(map.layout().count()) + (256 << 10)
+}
+
 impl Inner {
     pub(super) fn write(
         &self,
@@ -88,12 +110,12 @@ impl Inner {
         index: PieceIndex,
         bytes: &Bytes,
         expected: Option<PieceHash>,
-    ) -> Result<bool, WriteError> {
-        let written = growing.write(&*self.ops, prefix, index, bytes, expected)?;
-        if written.dropped {
+    ) -> Result<Written, WriteError> {
+        let wrote = growing.write(&*self.ops, prefix, index, bytes, expected)?;
+        if wrote.dropped {
             self.warn_of_damage(growing);
         }
-        Ok(written.new)
+        Ok(Written { new: wrote.new, hash: wrote.hash })
     }
 
     pub(super) fn read_piece(&self, growing: &Growing, index: PieceIndex) -> std::io::Result<PieceRead> {
@@ -129,10 +151,13 @@ impl Inner {
             return Err(CompleteError::Incomplete { missing: growing.missing() });
         };
         if let Err(mismatch) = growing.verdict(prefix) {
-            self.discard(growing)?;
             return Err(CompleteError::WrongDigest { found: mismatch.found });
         }
         growing.sync_bytes(&*self.ops)?;
+        // After a write that failed, the metadata could not be written again before the next start.
+        if self.ops.free_bytes(&self.paths.root)? < commit_bytes(&map) {
+            return Err(CompleteError::NoSpace);
+        }
         self.meta.insert(&content, &map)?;
         if let Err(error) = self.move_in(growing) {
             // Without the row it is an ordinary partial again; with it, the next start would finish the move.

@@ -3,7 +3,10 @@
 //!
 //! Invariants: a piece is *readable* once its bytes are written and its hash is known, and *durable* once its record
 //! is; readable pieces include the durable ones. The digest of the blob runs along the pieces without a gap from the
-//! start ([`Prefix`]), over exactly those bytes whose hashes are recorded.
+//! start ([`Prefix`]), over exactly those bytes whose hashes are recorded. A piece that is dropped is neither readable nor
+//! durable from that moment on; that the journal says so too may come later, and then it names the piece as bad only as
+//! long as no record of a successor does. Readers learn of pieces that were dropped or replaced ([`Given`]), since what
+//! they gave of them may not fit what comes.
 //!
 //! Lock order: [`Prefix`] (held by the one writer), then the journal, then the state (never held over IO).
 
@@ -22,32 +25,16 @@ use tokio::sync::watch;
 use super::{
     disk::{FileOps, is_damage},
     error::WriteError,
+    flush::Flush,
     journal::{self, HEADER_LEN, RECORD_LEN, Record},
     lock,
     paths::{data_of, state_of},
+    state::{Given, NO_HASH, Phase, Standing, State},
 };
 
 /// Pieces that were written out of order and are read back to be hashed, in one go. Writing one piece lets the digest
 /// catch up by this many, so it is never far behind at the end, and no write takes long.
 pub(super) const CATCH_UP_PIECES: u32 = 4;
-
-/// Where a growing blob stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Phase {
-    Growing,
-    /// Verified and moved into `blobs/`. The file and the hashes stay good for those who read it.
-    Whole,
-    /// Given up; whoever waits for it waits for the next partial of this content.
-    Discarded,
-}
-
-struct State {
-    /// Of readable pieces. Of a dropped one it is what it was, which tells whether its successor is the same.
-    hashes: Vec<PieceHash>,
-    readable: PieceSet,
-    durable: PieceSet,
-    phase: Phase,
-}
 
 /// The digest so far.
 pub(super) struct Prefix {
@@ -73,9 +60,11 @@ pub(super) enum PieceRead {
 }
 
 /// What a write did.
-pub(super) struct Written {
+pub(super) struct Wrote {
     /// The piece was not there before.
     pub(super) new: bool,
+    /// The hash of the piece that is there now.
+    pub(super) hash: PieceHash,
     /// Another piece was found bad on the way and has been dropped.
     pub(super) dropped: bool,
 }
@@ -106,6 +95,8 @@ pub(super) struct Growing {
     pub(super) writer: Arc<tokio::sync::Mutex<Prefix>>,
     /// Held by whoever syncs, so that the others wait without a thread.
     pub(super) syncer: Arc<tokio::sync::Mutex<()>>,
+    /// When the next sync is due.
+    pub(super) flush: Arc<Flush>,
     /// Says that a piece became readable or the phase changed.
     pub(super) changed: watch::Sender<()>,
 }
@@ -127,7 +118,7 @@ impl Growing {
             dir,
             data,
             header: journal::header(&content, layout.blob_size()),
-            state: Mutex::new(State { hashes, readable: durable.clone(), durable, phase: Phase::Growing }),
+            state: Mutex::new(State::new(durable, hashes)),
             journal: Mutex::new(JournalFile {
                 file: None,
                 next_slot: next_slot.unwrap_or(0),
@@ -135,13 +126,14 @@ impl Growing {
             }),
             writer: Arc::new(tokio::sync::Mutex::new(Prefix { verifier: Verifier::new(content), next: 0 })),
             syncer: Arc::default(),
+            flush: Arc::default(),
             changed: watch::Sender::new(()),
         }
     }
 
     /// A new partial, without a piece.
     pub(super) fn empty(content: ContentId, layout: PieceLayout, dir: PathBuf, data: File) -> Self {
-        let hashes = vec![PieceHash([0; 32]); layout.count() as usize];
+        let hashes = vec![NO_HASH; layout.count() as usize];
         Self::new(content, layout, dir, data, PieceSet::empty(layout.count()), hashes, None)
     }
 
@@ -150,7 +142,14 @@ impl Growing {
     }
 
     pub(super) fn set_phase(&self, phase: Phase) {
-        lock(&self.state).phase = phase;
+        {
+            let mut state = lock(&self.state);
+            state.phase = phase;
+            if phase == Phase::Whole {
+                // Also one that was dropped while the digest said that it was right; readers see for themselves.
+                state.readable = PieceSet::full(self.layout.count());
+            }
+        }
         self.changed.send_replace(());
     }
 
@@ -164,6 +163,40 @@ impl Growing {
 
     pub(super) fn is_readable(&self, index: PieceIndex) -> bool {
         lock(&self.state).readable.contains(index)
+    }
+
+    /// The hash of a piece that is readable.
+    pub(super) fn hash_of(&self, index: PieceIndex) -> Option<PieceHash> {
+        let state = lock(&self.state);
+        state.readable.contains(index).then(|| state.hashes[index as usize])
+    }
+
+    /// The readable pieces and their hashes.
+    pub(super) fn recall(&self) -> Vec<(PieceIndex, PieceHash)> {
+        let state = lock(&self.state);
+        state.readable.iter().map(|index| (index, state.hashes[index as usize])).collect()
+    }
+
+    /// What a new reader gave: nothing.
+    pub(super) fn nothing_given(&self) -> Given {
+        lock(&self.state).nothing_given()
+    }
+
+    /// Whether what a reader gave is still what is there.
+    pub(super) fn standing(&self, given: &mut Given) -> Standing {
+        lock(&self.state).standing(given)
+    }
+
+    /// Notes that a reader gives bytes of a piece that it read after [`Standing::Same`]; not if a piece, which may be
+    /// this one, was dropped or replaced since.
+    pub(super) fn give(&self, given: &mut Given, index: PieceIndex) -> bool {
+        lock(&self.state).give(given, index)
+    }
+
+    /// Bytes of pieces that are readable and not durable, rounded up to whole pieces.
+    pub(super) fn undurable_bytes(&self) -> u64 {
+        let state = lock(&self.state);
+        u64::from(state.readable.count() - state.durable.count()) * u64::from(self.layout.piece_len())
     }
 
     /// Number of pieces that are not readable.
@@ -194,7 +227,7 @@ impl Growing {
         index: PieceIndex,
         bytes: &Bytes,
         expected: Option<PieceHash>,
-    ) -> Result<Written, WriteError> {
+    ) -> Result<Wrote, WriteError> {
         let range = self.layout.bytes_of(index);
         if bytes.is_empty() || bytes.len() as u64 != range.end - range.start {
             return Err(WriteError::WrongLength { index, expected: range.end - range.start, found: bytes.len() });
@@ -203,11 +236,10 @@ impl Growing {
             let state = lock(&self.state);
             match state.phase {
                 Phase::Discarded => return Err(WriteError::Discarded),
-                Phase::Whole => return Ok(Written { new: false, dropped: false }),
-                Phase::Growing if state.readable.contains(index) => {
-                    return Ok(Written { new: false, dropped: false });
+                Phase::Growing if !state.readable.contains(index) => {}
+                Phase::Growing | Phase::Whole => {
+                    return Ok(Wrote { new: false, hash: state.hashes[index as usize], dropped: false });
                 }
-                Phase::Growing => {}
             }
         }
         let hash = PieceHash::of(bytes);
@@ -215,11 +247,7 @@ impl Growing {
             return Err(WriteError::WrongHash { index, found: hash });
         }
         ops.write_at(&self.data, bytes, range.start)?;
-        let before = {
-            let mut state = lock(&self.state);
-            state.readable.insert(index);
-            std::mem::replace(&mut state.hashes[index as usize], hash)
-        };
+        let before = lock(&self.state).admit(index, hash);
         self.changed.send_replace(());
         if index == prefix.next {
             prefix.verifier.update(bytes);
@@ -230,7 +258,7 @@ impl Growing {
         }
         // A piece that cannot be read back is no reason to refuse this one; it shows again at the end.
         let caught_up = self.catch_up(ops, prefix, CATCH_UP_PIECES);
-        Ok(Written { new: true, dropped: matches!(caught_up, Ok(CaughtUp::Dropped)) })
+        Ok(Wrote { new: true, hash, dropped: matches!(caught_up, Ok(CaughtUp::Dropped)) })
     }
 
     /// Runs the digest on over at most `pieces_max` pieces that are there, reading them back.
@@ -272,38 +300,49 @@ impl Growing {
     /// Drops a piece that is not what its hash says, unless it has been replaced since.
     fn drop_piece(&self, ops: &dyn FileOps, index: PieceIndex, hash: PieceHash) {
         let mut journal = lock(&self.journal);
-        let recorded = {
+        {
             let mut state = lock(&self.state);
-            if state.hashes[index as usize] != hash {
+            if state.hashes[index as usize] != hash || !state.forget(index) || !state.revoked.contains(&index) {
                 return;
             }
-            state.readable.remove(index);
-            state.durable.remove(index)
-        };
-        // Should this fail, the piece is found bad again after a restart.
-        if recorded && let Err(error) = self.append(ops, &mut journal, &[Record { index, hash: None }]) {
-            tracing::warn!(content = %self.content, index, %error, "cannot record that a piece is bad");
+        }
+        let record = [Record { index, hash: None }];
+        match self.append(ops, &mut journal, &record) {
+            Ok(()) => drop(lock(&self.state).recorded(&record)),
+            // The next sync tries again; after a restart the piece is found bad again.
+            Err(error) => {
+                tracing::warn!(content = %self.content, index, %error, "cannot record that a piece is bad");
+            }
         }
     }
 
-    /// Makes all readable pieces durable: their bytes first, then their records. Returns those that became so.
+    /// Drops pieces, good as they may be: they are gone from memory on return, and from the journal with the next sync.
+    /// Says whether there were any. Does not block.
+    pub(super) fn forget(&self, pieces: &[PieceIndex]) -> bool {
+        let mut state = lock(&self.state);
+        state.phase == Phase::Growing && pieces.iter().filter(|&&index| state.forget(index)).count() > 0
+    }
+
+    /// Makes all readable pieces durable: their bytes first, then their records; and that dropped ones are gone. Returns
+    /// those that became durable.
     pub(super) fn sync(&self, ops: &dyn FileOps) -> Result<Vec<PieceIndex>, WriteError> {
         let mut journal = lock(&self.journal);
-        let records = {
+        let (records, phase) = {
             let state = lock(&self.state);
-            if state.phase == Phase::Discarded {
-                return Err(WriteError::Discarded);
-            }
-            let fresh = state.readable.iter().filter(|&index| !state.durable.contains(index));
-            fresh.map(|index| Record { index, hash: Some(state.hashes[index as usize]) }).collect::<Vec<_>>()
+            (state.unrecorded(), state.phase)
         };
-        // Of a blob that is whole by now, every piece is durable without a record.
-        if !records.is_empty() && self.phase() == Phase::Growing {
-            ops.sync(&self.data)?;
-            self.append(ops, &mut journal, &records)?;
+        match phase {
+            Phase::Discarded => return Err(WriteError::Discarded),
+            Phase::Growing if !records.is_empty() => {
+                if records.iter().any(|record| record.hash.is_some()) {
+                    ops.sync(&self.data)?;
+                }
+                self.append(ops, &mut journal, &records)?;
+            }
+            // Of a blob that is whole by now, every piece is durable without a record.
+            Phase::Growing | Phase::Whole => {}
         }
-        let mut state = lock(&self.state);
-        Ok(records.iter().map(|record| record.index).filter(|&index| state.durable.insert(index)).collect())
+        Ok(lock(&self.state).recorded(&records))
     }
 
     /// Makes the bytes of all pieces durable, and the names of the files, without recording the pieces: what follows

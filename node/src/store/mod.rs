@@ -19,6 +19,13 @@
 //! row without a file, but with a partial of the right size, means that the rename is still to be done. The other
 //! order (rename, then commit) would leave a file that nobody vouches for, to be read and hashed from end to end.
 //!
+//! If the digest is wrong, the pieces stay as they are, and whoever learns which of them are wrong has them dropped.
+//!
+//! **A piece is dropped**: at once for all who read and write; then a record that says so is appended to `state` and made
+//! durable, unless one of its successor is by then. Cut before that: the piece is there again, with the hash that it had,
+//! to be found wrong once more; or it is not what its record says, since its successor was being written, and is dropped
+//! by whoever reads it.
+//!
 //! **A whole blob is found damaged**: a `state` with records of the pieces that are still good is written and made
 //! durable; the row is removed from redb; the file is renamed to be the partial's `data`. Cut before the removal: the
 //! row counts, the lone `state` is swept up. Cut after it: a `state` without `data`, and a file in `blobs/` without a row,
@@ -41,10 +48,12 @@
 //! [`StoreEvent::Held`]; until then they are not listed. One that is not what its name says is moved to `damaged/`.
 
 mod adopt;
+mod begin;
 mod damage;
 mod disk;
 pub mod error;
 mod finish;
+mod flush;
 mod growing;
 mod index;
 mod journal;
@@ -55,6 +64,7 @@ mod partial;
 mod paths;
 mod reader;
 mod recovery;
+mod state;
 #[cfg(test)]
 mod tests;
 
@@ -62,7 +72,6 @@ use std::{
     collections::HashMap,
     fs::File,
     io,
-    os::unix::fs::MetadataExt,
     path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
@@ -71,7 +80,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use layermesh_proto::{ContentId, PieceLayout, PieceMap, PieceSet, piece::BLOB_SIZE_MAX, wire::Binding};
+use layermesh_proto::{ContentId, PieceHash, PieceLayout, PieceMap, PieceSet, piece::BLOB_SIZE_MAX, wire::Binding};
 use tokio::{
     sync::{Semaphore, mpsc, watch},
     task::JoinHandle,
@@ -80,7 +89,8 @@ use tokio::{
 use self::{disk::FileOps, growing::Growing, kept::KeptPieces, meta::Meta, paths::Paths, reader::Whole};
 pub use self::{
     error::{BeginError, ChangeError, CompleteError, InsertError, MetaError, OpenError, ReadError, WriteError},
-    partial::Partial,
+    flush::{Flushed, SYNC_BYTES, SYNC_INTERVAL, UNDURABLE_BYTES_MAX},
+    partial::{Partial, Written},
     reader::BlobReader,
 };
 
@@ -320,7 +330,7 @@ impl Store {
         if found != content {
             return Err(InsertError::WrongDigest { found });
         }
-        // A second try, since a partial that was there may have had a wrong piece, or ended meanwhile.
+        // A second try, since a partial that was there may have ended, or got or lost a piece, meanwhile.
         match self.insert_once(content, &bytes).await {
             Err(
                 InsertError::Write(WriteError::Discarded)
@@ -332,6 +342,7 @@ impl Store {
         }
     }
 
+    /// A piece that is there already, and is another than this blob has, is replaced.
     async fn insert_once(&self, content: ContentId, bytes: &Bytes) -> Result<(), InsertError> {
         let partial = match self.begin(content, bytes.len() as u64).await {
             Ok(partial) => partial,
@@ -341,7 +352,12 @@ impl Store {
         let layout = partial.layout();
         for index in 0..layout.count() {
             let range = layout.bytes_of(index);
-            partial.write(index, bytes.slice(range.start as usize..range.end as usize), None).await?;
+            let piece = bytes.slice(range.start as usize..range.end as usize);
+            let written = partial.write(index, piece.clone(), None).await?;
+            if !written.new && written.hash != PieceHash::of(&piece) {
+                self.drop_pieces(&content, &[index]);
+                partial.write(index, piece, None).await?;
+            }
         }
         self.complete(content).await?;
         Ok(())
@@ -421,76 +437,4 @@ impl Inner {
         // A driver that is gone needs no news.
         let _ = self.events.blocking_send(event);
     }
-
-    fn begin(&self, content: ContentId, layout: PieceLayout) -> Result<Arc<Growing>, BeginError> {
-        if let Some(entry) = lock(&self.held).get(&content) {
-            return Err(BeginError::Held { size: entry.size });
-        }
-        let known = lock(&self.partials).get(&content).cloned();
-        if let Some(growing) = known {
-            if growing.layout == layout {
-                self.make_room(&growing.data, layout)?;
-                return Ok(growing);
-            }
-            if !growing.durable().is_empty() {
-                return Err(BeginError::OtherSize { known: growing.layout.blob_size() });
-            }
-            self.discard(&growing)?;
-        }
-        let count = lock(&self.partials).len();
-        if count >= PARTIALS_MAX {
-            return Err(BeginError::TooMany(count));
-        }
-        self.begin_anew(content, layout)
-    }
-
-    fn begin_anew(&self, content: ContentId, layout: PieceLayout) -> Result<Arc<Growing>, BeginError> {
-        let dir = self.paths.partial(&content);
-        self.ops.create_dir(&dir)?;
-        let data = self.ops.open(&paths::data_of(&dir))?;
-        let reserved = self.make_room(&data, layout);
-        if let Err(error) = reserved {
-            growing::remove_partial(&*self.ops, &dir)?;
-            return Err(error);
-        }
-        let growing = Arc::new(Growing::empty(content, layout, dir, data));
-        lock(&self.partials).insert(content, Arc::clone(&growing));
-        self.changed.send_replace(());
-        Ok(growing)
-    }
-
-    /// Allocates what a blob still lacks, if that and what was promised to those begun before leaves the reserve free.
-    fn make_room(&self, data: &File, layout: PieceLayout) -> Result<(), BeginError> {
-        let size = layout.blob_size();
-        let own = data.metadata()?;
-        let needed = lacking(&own, size);
-        if needed == 0 {
-            return Ok(());
-        }
-        // Where the file system can reserve space, the others lack nothing.
-        let promised: u64 = lock(&self.partials)
-            .values()
-            .filter_map(|other| Some((other.data.metadata().ok()?, other.layout.blob_size())))
-            .filter(|(other, _)| other.ino() != own.ino())
-            .map(|(other, size)| lacking(&other, size))
-            .sum();
-        let free = self.ops.free_bytes(&self.paths.root)?.saturating_sub(self.free_bytes_min).saturating_sub(promised);
-        if needed > free {
-            return Err(BeginError::NoSpace { needed, free });
-        }
-        self.ops.reserve(data, size, false).map_err(|error| self.no_room(error, needed))
-    }
-
-    fn no_room(&self, error: io::Error, needed: u64) -> BeginError {
-        if !disk::is_full(&error) {
-            return error.into();
-        }
-        let free = self.ops.free_bytes(&self.paths.root).unwrap_or(0).saturating_sub(self.free_bytes_min);
-        BeginError::NoSpace { needed, free }
-    }
-}
-
-/// Bytes of a file that the disk has no place for yet. `st_blocks` counts 512 bytes (stat(3type)).
-fn lacking(file: &std::fs::Metadata, size: u64) -> u64 {
-    size.saturating_sub(file.blocks() * 512)
 }

@@ -3,8 +3,10 @@
 //! Invariant: a reader keeps at most one piece in memory, none at a piece's end, and all together a bounded amount.
 //! Bytes of a growing blob are
 //! checked against the hashes of its pieces, not against its digest, which is known only at the end: should that be
-//! wrong, the partial is discarded. Readers that were given bytes of it are told and can go no further; the others wait
-//! for the next one. So the bytes that a reader gives are never those of two different attempts at a blob.
+//! wrong, pieces are dropped and come again, or the partial is discarded. A reader that gave bytes of a piece that was
+//! dropped gives no more until its successor is there: if that is the same piece, it goes on; if it is another, or the
+//! partial is gone, the reader can go no further. The others wait for what they need. So the bytes that a reader gives
+//! are never those of two different attempts at a blob.
 
 use std::{
     fs::File,
@@ -20,8 +22,9 @@ use super::{
     Inner, Store,
     disk::is_damage,
     error::ReadError,
-    growing::{Growing, Phase, PieceRead, read_checked},
+    growing::{Growing, PieceRead, read_checked},
     lock,
+    state::{Given, Phase, Standing},
 };
 
 /// Pieces up to this length are given out as parts that share their memory; parts of larger ones are copied.
@@ -55,9 +58,9 @@ pub struct BlobReader {
     source: Option<Source>,
     /// Whose piece, the one that the last read ended in, is kept in the store's common memory.
     id: u64,
-    /// Whether bytes of the partial that is the source now were given.
-    given: bool,
-    /// Whether bytes of a partial that was discarded were given.
+    /// What was given of the partial that is the source now.
+    given: Option<Given>,
+    /// Whether bytes were given of a piece that was replaced, or of a partial that was discarded.
     misled: bool,
 }
 
@@ -76,7 +79,7 @@ impl Drop for BlobReader {
 impl BlobReader {
     pub(super) fn new(store: Store, content: ContentId) -> Self {
         let id = store.0.kept.reader();
-        Self { store, content, source: None, id, given: false, misled: false }
+        Self { store, content, source: None, id, given: None, misled: false }
     }
 
     /// The blob's size in bytes. Waits until the blob is held or begun.
@@ -113,6 +116,10 @@ impl BlobReader {
             if let Some(piece) = self.store.0.kept.get(self.id, index) {
                 return Ok(self.give(index, piece, within, max));
             }
+            let growing = match &source {
+                Source::Growing(growing) => Some(Arc::clone(growing)),
+                Source::Whole(_) => None,
+            };
             let read = match source {
                 Source::Whole(whole) => match self.store.job(move |_| whole.read_piece(index)).await?? {
                     Some(piece) => Some(piece),
@@ -120,7 +127,9 @@ impl BlobReader {
                 },
                 Source::Growing(growing) => self.read_growing(growing, index).await?,
             };
-            if let Some(piece) = read {
+            let Some(piece) = read else { continue };
+            // What was dropped while this was read may be this, or something that was given before.
+            if growing.zip(self.given.as_mut()).is_none_or(|(growing, given)| growing.give(given, index)) {
                 return Ok(self.give(index, piece, within, max));
             }
         }
@@ -128,7 +137,6 @@ impl BlobReader {
 
     /// At most `max` bytes of a piece from byte `within` on; what is left of it is kept for the next read.
     fn give(&mut self, index: PieceIndex, piece: Bytes, within: usize, max: usize) -> Bytes {
-        self.given |= matches!(self.source, Some(Source::Growing(_)));
         let end = within.saturating_add(max).min(piece.len());
         let part = piece.slice(within..end);
         // A part that waits for a slow client must not hold the memory of a large piece.
@@ -170,15 +178,24 @@ impl BlobReader {
         {
             self.source = None;
             self.store.0.kept.release(self.id);
-            self.misled |= std::mem::take(&mut self.given);
+            self.misled |= self.given.take().is_some_and(|given| !given.is_empty());
+        }
+    }
+
+    /// What became of what was given of the partial that is the source.
+    fn standing(&mut self) -> Standing {
+        match (&self.source, &mut self.given) {
+            (Some(Source::Growing(growing)), Some(given)) => growing.standing(given),
+            _ => Standing::Same,
         }
     }
 
     async fn withdraw(&mut self) -> Result<ReadError, ReadError> {
+        // It was whole, so what is still in it was right.
+        self.misled |= self.standing() != Standing::Same;
         self.source = None;
+        self.given = None;
         self.store.0.kept.release(self.id);
-        // It was whole, so what was given of it was right.
-        self.given = false;
         self.store.withdraw(self.content).await?;
         Ok(ReadError::Damaged)
     }
@@ -190,8 +207,20 @@ impl BlobReader {
             if self.misled {
                 return Err(ReadError::Discarded);
             }
-            if let Some(source) = &self.source {
-                return Ok(source.clone());
+            if let Some(source) = self.source.clone() {
+                let changed = match &source {
+                    Source::Growing(growing) => Some(growing.changed.subscribe()),
+                    Source::Whole(_) => None,
+                };
+                match (self.standing(), changed) {
+                    (Standing::Dropped, Some(mut changed)) => wait(&mut changed).await,
+                    (Standing::Replaced, _) => {
+                        self.misled = true;
+                        self.store.0.kept.release(self.id);
+                    }
+                    _ => return Ok(source),
+                }
+                continue;
             }
             let mut changed = self.store.0.changed.subscribe();
             if self.store.size_of(&self.content).is_some() {
@@ -203,6 +232,7 @@ impl BlobReader {
                     None => {}
                 }
             } else if let Some(growing) = self.store.0.growing(&self.content) {
+                self.given = Some(growing.nothing_given());
                 self.source = Some(Source::Growing(growing));
             } else {
                 wait(&mut changed).await;

@@ -203,6 +203,12 @@ impl SwarmHandle {
         }
     }
 
+    /// A handle on no swarm, which drops everything.
+    #[cfg(test)]
+    pub(crate) fn of_nothing() -> Self {
+        Self { commands: mpsc::channel(1).0, refused: mpsc::channel(1).0, dropped: Arc::default() }
+    }
+
     fn note_dropped(&self, what: &'static str) {
         // After the swarm has ended everything is dropped, as it should be.
         if !self.commands.is_closed() {

@@ -17,7 +17,7 @@ use layermesh::{
 };
 use layermesh_proto::{
     ContentId, PieceMap,
-    wire::{Change, ControlRequest, ControlResponse, Entry, Hello, InventoryPage, InventoryPosition, Summary},
+    wire::{Change, ControlRequest, ControlResponse, Entry, Hello, InventoryPage, InventoryPosition, Summary, Vouches},
 };
 use libp2p::identity::Keypair;
 use tokio::{sync::mpsc, time::timeout};
@@ -141,6 +141,7 @@ async fn converse(handle: SwarmHandle, mut events: mpsc::Receiver<SwarmEvent>, b
                 position,
                 more: false,
             }),
+            ControlRequest::Vouches { .. } => ControlResponse::Vouches(Vouches { size: 0, runs: Vec::new() }),
         };
         handle.respond(call, answer);
     }

@@ -71,8 +71,21 @@ fn blob_cases() -> Vec<Case> {
         case("a wrong byte once", RightAtTheSecondTry, [(Fault::Flip { offset: WITHIN }, once)]),
         case("a wrong byte", InFailure, [(Fault::Flip { offset: WITHIN }, always)]),
         case("no length", Right, [(without_length(), always)]),
-        case("no length and more bytes", InFailure, [(without_length(), always), (Fault::Longer { by: 9 }, always)]),
-        Case { size: 6 << 20, ..case("no length, too much to hold", Refused(503), [(without_length(), always)]) },
+        case("no length and more bytes", Right, [(without_length(), always), (Fault::Longer { by: 9 }, always)]),
+        case("no length, no ranges", Right, [(without_length(), always), (Fault::IgnoreRange, always)]),
+        case(
+            "no length, no ranges, and more bytes",
+            InFailure,
+            [(without_length(), always), (Fault::IgnoreRange, always), (Fault::Longer { by: 9 }, always)],
+        ),
+        Case {
+            size: 6 << 20,
+            ..case(
+                "no length, no ranges, too much to hold",
+                Refused(503),
+                [(without_length(), always), (Fault::IgnoreRange, always)],
+            )
+        },
         case("no ranges", Right, [(Fault::IgnoreRange, always), (Fault::Cut { after: WITHIN }, once)]),
         case("a stall within the body", Right, [(Fault::Stall { after: WITHIN }, once)]),
         case("no answer", Refused(503), [(Fault::Blackhole, always)]),

@@ -78,13 +78,20 @@ pub struct Config {
     /// be. 3: a disk that loses them more often is broken.
     pub losses_max: u32,
 
+    /// How often a transfer goes on when all its pieces together turn out not to be the blob. 16: as many liars, one after
+    /// the other, have been found by then.
+    pub rejections_max: u32,
+
     /// From a want for a blob that nobody holds to choosing who fetches it, so that the others' wants are heard. 30 ms:
     /// ten times what gossip takes on a LAN, give or take a quarter. With 10 ms a whole image was no faster, and busy
     /// nodes claimed the same blobs.
     pub settle: Duration,
-    /// From its start during which a node asks no origin for what others may want too. 1 s: mDNS finds peers in a few
-    /// hundred milliseconds, gossip reaches them some time after the connection is made, and a site that is switched on together shall not ask once a device.
+    /// From its start during which a node without a peer asks no origin for what others may want too. 500 ms: mDNS finds peers
+    /// in a few hundred milliseconds, and a site that is switched on together shall not ask once a device.
     pub settle_after_start: Duration,
+    /// From a new connection during which a node waits in the same way. 300 ms: gossip reaches a new peer once both have
+    /// told each other what they listen to.
+    pub settle_after_connect: Duration,
     /// How long a claim is good for without being repeated; it is, three times in that time, while bytes come. 4 s: an
     /// owner that lost its power or its uplink costs that much.
     pub claim_lease: Duration,
@@ -94,6 +101,49 @@ pub struct Config {
     pub want_interval: Duration,
     /// After which a peer's word that it wants a blob is forgotten. 20 s: three repetitions lost in a row.
     pub want_expiry: Duration,
+    /// From a node's word that it joins to the answer of those who fetch or fetched from the origin. 15 ms: below `settle`, so
+    /// that the newcomer hears it before it would ask the origin itself, and many who come together get one answer.
+    pub answer_newcomers: Duration,
+    /// Between two words with hashes of one blob. 50 ms: at most twenty small messages a second.
+    pub vouch_interval: Duration,
+    /// For a claim to bring its first or next piece. 15 s: half of what a registry that is far away gets for its first byte.
+    /// What a piece takes at `uplink_rate_min` comes on top.
+    pub claim_patience: Duration,
+    /// Slowest uplink, in bytes a second, over which a claim is still believed. 16 KiB/s: a telephone line's.
+    pub uplink_rate_min: u64,
+    /// Stripes of one blob that the site fetches from the origin at the same time. 4: the uplink stays busy while one of
+    /// them waits for an answer, and with more of them the first bytes come too late for those who read in order.
+    pub window: usize,
+    /// What a stripe takes at the rate that its owner's last one had. 2 s: many requests' latency, and little is lost if
+    /// its owner is.
+    pub stripe_time: Duration,
+    /// Largest stripe, and the one that a node takes that nobody shares with. 64 MiB: over 50 Mbit/s ten seconds, so that
+    /// the pause between two does not count.
+    pub stripe_bytes_max: u64,
+    /// How many times sooner a node would have the rest of a stripe than its owner before it takes it over, once nothing
+    /// else is left. 8: a shared uplink that is one node's alone in the end must not look like a slow owner.
+    pub takeover_factor: u64,
+
+    /// Fetches of one blob at the same time. 8: two for each stripe of the window.
+    pub fetches_per_transfer: usize,
+    /// What a run from a peer that has the whole blob takes at the peer's measured rate. 1 s: a slow peer holds up little,
+    /// a fast one is not asked too often.
+    pub chunk_time: Duration,
+    /// Smallest such run that several peers share, and the one asked of a peer whose rate is not known. 4 MiB.
+    pub chunk_bytes_min: u64,
+    /// Largest such run. 64 MiB.
+    pub chunk_bytes_max: u64,
+    /// Rate of a peer that was never measured, in bytes a second. 8 MiB/s: between Wi-Fi and a cable.
+    pub peer_rate_assumed: u64,
+    /// How many times sooner an idle peer would have the rest of a run before it gets it instead of the one that has it,
+    /// once nothing else is left to be asked for. 4.
+    pub hedge_factor: u64,
+    /// How much earlier, at the least. 1 s.
+    pub hedge_gain: Duration,
+    /// Pieces from the first missing one on among which the rarest is asked for first. 256: a blob of 64 MiB.
+    pub rarity_window: u32,
+    /// Bytes that a source must bring within its stall time. 16 KiB: one that brings less trickles.
+    pub stall_bytes_min: u64,
     /// Nodes that take a growing blob from the same node. 2: an uplink half as fast as the LAN still goes through
     /// undiminished, and forty nodes are five hops deep.
     pub fan_out: usize,
@@ -155,6 +205,9 @@ pub struct Limits {
     pub partials: usize,
     /// Blobs of which it is known which peers take part in fetching them. 1024: four times what one node has under way.
     pub parts: usize,
+    /// Bytes of bitmaps of what those peers have of these blobs. 4 MiB: a thousand nodes' words on a blob of 32 GiB, or as
+    /// many on a hundred usual ones.
+    pub having_bytes: usize,
     /// Registries whose reachability is remembered. 128: whoever talks to the mirror may name any.
     pub origins: usize,
 }
@@ -185,8 +238,27 @@ impl Default for Config {
             penalty: Duration::from_secs(600),
             suspicion: Duration::from_secs(60),
             losses_max: 3,
+            rejections_max: 16,
             settle: Duration::from_millis(30),
-            settle_after_start: Duration::from_secs(1),
+            settle_after_start: Duration::from_millis(500),
+            settle_after_connect: Duration::from_millis(300),
+            answer_newcomers: Duration::from_millis(15),
+            vouch_interval: Duration::from_millis(50),
+            claim_patience: Duration::from_secs(15),
+            uplink_rate_min: 16 << 10,
+            window: 4,
+            stripe_time: Duration::from_secs(2),
+            stripe_bytes_max: 64 << 20,
+            takeover_factor: 8,
+            fetches_per_transfer: 8,
+            chunk_time: Duration::from_secs(1),
+            chunk_bytes_min: 4 << 20,
+            chunk_bytes_max: 64 << 20,
+            peer_rate_assumed: 8 << 20,
+            hedge_factor: 4,
+            hedge_gain: Duration::from_secs(1),
+            rarity_window: 256,
+            stall_bytes_min: 16 << 10,
             claim_lease: Duration::from_secs(4),
             claim_grace: Duration::from_millis(500),
             want_interval: Duration::from_secs(5),
@@ -222,6 +294,7 @@ impl Default for Limits {
             bindings_per_tag: 8,
             partials: 1024,
             parts: 1024,
+            having_bytes: 4 << 20,
             origins: 128,
         }
     }

@@ -30,6 +30,7 @@ impl Engine {
         self.peers.connect(peer);
         self.directory.connected(peer);
         self.ask(peer, Question::Hello);
+        self.met = Some(self.now);
         self.tell_soon();
         let soon = self.random.around(self.config.summary_after_connect);
         if self.timers.at(Timer::Summary).is_none_or(|due| due > self.now + soon) {
@@ -47,10 +48,11 @@ impl Engine {
         self.part_with(&peer);
     }
 
-    fn ask(&mut self, peer: NodeId, question: Question) {
+    pub(super) fn ask(&mut self, peer: NodeId, question: Question) {
         let body = match question {
             Question::Hello => ControlRequest::Hello(self.hello()),
             Question::Inventory => ControlRequest::Inventory { since: self.directory.applied(&peer) },
+            Question::Hashes(content, first) => ControlRequest::Vouches { content, first },
         };
         if let Some(request) = self.peers.ask(peer, question) {
             self.timers.set(Timer::RequestTimeout(request), self.now, self.config.request_timeout);
@@ -91,6 +93,7 @@ impl Engine {
                     self.inventory.left(&from);
                 }
             }
+            ControlRequest::Vouches { content, first } => self.answer_hashes(call, &content, first),
         }
     }
 
@@ -103,14 +106,19 @@ impl Engine {
                 self.on_hello(peer, hello);
             }
             (Question::Inventory, ControlResponse::Inventory(page)) => self.on_page(peer, page),
+            (Question::Hashes(content, first), ControlResponse::Vouches(vouches)) => {
+                self.on_hashes(peer, content, first, vouches);
+            }
             _ => self.violation(peer, "answered another question"),
         }
     }
 
     pub(super) fn on_request_failed(&mut self, request: RequestId) {
         self.timers.stop(Timer::RequestTimeout(request));
-        if let Some((peer, _)) = self.peers.close(request) {
-            self.ask_later(peer);
+        match self.peers.close(request) {
+            Some((peer, Question::Hashes(content, _))) => self.without_hashes(peer, content),
+            Some((peer, Question::Hello | Question::Inventory)) => self.ask_later(peer),
+            None => {}
         }
     }
 

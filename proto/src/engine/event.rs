@@ -12,7 +12,7 @@ use std::{
 use thiserror::Error;
 
 use crate::{
-    ContentId, NodeId, ObjectKind, PieceIndex, PieceSet, Repository, TagRef,
+    ContentId, NodeId, ObjectKind, PieceHash, PieceIndex, PieceSet, Repository, TagRef,
     wire::{Announcement, Binding, ControlRequest, ControlResponse},
 };
 
@@ -247,8 +247,12 @@ pub enum Event {
         fetch: FetchId,
         /// Size of the blob in bytes.
         size: u64,
+        /// Whether the source gives the part that was asked for. One that does not sends the blob from its start to
+        /// its end.
+        ranged: bool,
     },
-    /// Bytes came in since the last such event. Sent at most a few times a second per fetch.
+    /// Bytes came in since the last such event; none says that this device is busy storing what came, so that the source is
+    /// not to blame for the silence. Sent at most a few times a second per fetch.
     FetchProgress {
         /// Id of the action.
         fetch: FetchId,
@@ -259,21 +263,28 @@ pub enum Event {
     FetchStored {
         /// Id of the action.
         fetch: FetchId,
-        /// The pieces.
-        pieces: Vec<PieceIndex>,
+        /// The pieces, and the hashes of their bytes.
+        pieces: Vec<(PieceIndex, PieceHash)>,
     },
-    /// A fetch is over: all its pieces are durable, or it failed. Nothing follows with this id.
+    /// The hashes of the pieces that the store has of a blob. Answers [`Action::Recall`].
+    Recalled {
+        /// The blob.
+        content: ContentId,
+        /// The pieces and their hashes.
+        pieces: Vec<(PieceIndex, PieceHash)>,
+    },
+    /// A fetch is over: all its pieces are written, or it failed. Nothing follows with this id.
     FetchEnded {
         /// Id of the action.
         fetch: FetchId,
         /// How it ended.
         result: Result<(), SourceError>,
     },
-    /// A whole blob did not have its digest, so [`Action::Complete`] discarded all its pieces.
+    /// [`Action::Complete`] did not take a blob in. Its pieces are kept.
     CompleteFailed {
         /// The blob.
         content: ContentId,
-        /// Why: [`SourceError::WrongBytes`], or [`SourceError::Store`] when the pieces are kept.
+        /// Why: [`SourceError::WrongBytes`] if all of it together does not have its digest, or [`SourceError::Store`].
         error: SourceError,
     },
     /// An origin answered [`Action::AskOrigin`], or did not.
@@ -412,20 +423,42 @@ pub enum Action {
         content: ContentId,
         /// From where.
         source: Source,
-        /// The blob's size in bytes; `None` if it is not known yet, and then `pieces` is `0..u32::MAX`.
+        /// The blob's size in bytes; `None` if it is not known yet, and then `pieces` is `0..u32::MAX` and an origin
+        /// is asked for the first [`crate::FIRST_BYTES`].
         size: Option<u64>,
         /// Which pieces, in order. The end may lie beyond the blob's last piece.
         pieces: Range<PieceIndex>,
-        /// The source is a peer that has not the whole blob yet: its pieces come as they land there, and it vouches
-        /// for each by sending it.
+        /// The source is a peer that has not the whole blob yet: its pieces come as they land there, and each must have
+        /// the hash that `expected` or a later [`Action::Expect`] gives. A peer that has it all gives the hashes itself.
         growing: bool,
+        /// Hashes of pieces of a growing blob, as far as they are known.
+        expected: Vec<(PieceIndex, PieceHash)>,
+    },
+    /// Hashes of more pieces of a fetch of a growing blob; for a piece that has one already, this one counts.
+    Expect {
+        /// Id of the fetch.
+        fetch: FetchId,
+        /// The pieces and their hashes.
+        pieces: Vec<(PieceIndex, PieceHash)>,
+    },
+    /// Some stored pieces of a blob that is not whole are not the blob's: they are to be removed.
+    Drop {
+        /// The blob.
+        content: ContentId,
+        /// The pieces.
+        pieces: Vec<PieceIndex>,
+    },
+    /// Which hashes have the pieces that the store has of a blob? Answered by [`Event::Recalled`].
+    Recall {
+        /// The blob.
+        content: ContentId,
     },
     /// Stop a fetch. What it stored stays.
     CancelFetch {
         /// Id of the fetch.
         fetch: FetchId,
     },
-    /// All pieces are durable: check the whole blob and take it into the store. Answered by [`Event::Held`] or
+    /// All pieces are written: check the whole blob and take it into the store, durably. Answered by [`Event::Held`] or
     /// [`Event::CompleteFailed`].
     Complete {
         /// The blob.

@@ -1,4 +1,4 @@
-//! Fetching: from a transfer's missing pieces to durable ones, source by source.
+//! Fetching: from a transfer's missing pieces to durable ones, from several sources side by side.
 //!
 //! Invariant: a transfer that is open always has a running fetch, a set timer, or a whole blob with the store;
 //! so every want ends, whatever the driver and the sources do or fail to do. Durable pieces are never asked for.
@@ -6,31 +6,45 @@
 use super::{
     Engine,
     event::{Action, FetchId, Instant, Note, Source, SourceError, WantError},
-    joining::Choice,
+    planning::{Choice, Step},
     select,
     timers::Timer,
-    transfer::{Fetch, Phase, Transfer},
+    transfer::{Fetch, Kind, Phase, Transfer},
 };
-use crate::{ContentId, NodeId, PieceIndex, piece::PieceLayout};
+use crate::{ContentId, FIRST_BYTES, NodeId, PieceHash, PieceIndex};
+
+/// Bytes of a fetch from which on its rate says something of its source.
+const RATE_BYTES_MIN: u64 = 256 << 10;
 
 impl Engine {
-    /// Takes a transfer that has no source to its next step: completion, a fetch, another round later, or its end.
+    /// Takes a transfer to its next steps: completion, as many fetches as make sense, another round later, or its end.
     pub(super) fn advance(&mut self, content: ContentId, preferred: Option<&Source>) {
         let Some(transfer) = self.transfers.open.get_mut(&content) else { return };
-        if !matches!(transfer.phase, Phase::Waiting) {
+        if transfer.phase == Phase::Completing {
             return;
         }
-        self.timers.stop(Timer::Retry(content));
         if transfer.is_full() {
-            transfer.phase = Phase::Completing;
-            self.timers.set(Timer::CompleteTimeout(content), self.now, self.config.complete_timeout);
-            return self.act(Action::Complete { content });
+            return self.complete(content);
         }
-        match self.choose(content, preferred) {
-            Choice::From(source, growing) => self.start_fetch(content, source, growing),
-            Choice::Wait(until) => self.wait(content, until),
-            Choice::Nobody => self.exhausted(content),
+        for _ in 0..=self.config.fetches_per_transfer {
+            match self.choose(content, preferred) {
+                Choice::Start(step) => self.start_fetch(content, step),
+                Choice::Wait(until) => return self.wait(content, until),
+                Choice::Enough => break,
+                Choice::Nobody => return self.exhausted(content),
+            }
         }
+        self.hedge(content);
+        self.look_later(content);
+    }
+
+    fn complete(&mut self, content: ContentId) {
+        self.timers.stop(Timer::Retry(content));
+        self.cancel_fetches(content);
+        let Some(transfer) = self.transfers.open.get_mut(&content) else { return };
+        transfer.phase = Phase::Completing;
+        self.timers.set(Timer::CompleteTimeout(content), self.now, self.config.complete_timeout);
+        self.act(Action::Complete { content });
     }
 
     fn wait(&mut self, content: ContentId, until: Instant) {
@@ -40,40 +54,55 @@ impl Engine {
         }
     }
 
-    fn start_fetch(&mut self, content: ContentId, source: Source, growing: bool) {
-        let announced = match &source {
-            Source::Peer(peer) => self.directory.holders(&content).find(|(holder, _)| holder == peer),
-            Source::Origin(..) => None,
-        };
+    /// A transfer whose fetches do all there is to do looks whether one of them is slow, now and then.
+    fn look_later(&mut self, content: ContentId) {
+        if self.transfers.open.get(&content).is_some_and(|transfer| !transfer.fetches.is_empty()) {
+            self.wait(content, self.now + self.config.hedge_gain);
+        }
+    }
+
+    fn start_fetch(&mut self, content: ContentId, step: Step) {
         let fetch = self.transfers.next_fetch();
         let Some(transfer) = self.transfers.open.get_mut(&content) else { return };
-        let size = transfer.size().or(announced.map(|(_, size)| size));
-        let pieces = match (&transfer.pieces, size.and_then(PieceLayout::for_size)) {
-            (Some(pieces), _) => select::run(&pieces.durable, transfer.first_reader()),
-            (None, Some(layout)) => Some(0..layout.count().max(1)),
-            (None, None) => Some(0..PieceIndex::MAX),
-        };
-        let Some(pieces) = pieces else { return };
+        self.timers.stop(Timer::Retry(content));
+        let Step { source, kind, size, run } = step;
+        let growing = matches!(kind, Kind::Haver | Kind::Stripe(..));
+        let doubted = &transfer.doubted;
+        let trusted = |node: &NodeId| !self.peers.is_penalised(node, self.now) && !doubted.contains(node);
+        let expected = |piece| Some((piece, transfer.vouches.of(piece, trusted)?.hash));
+        let expected = if growing { run.clone().filter_map(expected).collect() } else { Vec::new() };
         self.transfers.fetches.insert(fetch, content);
-        transfer.phase = Phase::Fetching(Fetch {
-            id: fetch,
+        let running = Fetch {
             source: source.clone(),
+            kind,
             size,
-            run: pieces.clone(),
-            growing,
+            run: run.clone(),
             began: self.now,
-        });
+            bytes: 0,
+            stored: 0,
+            bytes_watched: 0,
+            shortened: false,
+        };
+        transfer.fetches.insert(fetch, running);
         self.watch(fetch);
-        self.act(Action::Fetch { fetch, content, source, size, pieces, growing });
+        self.act(Action::Fetch { fetch, content, source, size, pieces: run, growing, expected });
     }
 
     /// A fetch gets its time anew.
-    fn watch(&mut self, fetch: FetchId) {
-        let Some(running) = self.fetching(fetch).and_then(|(_, transfer)| transfer.fetch()) else { return };
-        let stall = match running.source {
-            Source::Peer(_) if running.growing => self.config.fetch_stall_growing,
-            Source::Peer(_) => self.config.fetch_stall_peer,
-            Source::Origin(..) => self.config.fetch_stall_origin,
+    pub(super) fn watch(&mut self, fetch: FetchId) {
+        let Some((_, transfer)) = self.fetching(fetch) else { return };
+        let Some(running) = transfer.fetches.get_mut(&fetch) else { return };
+        running.bytes_watched = 0;
+        let (kind, next) = (running.kind, running.run.clone());
+        let next = next
+            .into_iter()
+            .find(|piece| transfer.pieces.as_ref().is_none_or(|pieces| !pieces.durable.contains(*piece)));
+        let vouched = next.is_some_and(|piece| transfer.vouches.is_known(piece));
+        let stall = match kind {
+            Kind::Origin => self.config.fetch_stall_origin,
+            // What is vouched for is there and need not be waited for.
+            Kind::Stripe(..) if !vouched => self.config.fetch_stall_growing,
+            Kind::Stripe(..) | Kind::Holder | Kind::Haver => self.config.fetch_stall_peer,
         };
         self.timers.set(Timer::Stall(fetch), self.now, stall);
     }
@@ -81,6 +110,13 @@ impl Engine {
     /// No source is left in this round: tries again later if that may work and somebody may still wait, else ends.
     fn exhausted(&mut self, content: ContentId) {
         let Some(transfer) = self.transfers.open.get(&content) else { return };
+        if !transfer.fetches.is_empty() {
+            return self.look_later(content);
+        }
+        if !transfer.waits && self.timers.is_set(Timer::Retry(content)) {
+            // Another round is due as it is.
+            return;
+        }
         let started = transfer.has_pieces();
         let hope = started || transfer.has_transient_failure() || self.peers.any_learning();
         let window = if started { self.config.give_up } else { self.config.give_up_unstarted };
@@ -125,47 +161,100 @@ impl Engine {
         }
     }
 
-    fn fetching(&mut self, fetch: FetchId) -> Option<(ContentId, &mut Transfer)> {
+    pub(super) fn fetching(&mut self, fetch: FetchId) -> Option<(ContentId, &mut Transfer)> {
         let content = *self.transfers.fetches.get(&fetch)?;
         Some((content, self.transfers.open.get_mut(&content)?))
     }
 
-    /// Bytes came in: the fetch does not stall, and the transfer is not given up.
-    fn progressed(&mut self, fetch: FetchId) {
-        let now = self.now;
-        let Some((_, transfer)) = self.fetching(fetch) else { return };
-        transfer.last_progress = now;
-        self.watch(fetch);
-    }
-
-    pub(super) fn on_fetch_started(&mut self, fetch: FetchId, size: u64) {
+    pub(super) fn on_fetch_started(&mut self, fetch: FetchId, size: u64, ranged: bool) {
         let Some((content, transfer)) = self.fetching(fetch) else { return };
-        let Some((source, asked)) = transfer.fetch().map(|fetch| (fetch.source.clone(), fetch.size)) else { return };
+        let Some(running) = transfer.fetches.get(&fetch) else { return };
+        let (source, asked) = (running.source.clone(), running.size);
         // An origin is the one to say how large a blob is; a peer must keep to what it announced.
         let contradicts = matches!(source, Source::Peer(_)) && asked.is_some_and(|asked| asked != size);
+        let anew = transfer.size() != Some(size);
+        if anew && !contradicts {
+            // What the others bring is of no use any more.
+            let others: Vec<_> = transfer.fetches.keys().filter(|other| **other != fetch).copied().collect();
+            others.into_iter().for_each(|other| self.cancel_one(other));
+        }
+        let Some((_, transfer)) = self.fetching(fetch) else { return };
         if contradicts || !transfer.take_size(size) {
             self.act(Action::CancelFetch { fetch });
             let what = if contradicts { "gives the blob another size" } else { "gives the blob an impossible size" };
-            return self.fail_fetch(content, SourceError::Failed(what.to_owned()));
+            return self.fail_fetch(fetch, SourceError::Failed(what.to_owned()));
         }
         if let Some(repository) = select::origin_of(&source) {
             self.origin_answered(repository.registry());
+            self.on_origin_started(content, fetch, asked.is_none(), ranged);
         }
         self.watch(fetch);
     }
 
-    pub(super) fn on_fetch_progress(&mut self, fetch: FetchId, bytes: u64) {
-        if bytes > 0 {
-            self.progressed(fetch);
+    /// An origin answered: what was asked for without knowing how large the blob is gets its end, and whether there can be
+    /// stripes is known.
+    fn on_origin_started(&mut self, content: ContentId, fetch: FetchId, first: bool, ranged: bool) {
+        let Some((_, transfer)) = self.fetching(fetch) else { return };
+        let Some(layout) = transfer.pieces.as_ref().map(|pieces| pieces.layout) else { return };
+        let Some(running) = transfer.fetches.get_mut(&fetch) else { return };
+        let whole = running.run.end >= layout.count() && running.run.start == 0;
+        if first && ranged {
+            let asked = u32::try_from(FIRST_BYTES / u64::from(layout.piece_len())).unwrap_or(u32::MAX);
+            running.run.end = running.run.end.min(asked);
+        } else if !ranged && !whole {
+            // It would send what is there already first: better one node has it all than each a part.
+            transfer.unranged = true;
+            self.cancel_one(fetch);
+            self.site.released(&content, &self.node);
+            return self.look_again(content);
+        } else if !ranged {
+            transfer.unranged = true;
+        }
+        if first {
+            self.refine_claim(content);
         }
     }
 
-    pub(super) fn on_fetch_stored(&mut self, fetch: FetchId, stored: Vec<PieceIndex>) {
+    pub(super) fn on_fetch_progress(&mut self, fetch: FetchId, bytes: u64) {
+        let (now, enough) = (self.now, self.config.stall_bytes_min);
+        let Some((content, transfer)) = self.fetching(fetch) else { return };
+        let Some(running) = transfer.fetches.get_mut(&fetch) else { return };
+        running.bytes = running.bytes.saturating_add(bytes);
+        running.bytes_watched = running.bytes_watched.saturating_add(bytes);
+        let alive = bytes == 0 || running.bytes_watched >= enough;
+        if bytes > 0 && running.kind == Kind::Origin {
+            transfer.origin_progress = now;
+        }
+        if alive {
+            transfer.last_progress = now;
+            self.watch(fetch);
+        }
+        self.hedge(content);
+    }
+
+    pub(super) fn on_fetch_stored(&mut self, fetch: FetchId, stored: Vec<(PieceIndex, PieceHash)>) {
+        let now = self.now;
+        let Some((content, transfer)) = self.fetching(fetch) else { return };
+        let new = transfer.store(fetch, stored.into_iter().map(|(piece, hash)| (piece, Some(hash))));
+        if new.is_empty() {
+            return;
+        }
+        transfer.last_progress = now;
+        self.watch(fetch);
+        self.learn_hashes(content, fetch, new);
+        self.end_if_shortened(content, fetch);
+    }
+
+    /// A fetch whose end was moved has all that is left for it.
+    fn end_if_shortened(&mut self, content: ContentId, fetch: FetchId) {
         let Some((_, transfer)) = self.fetching(fetch) else { return };
-        let before = transfer.pieces.as_ref().map_or(0, |pieces| pieces.durable.count());
-        transfer.store(stored.into_iter());
-        if transfer.pieces.as_ref().is_some_and(|pieces| pieces.durable.count() > before) {
-            self.progressed(fetch);
+        let Some(pieces) = &transfer.pieces else { return };
+        let done =
+            |running: &Fetch| running.shortened && running.run.clone().all(|piece| pieces.durable.contains(piece));
+        if transfer.fetches.get(&fetch).is_some_and(done) {
+            self.cancel_one(fetch);
+            self.site.released(&content, &self.node);
+            self.advance(content, None);
         }
     }
 
@@ -173,71 +262,88 @@ impl Engine {
         let now = self.now;
         let Some((content, transfer)) = self.fetching(fetch) else { return };
         if let Err(error) = result {
-            return self.fail_fetch(content, error);
+            return self.fail_fetch(fetch, error);
         }
-        let Some(running) = transfer.fetch() else { return };
+        let Some(running) = transfer.fetches.get(&fetch) else { return };
         let (run, source) = (running.run.clone(), running.source.clone());
         if transfer.pieces.is_none() {
             let error = SourceError::Failed("ended without saying how large the blob is".to_owned());
-            return self.fail_fetch(content, error);
+            return self.fail_fetch(fetch, error);
         }
         // Pieces that an earlier fetch left behind are not reported again; the end says that all are there.
-        transfer.store(run);
+        transfer.store(fetch, run.map(|piece| (piece, None)));
         transfer.last_progress = now;
-        transfer.stop_fetch();
-        self.forget_fetch(fetch);
+        self.take_fetch(fetch);
+        self.vouch_now(content);
         self.advance(content, Some(&source));
     }
 
     /// A fetch made no progress.
     pub(super) fn on_stall(&mut self, fetch: FetchId) {
         let Some((content, transfer)) = self.fetching(fetch) else { return };
-        let Some(source) = transfer.fetch().map(|fetch| fetch.source.clone()) else { return };
+        let Some(source) = transfer.fetches.get(&fetch).map(|fetch| fetch.source.clone()) else { return };
         self.act(Action::CancelFetch { fetch });
         self.act(Action::Note(Note::Stalled { content, source }));
-        self.end_fetch_badly(content, SourceError::Unreachable("no progress for too long".to_owned()));
+        self.end_fetch_badly(fetch, SourceError::Unreachable("no progress for too long".to_owned()));
     }
 
-    fn fail_fetch(&mut self, content: ContentId, error: SourceError) {
-        let Some(source) = self.transfers.open.get(&content).and_then(Transfer::fetch).map(|f| f.source.clone()) else {
-            return;
-        };
-        self.act(Action::Note(Note::SourceFailed { content, source, error: error.clone() }));
-        self.end_fetch_badly(content, error);
-    }
-
-    fn end_fetch_badly(&mut self, content: ContentId, error: SourceError) {
-        let Some(transfer) = self.transfers.open.get_mut(&content) else { return };
-        let Some(fetch) = transfer.stop_fetch() else { return };
-        self.forget_fetch(fetch.id);
-        if fetch.growing && !matches!(error, SourceError::Store(_)) {
-            return self.upstream_failed(content, fetch.source, error);
+    /// A slow source makes room for a faster one that is idle.
+    pub(super) fn replace_slow(&mut self, content: ContentId, fetch: FetchId, source: Source) {
+        self.cancel_one(fetch);
+        let error = SourceError::Failed("slower by far than another".to_owned());
+        if let Some(transfer) = self.transfers.open.get_mut(&content) {
+            transfer.fail(source.clone(), error.clone());
         }
+        self.act(Action::Note(Note::SourceFailed { content, source, error }));
+        self.advance(content, None);
+    }
+
+    fn fail_fetch(&mut self, fetch: FetchId, error: SourceError) {
+        let Some((content, transfer)) = self.fetching(fetch) else { return };
+        let Some(source) = transfer.fetches.get(&fetch).map(|fetch| fetch.source.clone()) else { return };
+        self.act(Action::Note(Note::SourceFailed { content, source, error: error.clone() }));
+        self.end_fetch_badly(fetch, error);
+    }
+
+    fn end_fetch_badly(&mut self, fetch: FetchId, error: SourceError) {
+        let Some((content, running)) = self.take_fetch(fetch) else { return };
         if let SourceError::Store(what) = error {
             return self.end_transfer(content, Err(WantError::Store(what)));
         }
-        self.learn_from_failure(content, &fetch.source, &error);
-        if let Some(transfer) = self.transfers.open.get_mut(&content) {
-            transfer.fail(fetch.source, error);
-            self.advance(content, None);
+        self.vouch_now(content);
+        match running.kind {
+            Kind::Stripe(..) | Kind::Haver => self.upstream_failed(content, &running, error),
+            Kind::Holder | Kind::Origin => {
+                self.learn_from_failure(content, &running.source, &error);
+                if let Some(transfer) = self.transfers.open.get_mut(&content) {
+                    transfer.fail(running.source, error);
+                }
+            }
+        }
+        self.look_again(content);
+        if running.kind == Kind::Origin {
+            self.tell_if_idle(content);
         }
     }
 
     /// A peer that had not the whole blob did not go on. It may not have begun yet, so nothing is final; an owner that
-    /// brings nothing is not waited for by anybody for a while.
-    fn upstream_failed(&mut self, content: ContentId, source: Source, error: SourceError) {
-        if let (Source::Peer(peer), SourceError::Unreachable(_) | SourceError::WrongBytes) = (&source, &error)
-            && self.owner_of(&content) == Some(*peer)
-        {
-            self.suspect(*peer);
+    /// brings nothing is not waited for by anybody for a while. Of one that sent other bytes than somebody vouched for, one of
+    /// the two lies.
+    fn upstream_failed(&mut self, content: ContentId, running: &Fetch, error: SourceError) {
+        let Some(peer) = running.peer() else { return };
+        match error {
+            SourceError::WrongBytes => self.dispute(content, peer, &running.run),
+            SourceError::Unreachable(_) if matches!(running.kind, Kind::Stripe(owner, _) if owner == peer) => {
+                self.suspect(peer);
+            }
+            _ => {}
         }
         let Some(transfer) = self.transfers.open.get_mut(&content) else { return };
         let error = match error {
             SourceError::NotFound => SourceError::Failed("it has not begun the blob".to_owned()),
             other => other,
         };
-        transfer.fail(source, error);
-        self.advance(content, None);
+        transfer.fail(running.source.clone(), error);
     }
 
     /// What a failure says of the source beyond this transfer.
@@ -266,18 +372,40 @@ impl Engine {
         }
     }
 
-    /// Stops a transfer's fetch because it is not needed any more.
-    pub(super) fn cancel_fetch(&mut self, content: ContentId) {
-        let Some(transfer) = self.transfers.open.get_mut(&content) else { return };
-        if let Some(fetch) = transfer.stop_fetch() {
-            self.forget_fetch(fetch.id);
-            self.act(Action::CancelFetch { fetch: fetch.id });
+    /// Stops a fetch because it is not needed any more.
+    pub(super) fn cancel_one(&mut self, fetch: FetchId) {
+        if self.take_fetch(fetch).is_some() {
+            self.act(Action::CancelFetch { fetch });
         }
     }
 
-    fn forget_fetch(&mut self, fetch: FetchId) {
+    /// Stops all fetches of a transfer.
+    pub(super) fn cancel_fetches(&mut self, content: ContentId) {
+        let Some(transfer) = self.transfers.open.get(&content) else { return };
+        for fetch in transfer.fetches.keys().copied().collect::<Vec<_>>() {
+            self.cancel_one(fetch);
+        }
+    }
+
+    /// Takes a fetch that is over out of its transfer; what it brought tells how fast its source is.
+    fn take_fetch(&mut self, fetch: FetchId) -> Option<(ContentId, Fetch)> {
+        let now = self.now;
+        let (content, transfer) = self.fetching(fetch)?;
+        let running = transfer.fetches.remove(&fetch)?;
         self.transfers.fetches.remove(&fetch);
         self.timers.stop(Timer::Stall(fetch));
+        if let Some(rate) = running.rate(now).filter(|_| running.bytes >= RATE_BYTES_MIN) {
+            match (running.kind, running.peer()) {
+                (Kind::Origin, _) => self.uplink_rate = Some(mixed(self.uplink_rate, rate)),
+                // A stripe comes as fast as it lands upstream, which says nothing of the peer.
+                (Kind::Holder | Kind::Haver, Some(peer)) => self.peers.measured(&peer, rate),
+                _ => {}
+            }
+        }
+        if running.kind == Kind::Origin {
+            self.site.released(&content, &self.node);
+        }
+        Some((content, running))
     }
 
     /// An origin answered, whatever it said.
@@ -310,4 +438,9 @@ impl Engine {
             SourceError::Store(_) | SourceError::Cancelled => {}
         }
     }
+}
+
+/// A measured rate mixed into what was measured before, so that one odd fetch does not count for much.
+pub(super) fn mixed(before: Option<u64>, now: u64) -> u64 {
+    before.map_or(now, |before| before / 4 * 3 + now / 4)
 }

@@ -11,11 +11,13 @@
 //! the driver fails to do, as long as ticks come; every collection has a limit in [`config::Limits`].
 //!
 //! # Policy
-//! One source at a time for a blob: whoever holds it, first come first served (`select.rs`). A blob that nobody holds is
-//! asked of the origin by one node of the site, its owner, and the others take it from upstream while it lands
-//! (`joining.rs`). Deliberately absent: measuring sources, and fetching one blob from several at once.
+//! A blob comes from several sources at once (`planning.rs`): from those who hold it, else stripe by stripe. What nobody has
+//! is asked of the origin by one node of the site for each stripe, its owner, which vouches for the pieces
+//! (`vouching.rs`), and the others take it from upstream while it lands (`joining.rs`). Deliberately absent: a node that
+//! takes part without wanting the blob itself.
 
 mod bindings;
+mod blame;
 pub mod config;
 mod conversation;
 mod directory;
@@ -25,12 +27,15 @@ mod inventory;
 mod joining;
 mod origin;
 mod peers;
+mod planning;
 mod random;
 mod resolving;
 mod select;
 mod site;
 mod timers;
 mod transfer;
+mod vouches;
+mod vouching;
 mod wanting;
 
 #[cfg(test)]
@@ -77,8 +82,8 @@ pub struct TransferView {
     pub durable_pieces: u32,
     /// Bytes that are durable.
     pub durable_bytes: u64,
-    /// Where the running fetch takes its bytes from.
-    pub source: Option<Source>,
+    /// Where the running fetches take their bytes from.
+    pub sources: Vec<Source>,
 }
 
 /// A registry that was asked since the start, for people.
@@ -99,6 +104,10 @@ pub struct Engine {
     now: Instant,
     /// When the first event came.
     started: Option<Instant>,
+    /// When a peer last connected.
+    met: Option<Instant>,
+    /// Bytes a second that this node's stripes had from origins.
+    uplink_rate: Option<u64>,
     timers: Timers,
     actions: VecDeque<Action>,
     inventory: Inventory,
@@ -124,6 +133,8 @@ impl Engine {
             random,
             now: Instant::default(),
             started: None,
+            met: None,
+            uplink_rate: None,
             timers: Timers::default(),
             actions: VecDeque::new(),
             inventory,
@@ -160,9 +171,10 @@ impl Engine {
             Event::Unwant { want } => self.on_unwant(want),
             Event::Resolve { resolve, reference } => self.on_resolve(resolve, reference),
             Event::Promise { promise, contents, repository } => self.on_promise(promise, contents, &repository),
-            Event::FetchStarted { fetch, size } => self.on_fetch_started(fetch, size),
+            Event::FetchStarted { fetch, size, ranged } => self.on_fetch_started(fetch, size, ranged),
             Event::FetchProgress { fetch, bytes } => self.on_fetch_progress(fetch, bytes),
             Event::FetchStored { fetch, pieces } => self.on_fetch_stored(fetch, pieces),
+            Event::Recalled { content, pieces } => self.on_recalled(content, pieces),
             Event::FetchEnded { fetch, result } => self.on_fetch_ended(fetch, result),
             Event::CompleteFailed { content, error } => self.on_complete_failed(content, error),
             Event::OriginAnswered { lookup, result } => self.on_origin_answered(lookup, result),
@@ -193,6 +205,7 @@ impl Engine {
                 Timer::Stall(fetch) => self.on_stall(fetch),
                 Timer::Retry(content) => self.retry(content),
                 Timer::Tell(content) => self.tell_again(content),
+                Timer::Vouch(content) => self.vouch_now(content),
                 Timer::CompleteTimeout(content) => self.on_complete_timeout(content),
                 Timer::AnswerFromMemory(lookup) => self.answer_from_memory(lookup),
                 Timer::LookupTimeout(lookup) => self.on_lookup_timeout(lookup),
@@ -219,7 +232,7 @@ impl Engine {
             size: transfer.size(),
             durable_pieces: transfer.pieces.as_ref().map_or(0, |pieces| pieces.durable.count()),
             durable_bytes: transfer.pieces.as_ref().map_or(0, |pieces| pieces.bytes()),
-            source: transfer.fetch().map(|fetch| fetch.source.clone()),
+            sources: transfer.fetches.values().map(|fetch| fetch.source.clone()).collect(),
         })
     }
 

@@ -1,13 +1,16 @@
 //! Connected peers: what they said of themselves, what they were asked, and who is not asked for a while.
 //!
-//! Invariant: at most one hello and one inventory question is open with a peer at any time, so that a peer that
+//! Invariant: at most one hello, one inventory question and one about hashes is open with a peer at any time, so that a peer that
 //! says much cannot make this node ask much.
 
 use std::{collections::BTreeMap, time::Duration};
 
-use super::event::{Instant, RequestId};
+use super::{
+    event::{Instant, RequestId},
+    fetching::mixed,
+};
 use crate::{
-    NodeId,
+    ContentId, NodeId, PieceIndex,
     wire::{Hello, InventoryPosition},
 };
 
@@ -18,6 +21,8 @@ pub(super) enum Question {
     Hello,
     /// What do you hold?
     Inventory,
+    /// Which hashes have the pieces of this blob from this one on?
+    Hashes(ContentId, PieceIndex),
 }
 
 /// A connected peer.
@@ -27,6 +32,9 @@ pub(super) struct Peer {
     pub(super) hello: Option<Hello>,
     hello_open: Option<RequestId>,
     inventory_open: Option<RequestId>,
+    hashes_open: Option<RequestId>,
+    /// Bytes a second that it brought.
+    rate: Option<u64>,
     /// A position that was heard of while an inventory question was open: its answer may not reach so far.
     pub(super) heard: Option<InventoryPosition>,
     /// Pages without an end in which everything was told from the start.
@@ -51,6 +59,8 @@ impl Peers {
             hello: None,
             hello_open: None,
             inventory_open: None,
+            hashes_open: None,
+            rate: None,
             heard: None,
             restarts: 0,
             learning: true,
@@ -61,7 +71,7 @@ impl Peers {
     /// Forgets a peer and returns the ids of the questions that it leaves unanswered.
     pub(super) fn disconnect(&mut self, peer: &NodeId) -> Vec<RequestId> {
         let Some(gone) = self.connected.remove(peer) else { return Vec::new() };
-        let open: Vec<_> = [gone.hello_open, gone.inventory_open].into_iter().flatten().collect();
+        let open: Vec<_> = [gone.hello_open, gone.inventory_open, gone.hashes_open].into_iter().flatten().collect();
         for request in &open {
             self.open.remove(request);
         }
@@ -95,6 +105,7 @@ impl Peers {
         let slot = match question {
             Question::Hello => &mut state.hello_open,
             Question::Inventory => &mut state.inventory_open,
+            Question::Hashes(..) => &mut state.hashes_open,
         };
         if slot.is_some() {
             return None;
@@ -113,6 +124,7 @@ impl Peers {
             match question {
                 Question::Hello => state.hello_open = None,
                 Question::Inventory => state.inventory_open = None,
+                Question::Hashes(..) => state.hashes_open = None,
             }
         }
         Some((peer, question))
@@ -144,6 +156,28 @@ impl Peers {
             self.penalties.remove(&first);
         }
         self.penalties.insert(peer, until);
+    }
+
+    /// Whether a peer has no question about hashes to answer.
+    pub(super) fn may_ask_hashes(&self, peer: &NodeId) -> bool {
+        self.connected.get(peer).is_some_and(|state| state.hashes_open.is_none())
+    }
+
+    /// A peer brought so many bytes a second.
+    pub(super) fn measured(&mut self, peer: &NodeId, rate: u64) {
+        if let Some(state) = self.connected.get_mut(peer) {
+            state.rate = Some(mixed(state.rate, rate));
+        }
+    }
+
+    /// Bytes a second that a peer brought, if it was measured.
+    pub(super) fn rate(&self, peer: &NodeId) -> Option<u64> {
+        self.connected.get(peer)?.rate
+    }
+
+    /// A peer was doubted without reason.
+    pub(super) fn absolve(&mut self, peer: &NodeId) {
+        self.penalties.remove(peer);
     }
 
     pub(super) fn is_penalised(&self, peer: &NodeId, now: Instant) -> bool {

@@ -1,11 +1,10 @@
 //! Which source, and which pieces of it.
 //!
-//! Invariant: pure functions of what they are given. The policy is deliberately simple: one source at a time,
-//! peers before origins, and among peers whoever was first heard to hold the blob.
+//! Invariant: pure functions of what they are given.
 
-use std::ops::Range;
+use std::{ops::Range, time::Duration};
 
-use super::event::Source;
+use super::event::{Instant, Source};
 use crate::{PieceIndex, PieceSet, Repository};
 
 /// The next source of a transfer: `preferred` if it still can serve, else the first of `peers` and then of
@@ -25,10 +24,52 @@ pub(super) fn source(
     }
 }
 
-/// The pieces to fetch next: from the first missing one that the reader nearest to the start needs, else from
-/// the first missing one at all, up to the next that is there. `None` if none is missing.
-pub(super) fn run(durable: &PieceSet, first_reader: Option<PieceIndex>) -> Option<Range<PieceIndex>> {
-    first_reader.and_then(|piece| durable.missing_run(piece, u32::MAX)).or_else(|| durable.missing_run(0, u32::MAX))
+/// The pieces to fetch next, at most `len_max`: from the first that is not `taken` and that the reader nearest to the start
+/// needs, else from the first at all, up to the next that is taken. `None` if none is left.
+pub(super) fn run(taken: &PieceSet, first_reader: Option<PieceIndex>, len_max: u32) -> Option<Range<PieceIndex>> {
+    first_reader.and_then(|piece| taken.missing_run(piece, len_max)).or_else(|| taken.missing_run(0, len_max))
+}
+
+/// How many pieces a run has that takes `time` at `rate` bytes a second, within bounds in bytes; at least one.
+pub(super) fn pieces_for(rate: u64, time: Duration, (min, max): (u64, u64), piece_len: u32) -> u32 {
+    let ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    let bytes = (rate.saturating_mul(ms) / 1000).clamp(min.min(max), max);
+    u32::try_from(bytes / u64::from(piece_len.max(1))).unwrap_or(u32::MAX).max(1)
+}
+
+/// How long `bytes` take at `rate` bytes a second.
+pub(super) fn time_for(bytes: u64, rate: u64) -> Duration {
+    Duration::from_millis(bytes.saturating_mul(1000).checked_div(rate).unwrap_or(u64::MAX))
+}
+
+/// What a stripe's owner did so far.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Progress {
+    /// Bytes that it brought.
+    pub(super) done: u64,
+    /// Bytes that it owes.
+    pub(super) left: u64,
+    /// Since when.
+    pub(super) since: Instant,
+}
+
+/// Whether somebody who brings `rate` bytes a second would be `factor` times sooner done with the rest, and by `gain`.
+pub(super) fn is_slow(progress: Progress, rate: u64, now: Instant, (factor, gain): (u64, Duration)) -> bool {
+    let ms = u64::try_from(now.since(progress.since).as_millis()).unwrap_or(u64::MAX);
+    let own = progress.done.saturating_mul(1000).checked_div(ms).unwrap_or(0);
+    let factor = u32::try_from(factor).unwrap_or(u32::MAX);
+    time_for(progress.left, own) > time_for(progress.left, rate).saturating_mul(factor).saturating_add(gain)
+}
+
+/// The piece that fewest have, of those within `window` pieces from `from` on that are not taken; of equals the first.
+/// `sets` are what peers have. `None` if nobody has any of them.
+pub(super) fn rarest(taken: &PieceSet, from: PieceIndex, window: u32, sets: &[&PieceSet]) -> Option<PieceIndex> {
+    let missing = (from..taken.pieces()).filter(|piece| !taken.contains(*piece)).take(window as usize);
+    let had = missing.filter_map(|piece| {
+        let havers = sets.iter().filter(|set| set.contains(piece)).count();
+        (havers > 0).then_some((havers, piece))
+    });
+    had.min().map(|(_, piece)| piece)
 }
 
 /// The registry of a source that is an origin.
@@ -73,12 +114,48 @@ mod tests {
         for piece in [0, 3, 6] {
             durable.insert(piece);
         }
-        assert_eq!(run(&durable, None), Some(1..3));
-        assert_eq!(run(&durable, Some(3)), Some(4..6));
-        assert_eq!(run(&durable, Some(5)), Some(5..6));
-        assert_eq!(run(&durable, Some(7)), Some(7..8));
+        assert_eq!(run(&durable, None, 9), Some(1..3));
+        assert_eq!(run(&durable, None, 1), Some(1..2));
+        assert_eq!(run(&durable, Some(3), 9), Some(4..6));
+        assert_eq!(run(&durable, Some(5), 9), Some(5..6));
+        assert_eq!(run(&durable, Some(7), 9), Some(7..8));
         durable.insert(7);
-        assert_eq!(run(&durable, Some(7)), Some(1..3));
-        assert_eq!(run(&PieceSet::full(3), None), None);
+        assert_eq!(run(&durable, Some(7), 9), Some(1..3));
+        assert_eq!(run(&PieceSet::full(3), None, 9), None);
+    }
+
+    #[test]
+    fn runs_follow_the_rate_within_bounds() {
+        let of = |rate| pieces_for(rate, Duration::from_secs(2), (4 << 20, 16 << 20), 1 << 20);
+        assert_eq!([0, 1 << 20, 3 << 20, u64::MAX].map(of), [4, 4, 6, 16]);
+        assert_eq!(pieces_for(1, Duration::from_secs(1), (0, 9), 1 << 20), 1, "never none");
+    }
+
+    #[test]
+    fn whoever_takes_many_times_as_long_as_another_would_is_slow() {
+        let at = |s| Instant::default() + Duration::from_secs(s);
+        let slow = |done, rate| {
+            is_slow(Progress { done, left: 1000, since: at(0) }, rate, at(10), (4, Duration::from_secs(1)))
+        };
+        assert!(slow(0, 100), "nothing in ten seconds");
+        assert!(!slow(1000, 300), "ten seconds to go, three for the other");
+        assert!(slow(1000, 1000));
+        assert!(!slow(1000, 0));
+    }
+
+    #[test]
+    fn the_rarest_piece_in_the_window_comes_first() {
+        let set = |pieces: &[u32]| {
+            let mut set = PieceSet::empty(8);
+            pieces.iter().for_each(|piece| {
+                set.insert(*piece);
+            });
+            set
+        };
+        let (one, other, taken) = (set(&[1, 2, 3, 6]), set(&[1, 3, 7]), set(&[0]));
+        assert_eq!(rarest(&taken, 0, 8, &[&one, &other]), Some(2));
+        assert_eq!(rarest(&taken, 3, 8, &[&one, &other]), Some(6));
+        assert_eq!(rarest(&taken, 3, 2, &[&one, &other]), Some(3));
+        assert_eq!(rarest(&taken, 4, 2, &[&one, &other]), None, "nobody has the next two");
     }
 }

@@ -1,83 +1,218 @@
-//! Who takes part in bringing a blob to the site, and who fetches it from the origin.
+//! Who takes part in bringing a blob to the site, what each has of it, and who fetches which pieces from the origin.
 //!
-//! A blob that nobody holds is fetched by one node, its *owner*, and flows on to the others along a tree while it
-//! lands there. There is no leader and no vote: every node sorts those that take part by the same weight (rendezvous
-//! hashing), so all come to the same answer from the same words. Where words were lost or are not the same
-//! everywhere, two may own a blob for a moment; as soon as each hears the other, the same order says who goes on.
+//! A blob that nobody holds is cut into *stripes*, runs of pieces that one node each claims and fetches from the origin;
+//! they flow on to the others along a tree while they land. There is no leader and no vote: every node sorts those that
+//! take part by the same weight (rendezvous hashing over the stripe's start), so all come to the same answer from the same
+//! words. Where words were lost or are not the same everywhere, two may claim a piece for a moment; as soon as each
+//! hears the other, the same order says who goes on.
 //!
-//! Invariants: a claim counts only until its lease ends; a node's place depends on the blob, on the node and on who
-//! else takes part, on nothing else, so no cycle can form: everybody takes bytes from somebody nearer to the front.
+//! Invariants: a claim counts only until its lease ends, and only while pieces of it come; a node has one claim on a blob at a
+//! time; a node's place in a tree depends on the stripe, on the node and on who else takes part, on nothing else, so
+//! no cycle can form: everybody takes bytes from somebody nearer to the front.
 
-use std::collections::BTreeMap;
+use std::{cmp::Reverse, collections::BTreeMap, ops::Range, time::Duration};
 
 use super::event::Instant;
-use crate::{ContentId, NodeId};
+use crate::{ContentId, NodeId, PieceIndex, PieceLayout, PieceSet, wire::Stripe};
+
+/// A word that a node fetches a stripe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Claim {
+    pub(super) stripe: Stripe,
+    /// It is believed until then.
+    until: Instant,
+    /// When it was first heard.
+    pub(super) since: Instant,
+    /// When it was first heard, or its last piece so far was vouched for.
+    moved: Instant,
+    /// For how long it is believed without a piece.
+    patience: Duration,
+    /// Its first piece that is not vouched for.
+    pub(super) next: PieceIndex,
+}
+
+impl Claim {
+    fn counts(&self, now: Instant) -> bool {
+        self.until > now && self.next < self.stripe.end && now.since(self.moved) < self.patience
+    }
+
+    /// Whether it was renewed all the time and brought nothing.
+    fn is_idle(&self, now: Instant) -> bool {
+        self.until > now && self.next < self.stripe.end && now.since(self.moved) >= self.patience
+    }
+}
 
 /// A node's part in one blob.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Party {
     /// It could ask the origin.
     origin: bool,
-    /// Pieces that it has.
-    pieces: u32,
+    /// The blob's size in bytes, as it says.
+    size: Option<u64>,
+    /// What it has, if it said so and there was room to remember it.
+    having: Option<PieceSet>,
     /// Its want is believed until then.
     wanted_until: Instant,
-    /// Its claim is believed until then.
-    claimed_until: Instant,
+    claim: Option<Claim>,
+}
+
+impl Party {
+    fn bytes(&self) -> usize {
+        self.having.as_ref().map_or(0, |set| set.pieces().div_ceil(8) as usize)
+    }
+}
+
+/// A claim that was said again, or anew.
+fn renewed(old: Option<Claim>, stripe: Stripe, until: Instant, patience: Duration, now: Instant) -> Claim {
+    let fresh = Claim { stripe, until, since: now, moved: now, patience, next: stripe.first };
+    let same = |old: &Claim| old.stripe.first == stripe.first && old.stripe.turn == stripe.turn;
+    Claim { stripe, until, patience, ..old.filter(same).unwrap_or(fresh) }
+}
+
+/// What a node says of its part in a blob.
+#[derive(Debug, Clone)]
+pub(super) struct Word {
+    /// It could ask the origin.
+    pub(super) origin: bool,
+    /// The blob's size in bytes, if it knows.
+    pub(super) size: Option<u64>,
+    /// What it has.
+    pub(super) having: Option<PieceSet>,
+    /// What it fetches from the origin, and until when that is good.
+    pub(super) claim: Option<(Stripe, Instant)>,
+    /// For how long a claim is believed without a piece.
+    pub(super) patience: Duration,
+    /// It is believed until then.
+    pub(super) until: Instant,
+}
+
+/// What may be remembered.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Room {
+    /// Blobs.
+    pub(super) parts: usize,
+    /// Bytes of piece sets.
+    pub(super) having_bytes: usize,
 }
 
 /// Everybody's part in every blob, this node's included.
 #[derive(Debug, Default)]
 pub(super) struct Site {
     blobs: BTreeMap<ContentId, BTreeMap<NodeId, Party>>,
+    having_bytes: usize,
 }
 
-/// A node's weight for a blob; the highest comes first.
-fn weight(content: &ContentId, node: &NodeId) -> u64 {
+/// A node's weight for what begins at a piece of a blob; the highest comes first.
+fn weight(content: &ContentId, first: PieceIndex, node: &NodeId) -> u64 {
     let mut hasher = blake3::Hasher::new();
     hasher.update(content.digest());
     hasher.update(node.public_key());
+    if first > 0 {
+        hasher.update(&first.to_be_bytes());
+    }
     let [a, b, c, d, e, f, g, h, ..] = *hasher.finalize().as_bytes();
     u64::from_be_bytes([a, b, c, d, e, f, g, h])
 }
 
 impl Site {
-    fn party(&mut self, content: ContentId, node: NodeId, parts_max: usize) -> Option<&mut Party> {
-        if !self.blobs.contains_key(&content) && self.blobs.len() >= parts_max {
+    fn party(&mut self, content: ContentId, node: NodeId, room: Room) -> Option<&mut Party> {
+        if !self.blobs.contains_key(&content) && self.blobs.len() >= room.parts {
             return None;
         }
-        let never = Instant::default();
-        let absent = Party { origin: false, pieces: 0, wanted_until: never, claimed_until: never };
+        let absent = Party { origin: false, size: None, having: None, wanted_until: Instant::default(), claim: None };
         Some(self.blobs.entry(content).or_default().entry(node).or_insert(absent))
     }
 
-    /// A node takes part. Returns whether that is news; `None` if a limit forbids to remember it.
+    /// A node says what part it takes. Returns whether it is new; `None` if a limit forbids to remember it.
     pub(super) fn wanted(
         &mut self,
         content: ContentId,
         node: NodeId,
-        (origin, pieces): (bool, u32),
-        until: Instant,
-        parts_max: usize,
+        word: Word,
+        now: Instant,
+        room: Room,
     ) -> Option<bool> {
-        let party = self.party(content, node, parts_max)?;
+        let before = self.having_bytes;
+        let party = self.party(content, node, room)?;
         let new = party.wanted_until == Instant::default();
-        *party = Party { origin, pieces, wanted_until: until, ..*party };
+        let others = before - party.bytes();
+        party.origin = word.origin;
+        party.size = word.size;
+        party.wanted_until = word.until;
+        party.claim = word.claim.map(|(stripe, until)| renewed(party.claim, stripe, until, word.patience, now));
+        party.having = word.having.filter(|set| others + set.pieces().div_ceil(8) as usize <= room.having_bytes);
+        self.having_bytes = others + party.bytes();
         Some(new)
     }
 
-    /// A node fetches the blob from the origin. `false` if a limit forbids to remember it.
-    pub(super) fn claimed(&mut self, content: ContentId, node: NodeId, until: Instant, parts_max: usize) -> bool {
-        let Some(party) = self.party(content, node, parts_max) else { return false };
-        party.claimed_until = until;
-        party.wanted_until = party.wanted_until.max(until);
-        true
+    /// A node took these pieces from the origin.
+    pub(super) fn vouched(
+        &mut self,
+        content: ContentId,
+        node: NodeId,
+        (size, run): (u64, Range<PieceIndex>),
+        now: Instant,
+        room: Room,
+    ) {
+        let before = self.having_bytes;
+        let Some(count) = PieceLayout::for_size(size).map(|layout| layout.count()) else { return };
+        let Some(party) = self.party(content, node, room) else { return };
+        let others = before - party.bytes();
+        let fits = others + count.div_ceil(8) as usize <= room.having_bytes;
+        if party.having.as_ref().is_none_or(|set| set.pieces() != count) {
+            party.having = fits.then(|| PieceSet::empty(count));
+        }
+        if let Some(set) = &mut party.having {
+            run.clone().for_each(|piece| {
+                set.insert(piece);
+            });
+        }
+        if let Some(claim) = party.claim.as_mut().filter(|claim| run.contains(&claim.next)) {
+            claim.next = run.end;
+            claim.moved = now;
+        }
+        party.size = Some(size);
+        self.having_bytes = others + party.bytes();
+    }
+
+    /// How large the blob is, as a node says.
+    pub(super) fn size_said(&self, content: &ContentId, node: &NodeId) -> Option<u64> {
+        self.blobs.get(content)?.get(node)?.size
+    }
+
+    /// How large the blob is, as somebody says who takes part: whoever fetches of it, else the first in order.
+    pub(super) fn size(&self, content: &ContentId, now: Instant, trusted: impl Fn(&NodeId) -> bool) -> Option<u64> {
+        let claims = self.claims(content, now, &trusted);
+        let owners = claims.into_iter().map(|(node, _)| node);
+        let others = self.sorted(content, 0, |node, party| party.size.is_some() && trusted(node));
+        owners.chain(others).find_map(|node| self.size_said(content, &node))
+    }
+
+    /// What others have of a blob without having all, and take part in.
+    pub(super) fn sets(&self, content: &ContentId) -> impl Iterator<Item = (NodeId, &PieceSet)> {
+        self.parties(content).filter_map(|(node, party)| Some((*node, party.having.as_ref()?)))
     }
 
     /// A node's claim is over, its want is not.
     pub(super) fn released(&mut self, content: &ContentId, node: &NodeId) {
-        if let Some(party) = self.blobs.get_mut(content).and_then(|parties| parties.get_mut(node)) {
-            party.claimed_until = Instant::default();
+        if let Some(party) = self.party_mut(content, node) {
+            party.claim = None;
+        }
+    }
+
+    fn party_mut(&mut self, content: &ContentId, node: &NodeId) -> Option<&mut Party> {
+        self.blobs.get_mut(content)?.get_mut(node)
+    }
+
+    /// A node's claim, if it counts.
+    pub(super) fn claim_of(&self, content: &ContentId, node: &NodeId, now: Instant) -> Option<Claim> {
+        self.blobs.get(content)?.get(node)?.claim.filter(|claim| claim.counts(now))
+    }
+
+    /// A node's claim ends before this piece: the rest is another's.
+    pub(super) fn shorten(&mut self, content: &ContentId, node: &NodeId, end: PieceIndex) {
+        if let Some(claim) = self.party_mut(content, node).and_then(|party| party.claim.as_mut()) {
+            claim.stripe.end = claim.stripe.end.min(end);
         }
     }
 
@@ -90,66 +225,115 @@ impl Site {
     /// A node takes no part any more.
     pub(super) fn left(&mut self, content: &ContentId, node: &NodeId) {
         if let Some(parties) = self.blobs.get_mut(content) {
-            parties.remove(node);
+            let gone = parties.remove(node);
+            self.having_bytes -= gone.map_or(0, |party| party.bytes());
             if parties.is_empty() {
                 self.blobs.remove(content);
             }
         }
     }
 
-    /// A node is gone.
-    pub(super) fn gone(&mut self, node: &NodeId) {
-        self.blobs.retain(|_, parties| {
-            parties.remove(node);
-            !parties.is_empty()
-        });
+    /// A node is gone. Returns the blobs that it took part in.
+    pub(super) fn gone(&mut self, node: &NodeId) -> Vec<ContentId> {
+        let theirs = self.blobs.iter().filter(|(_, parties)| parties.contains_key(node));
+        let theirs: Vec<_> = theirs.map(|(content, _)| *content).collect();
+        for content in &theirs {
+            self.left(content, node);
+        }
+        theirs
     }
 
     /// Forgets words that are too old.
     pub(super) fn expire(&mut self, now: Instant) {
-        self.blobs.retain(|_, parties| {
-            parties.retain(|_, party| party.wanted_until > now);
-            !parties.is_empty()
+        let old = self.blobs.iter().flat_map(|(content, parties)| {
+            let old = parties.iter().filter(|(_, party)| party.wanted_until <= now);
+            old.map(|(node, _)| (*content, *node))
         });
+        for (content, node) in old.collect::<Vec<_>>() {
+            self.left(&content, &node);
+        }
     }
 
-    /// Those of a blob's parties that `fits`, the first in order first.
-    fn sorted(&self, content: &ContentId, fits: impl Fn(&NodeId, &Party) -> bool) -> Vec<NodeId> {
-        let parties = self.blobs.get(content).into_iter().flatten();
-        let mut sorted: Vec<_> = parties.filter(|(node, party)| fits(node, party)).collect();
-        sorted.sort_by_cached_key(|(node, _)| std::cmp::Reverse(weight(content, node)));
-        sorted.into_iter().map(|(node, _)| *node).collect()
+    fn parties(&self, content: &ContentId) -> impl Iterator<Item = (&NodeId, &Party)> {
+        self.blobs.get(content).into_iter().flatten()
     }
 
-    /// Who fetches the blob from the origin: of several the first in order. `trusted` rules nodes out.
-    pub(super) fn owner(&self, content: &ContentId, now: Instant, trusted: impl Fn(&NodeId) -> bool) -> Option<NodeId> {
-        self.sorted(content, |node, party| party.claimed_until > now && trusted(node)).into_iter().next()
-    }
-
-    /// Who is to fetch the blob from the origin, in order: whoever has most of it, then by weight.
-    pub(super) fn candidates(
+    /// The claims on a blob that count.
+    pub(super) fn claims(
         &self,
         content: &ContentId,
         now: Instant,
         trusted: impl Fn(&NodeId) -> bool,
-    ) -> Vec<NodeId> {
-        let mut sorted = self.sorted(content, |node, party| party.origin && party.wanted_until > now && trusted(node));
-        let pieces = |node: &NodeId| self.blobs.get(content)?.get(node).map(|party| party.pieces);
-        sorted.sort_by_key(|node| std::cmp::Reverse(pieces(node)));
-        sorted
+    ) -> Vec<(NodeId, Claim)> {
+        let claims = self.parties(content).filter_map(|(node, party)| Some((*node, party.claim?)));
+        claims.filter(|(node, claim)| claim.counts(now) && trusted(node)).collect()
     }
 
-    /// Whom `me` can take the growing blob from, the best first: its parent in a tree of `fan_out` children a node whose
-    /// root is the owner, then whoever else is nearer to the root.
+    /// Nodes that say that they fetch the blob and bring nothing of it.
+    pub(super) fn idlers(&self, content: &ContentId, now: Instant) -> Vec<NodeId> {
+        let idle = |(_, party): &(&NodeId, &Party)| party.claim.is_some_and(|claim| claim.is_idle(now));
+        self.parties(content).filter(idle).map(|(node, _)| *node).collect()
+    }
+
+    /// Whose a piece is: of several claims on it the one that changed hands more often, then the one that begins
+    /// later, which its owner made knowing of the other, then the first in order.
+    pub(super) fn owner_at(
+        content: &ContentId,
+        claims: &[(NodeId, Claim)],
+        piece: PieceIndex,
+    ) -> Option<(NodeId, Claim)> {
+        let covering = claims.iter().filter(|(_, claim)| (claim.stripe.first..claim.stripe.end).contains(&piece));
+        covering
+            .max_by_key(|(node, claim)| {
+                (claim.stripe.turn, claim.stripe.first, weight(content, claim.stripe.first, node))
+            })
+            .copied()
+    }
+
+    /// Who may fetch what begins at a piece from the origin, in order: those that fetch nothing of it.
+    pub(super) fn candidates(
+        &self,
+        content: &ContentId,
+        first: PieceIndex,
+        now: Instant,
+        trusted: impl Fn(&NodeId) -> bool,
+    ) -> Vec<NodeId> {
+        self.sorted(content, first, |node, party| {
+            let busy = party.claim.is_some_and(|claim| claim.counts(now));
+            party.origin && party.wanted_until > now && !busy && trusted(node)
+        })
+    }
+
+    /// Those of a blob's parties that `fits`, the first in order first.
+    fn sorted(&self, content: &ContentId, first: PieceIndex, fits: impl Fn(&NodeId, &Party) -> bool) -> Vec<NodeId> {
+        let mut sorted: Vec<_> = self.parties(content).filter(|(node, party)| fits(node, party)).collect();
+        sorted.sort_by_cached_key(|(node, _)| Reverse(weight(content, first, node)));
+        sorted.into_iter().map(|(node, _)| *node).collect()
+    }
+
+    /// Who has a piece without having all, and takes part.
+    pub(super) fn havers<'a>(&'a self, content: &ContentId, piece: PieceIndex) -> impl Iterator<Item = NodeId> + 'a {
+        let parties = self.blobs.get(content).into_iter().flatten();
+        let has = move |party: &Party| party.having.as_ref().is_some_and(|set| set.contains(piece));
+        parties.filter(move |(_, party)| has(party)).map(|(node, _)| *node)
+    }
+
+    /// Whether somebody else wants the blob too.
+    pub(super) fn is_shared(&self, content: &ContentId, me: &NodeId, now: Instant) -> bool {
+        self.parties(content).any(|(node, party)| node != me && party.wanted_until > now)
+    }
+
+    /// Whom `me` can take a stripe from while it lands, the best first: its parent in a tree of `fan_out` children a
+    /// node whose root is the stripe's owner, then whoever else is nearer to the root.
     pub(super) fn upstream(
         &self,
         content: &ContentId,
-        (owner, me): (NodeId, NodeId),
+        (owner, first, me): (NodeId, PieceIndex, NodeId),
         now: Instant,
         fan_out: usize,
         trusted: impl Fn(&NodeId) -> bool,
     ) -> Vec<NodeId> {
-        let below = self.sorted(content, |node, party| {
+        let below = self.sorted(content, first, |node, party| {
             *node != owner && (*node == me || (party.wanted_until > now && trusted(node)))
         });
         let Some(at) = below.iter().position(|node| *node == me) else { return vec![owner] };
@@ -163,12 +347,10 @@ impl Site {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::Algorithm;
 
-    const MAX: usize = 2;
+    const ROOM: Room = Room { parts: 2, having_bytes: 8 };
 
     fn node(n: u8) -> NodeId {
         NodeId::from_public_key([n; 32])
@@ -182,71 +364,119 @@ mod tests {
         Instant::default() + Duration::from_secs(s)
     }
 
+    fn stripe(first: PieceIndex, end: PieceIndex, turn: u8) -> Stripe {
+        Stripe { first, end, turn }
+    }
+
+    fn word(until: u64) -> Word {
+        Word {
+            origin: true,
+            size: None,
+            having: None,
+            claim: None,
+            patience: Duration::from_secs(100),
+            until: at(until),
+        }
+    }
+
+    fn having(pieces: u32) -> Word {
+        Word { having: Some(PieceSet::full(pieces)), ..word(5) }
+    }
+
+    fn claim(site: &mut Site, node: NodeId, stripe: Stripe, until: u64) {
+        let word = Word { claim: Some((stripe, at(until))), ..word(9) };
+        site.wanted(blob(0), node, word, at(0), ROOM);
+    }
+
     fn site(nodes: u8) -> Site {
         let mut site = Site::default();
         for n in 0..nodes {
-            assert_eq!(site.wanted(blob(0), node(n), (true, 0), at(9), MAX), Some(true));
+            assert_eq!(site.wanted(blob(0), node(n), word(9), at(0), ROOM), Some(true));
         }
         site
     }
 
+    fn owner(site: &Site, piece: PieceIndex, now: u64) -> Option<NodeId> {
+        let claims = site.claims(&blob(0), at(now), |_| true);
+        Site::owner_at(&blob(0), &claims, piece).map(|(node, _)| node)
+    }
+
     #[test]
-    fn the_same_words_in_any_order_give_the_same_owner_and_blobs_spread_over_nodes() {
+    fn the_same_words_in_any_order_give_the_same_order_and_stripes_spread_over_nodes() {
         let site = site(5);
-        let first = site.candidates(&blob(0), at(1), |_| true);
+        let order = |first| site.candidates(&blob(0), first, at(1), |_| true);
         let mut reversed = Site::default();
         for n in (0..5).rev() {
-            reversed.wanted(blob(0), node(n), (true, 0), at(9), MAX);
+            reversed.wanted(blob(0), node(n), word(9), at(0), ROOM);
         }
-        assert_eq!(reversed.candidates(&blob(0), at(1), |_| true), first);
-        let mut owners = std::collections::BTreeSet::new();
-        for n in 0..40 {
-            let mut site = Site::default();
-            for peer in 0..5 {
-                site.wanted(blob(n), node(peer), (true, 0), at(9), MAX);
-            }
-            owners.extend(site.candidates(&blob(n), at(1), |_| true).first().copied());
-        }
+        assert_eq!(reversed.candidates(&blob(0), 7, at(1), |_| true), order(7));
+        let owners: std::collections::BTreeSet<_> = (0..40).map(|first| order(first)[0]).collect();
         assert_eq!(owners.len(), 5);
     }
 
     #[test]
-    fn whoever_has_most_goes_on_and_who_cannot_reach_the_origin_never() {
+    fn who_is_busy_or_cannot_reach_the_origin_is_no_candidate() {
         let mut site = site(5);
-        let order = site.candidates(&blob(0), at(1), |_| true);
-        site.wanted(blob(0), order[3], (true, 7), at(9), MAX);
-        site.wanted(blob(0), order[0], (false, 9), at(9), MAX);
-        let now = site.candidates(&blob(0), at(1), |node| *node != order[1]);
-        assert_eq!(now, [order[3], order[2], order[4]]);
-        assert!(site.candidates(&blob(0), at(9), |_| true).is_empty(), "old wants count for nothing");
+        let order = site.candidates(&blob(0), 0, at(1), |_| true);
+        site.wanted(blob(0), order[0], Word { origin: false, ..word(9) }, at(0), ROOM);
+        claim(&mut site, order[2], stripe(8, 16, 0), 5);
+        assert_eq!(site.candidates(&blob(0), 0, at(1), |node| *node != order[1]), [order[3], order[4]]);
+        assert!(site.candidates(&blob(0), 0, at(9), |_| true).is_empty(), "old wants count for nothing");
     }
 
     #[test]
-    fn of_two_claims_the_first_in_order_counts_and_none_for_longer_than_its_lease() {
+    fn a_piece_belongs_to_one_claim_and_none_counts_for_longer_than_its_lease() {
         let mut site = site(3);
-        let order = site.candidates(&blob(0), at(1), |_| true);
-        assert!(site.claimed(blob(0), order[2], at(4), MAX));
-        assert_eq!(site.owner(&blob(0), at(1), |_| true), Some(order[2]));
-        assert!(site.claimed(blob(0), order[1], at(3), MAX));
-        assert_eq!(site.owner(&blob(0), at(1), |_| true), Some(order[1]));
-        assert_eq!(site.owner(&blob(0), at(1), |node| *node != order[1]), Some(order[2]));
-        assert_eq!(site.owner(&blob(0), at(3), |_| true), Some(order[2]));
-        site.released(&blob(0), &order[2]);
-        assert_eq!(site.owner(&blob(0), at(1), |_| true), Some(order[1]));
-        site.gone(&order[1]);
-        assert_eq!(site.owner(&blob(0), at(1), |_| true), None);
+        let order = site.candidates(&blob(0), 0, at(1), |_| true);
+        claim(&mut site, order[2], stripe(0, 9, 0), 4);
+        assert_eq!(owner(&site, 0, 1), Some(order[2]));
+        claim(&mut site, order[1], stripe(0, 9, 0), 3);
+        assert_eq!(owner(&site, 0, 1), Some(order[1]), "the first in order");
+        claim(&mut site, order[0], stripe(5, 7, 0), 3);
+        assert_eq!((owner(&site, 4, 1), owner(&site, 5, 1)), (Some(order[1]), Some(order[0])), "the later begun");
+        claim(&mut site, order[2], stripe(3, 9, 1), 4);
+        assert_eq!(
+            (owner(&site, 2, 1), owner(&site, 6, 1)),
+            (Some(order[1]), Some(order[2])),
+            "the one with more turns"
+        );
+        assert_eq!((owner(&site, 0, 3), owner(&site, 6, 3)), (None, Some(order[2])));
+        site.shorten(&blob(0), &order[2], 5);
+        assert_eq!(owner(&site, 6, 1), Some(order[0]));
+        site.released(&blob(0), &order[0]);
+        assert_eq!(owner(&site, 6, 1), Some(order[1]));
+        assert_eq!(site.gone(&order[1]), [blob(0)]);
+        assert_eq!(owner(&site, 6, 1), None);
+    }
+
+    #[test]
+    fn a_claim_ends_with_its_last_piece_and_one_that_brings_nothing_is_found_idle() {
+        let mut site = site(2);
+        let size = 4 * u64::from(crate::piece::PIECE_LEN_MIN);
+        let claims = |stripe| Word { claim: Some((stripe, at(30))), patience: Duration::from_secs(3), ..word(30) };
+        site.wanted(blob(0), node(0), claims(stripe(0, 2, 0)), at(0), ROOM);
+        site.wanted(blob(0), node(1), claims(stripe(2, 4, 0)), at(0), ROOM);
+        site.vouched(blob(0), node(0), (size, 0..1), at(2), ROOM);
+        assert!(site.idlers(&blob(0), at(2)).is_empty());
+        site.wanted(blob(0), node(1), claims(stripe(2, 4, 0)), at(2), ROOM);
+        assert_eq!(site.idlers(&blob(0), at(3)), [node(1)], "said again, and still nothing came");
+        assert_eq!(owner(&site, 1, 3), Some(node(0)));
+        site.vouched(blob(0), node(0), (size, 1..2), at(3), ROOM);
+        assert_eq!(owner(&site, 1, 3), None);
+        assert_eq!(site.havers(&blob(0), 1).collect::<Vec<_>>(), [node(0)]);
+        assert_eq!(site.size(&blob(0), at(3), |_| true), Some(size));
     }
 
     #[test]
     fn everybody_takes_from_somebody_nearer_to_the_owner() {
         let site = site(8);
-        let order = site.candidates(&blob(0), at(1), |_| true);
+        let order = site.candidates(&blob(0), 3, at(1), |_| true);
         let owner = order[4];
         let mut children = BTreeMap::<NodeId, usize>::new();
         let mut line = vec![owner];
         line.extend(order.iter().filter(|node| **node != owner));
         for (place, me) in line.iter().enumerate().skip(1) {
-            let upstream = site.upstream(&blob(0), (owner, *me), at(1), 2, |_| true);
+            let upstream = site.upstream(&blob(0), (owner, 3, *me), at(1), 2, |_| true);
             assert_eq!(upstream.len(), place, "whoever is nearer, and nobody else");
             let parent = line.iter().position(|node| *node == upstream[0]).unwrap();
             assert!(parent < place);
@@ -256,15 +486,18 @@ mod tests {
     }
 
     #[test]
-    fn blobs_are_bounded_and_old_words_make_room() {
+    fn blobs_and_sets_are_bounded_and_old_words_make_room() {
         let mut site = site(1);
-        assert_eq!(site.wanted(blob(0), node(0), (true, 1), at(5), MAX), Some(false));
-        assert!(site.claimed(blob(1), node(0), at(9), MAX));
-        assert_eq!(site.wanted(blob(2), node(0), (true, 0), at(9), MAX), None);
-        assert!(!site.claimed(blob(2), node(0), at(9), MAX));
+        assert_eq!(site.wanted(blob(0), node(0), having(64), at(0), ROOM), Some(false));
+        assert_eq!(site.havers(&blob(0), 63).count(), 1);
+        assert_eq!(site.wanted(blob(0), node(1), having(8), at(0), ROOM), Some(true));
+        assert_eq!(site.havers(&blob(0), 0).count(), 1, "no room for a second set");
+        assert_eq!(site.wanted(blob(1), node(0), word(9), at(0), ROOM), Some(true));
+        assert_eq!(site.wanted(blob(2), node(0), word(9), at(0), ROOM), None);
         site.expire(at(5));
-        assert_eq!(site.wanted(blob(2), node(0), (true, 0), at(9), MAX), Some(true));
+        assert_eq!((site.having_bytes, site.havers(&blob(0), 0).count()), (0, 0));
+        assert_eq!(site.wanted(blob(2), node(0), word(9), at(5), ROOM), Some(true));
         site.left(&blob(1), &node(0));
-        assert_eq!(site.owner(&blob(1), at(1), |_| true), None);
+        assert!(site.claims(&blob(1), at(1), |_| true).is_empty());
     }
 }

@@ -28,6 +28,8 @@ pub(super) enum Timer {
     Retry(ContentId),
     /// Say again what part this node takes in bringing a blob to its site.
     Tell(ContentId),
+    /// Say the hashes of what came from the origin.
+    Vouch(ContentId),
     /// The store did not check a whole blob in time.
     CompleteTimeout(ContentId),
     /// Whoever waits for an origin's answer is given what the site knows.

@@ -1,7 +1,8 @@
 //! One blob's life: wanted, fetched, completed; then held or failed.
 //!
-//! Invariant: a piece is in exactly one state. Durable pieces are a set; those of the running fetch that are
-//! not in it are in flight; the others are missing. So no piece can be lost between two states or be in both.
+//! Invariant: a piece is in exactly one state. Durable pieces are a set; those of running fetches that are not in it are
+//! in flight; the others are missing. So no piece can be lost between two states or be in both. The runs of a transfer's
+//! fetches do not overlap.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,8 +10,11 @@ use std::{
     time::Duration,
 };
 
-use super::event::{FetchId, Instant, Source, SourceError, WantError, WantId};
-use crate::{ContentId, NodeId, ObjectKind, PieceIndex, PieceLayout, PieceSet, Repository};
+use super::{
+    event::{FetchId, Instant, Source, SourceError, WantError, WantId},
+    vouches::Vouches,
+};
+use crate::{ContentId, NodeId, ObjectKind, PieceHash, PieceIndex, PieceLayout, PieceSet, Repository};
 
 /// State of one piece.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,17 +27,25 @@ pub enum PieceState {
     Durable,
 }
 
+/// Where a stored piece came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Supplier {
+    /// This node took it from the origin.
+    Origin,
+    /// It has the hash that this node said.
+    Peer(NodeId),
+    /// It has the hash that this node had been told, and whom it had that from is not known.
+    Hearsay(NodeId),
+}
+
 /// Durable pieces of a blob, and who they came from.
 #[derive(Debug, Clone)]
 pub(super) struct Pieces {
     pub(super) layout: PieceLayout,
     pub(super) durable: PieceSet,
-    /// Who supplied them.
-    pub(super) suppliers: BTreeSet<Source>,
-    /// Some were there before this node started, or survived damage: nobody can be blamed for them.
-    pub(super) inherited: bool,
-    /// Some came from a peer that had not the whole blob, which vouched for them without having verified it.
-    pub(super) relayed: bool,
+    /// The hash of each piece that came in this transfer, and who is to blame if it is wrong. Of the others, which were
+    /// there before this node started or survived damage, nobody is.
+    pub(super) known: BTreeMap<PieceIndex, (Supplier, PieceHash)>,
 }
 
 impl Pieces {
@@ -41,7 +53,7 @@ impl Pieces {
     pub(super) fn none(size: u64) -> Option<Self> {
         let layout = PieceLayout::for_size(size)?;
         let durable = PieceSet::empty(layout.count());
-        Some(Self { layout, durable, suppliers: BTreeSet::new(), inherited: false, relayed: false })
+        Some(Self { layout, durable, known: BTreeMap::new() })
     }
 
     /// Bytes of the durable pieces.
@@ -53,40 +65,97 @@ impl Pieces {
         self.durable.iter().map(bytes_of).sum()
     }
 
-    /// Takes over what the store says is there of the same blob: exactly that, but for pieces of `run`, which a fetch
-    /// may have stored since.
-    pub(super) fn take(&mut self, mut stored: PieceSet, run: Range<PieceIndex>) {
-        self.inherited |= stored.iter().any(|piece| !self.durable.contains(piece));
-        self.durable.iter().filter(|piece| run.contains(piece)).for_each(|piece| {
+    /// Takes over what the store says is there of the same blob: exactly that, but for pieces that `may_have_come` since.
+    pub(super) fn take(&mut self, mut stored: PieceSet, may_have_come: impl Fn(PieceIndex) -> bool) {
+        self.durable.iter().filter(|piece| may_have_come(*piece)).for_each(|piece| {
             stored.insert(piece);
         });
+        self.known.retain(|piece, _| stored.contains(*piece));
         self.durable = stored;
     }
+
+    /// Forgets pieces.
+    pub(super) fn drop(&mut self, pieces: &[PieceIndex]) {
+        for piece in pieces {
+            self.durable.remove(*piece);
+            self.known.remove(piece);
+        }
+    }
+
+    /// Pieces that nobody is known to have supplied.
+    pub(super) fn inherited(&self) -> impl Iterator<Item = PieceIndex> + '_ {
+        self.durable.iter().filter(|piece| !self.known.contains_key(piece))
+    }
+}
+
+/// What a fetch is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// From a peer that has the whole blob.
+    Holder,
+    /// From a peer that has these pieces.
+    Haver,
+    /// From a peer upstream, while the pieces land there: those of the stripe that begins at this piece and that this
+    /// node fetches from the origin.
+    Stripe(NodeId, PieceIndex),
+    /// From the origin.
+    Origin,
 }
 
 /// A fetch that runs.
 #[derive(Debug)]
 pub(super) struct Fetch {
-    pub(super) id: FetchId,
     pub(super) source: Source,
+    pub(super) kind: Kind,
     /// Size that the source was asked to confirm.
     pub(super) size: Option<u64>,
     pub(super) run: Range<PieceIndex>,
-    /// The source is a peer that has not the whole blob.
-    pub(super) growing: bool,
     /// When it was asked.
     pub(super) began: Instant,
+    /// Bytes that came since, as far as was told.
+    pub(super) bytes: u64,
+    /// Bytes of the pieces that were stored since.
+    pub(super) stored: u64,
+    /// Bytes that came since its time was last set anew.
+    pub(super) bytes_watched: u64,
+    /// Its end was moved to the front since it was asked: it is over once it has what is left.
+    pub(super) shortened: bool,
 }
 
+impl Fetch {
+    /// The peer, if the source is one.
+    pub(super) fn peer(&self) -> Option<NodeId> {
+        match self.source {
+            Source::Peer(peer) => Some(peer),
+            Source::Origin(..) => None,
+        }
+    }
+
+    /// Bytes a second so far; `None` as long as nothing came or hardly any time passed.
+    pub(super) fn rate(&self, now: Instant) -> Option<u64> {
+        let ms = u64::try_from(now.since(self.began).as_millis()).unwrap_or(u64::MAX);
+        (self.bytes > 0 && ms >= RATE_TIME_MIN_MS).then(|| self.bytes.saturating_mul(1000) / ms)
+    }
+}
+
+/// Time over which a rate says something, in milliseconds.
+const RATE_TIME_MIN_MS: u64 = 20;
+
 /// What a transfer does.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
-    /// It has no source now.
-    Waiting,
-    /// A fetch runs.
-    Fetching(Fetch),
+    /// Its pieces are being had.
+    Fetching,
     /// The store checks the whole blob.
     Completing,
+}
+
+/// This node's wait for its turn to claim what begins at a piece.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Election {
+    pub(super) first: PieceIndex,
+    /// From when on the candidates have their turns.
+    pub(super) begins: Instant,
 }
 
 /// A blob that is being had.
@@ -96,19 +165,37 @@ pub(super) struct Transfer {
     pub(super) origins: Vec<(Repository, ObjectKind)>,
     pub(super) pieces: Option<Pieces>,
     pub(super) phase: Phase,
+    pub(super) fetches: BTreeMap<FetchId, Fetch>,
     /// Sources that failed, and how: for this round if it may pass, else for the life of the transfer.
     pub(super) failures: BTreeMap<Source, SourceError>,
     /// Rounds of sources since the last piece.
     pub(super) rounds: u32,
     /// How often pieces were missing when all should have been there.
     pub(super) losses: u32,
+    /// How often all pieces together were not the blob.
+    pub(super) rejections: u32,
     pub(super) last_progress: Instant,
+    /// When bytes last came from the origin.
+    pub(super) origin_progress: Instant,
     /// When this node last said that it takes part, if it did.
     pub(super) told_at: Option<Instant>,
-    /// When this node last said that it fetches the blob from the origin.
-    pub(super) claimed_at: Option<Instant>,
-    /// From when on nodes claim the blob in turn, while nobody owns it.
-    pub(super) election: Option<Instant>,
+    pub(super) election: Option<Election>,
+    /// What others said of its pieces.
+    pub(super) vouches: Vouches,
+    /// Nodes whose word on this blob counts for nothing: they may have lied, or did.
+    pub(super) doubted: BTreeSet<NodeId>,
+    /// Those of them whose pieces were only had from elsewhere to compare.
+    pub(super) audited: BTreeSet<NodeId>,
+    /// Pieces that came with other bytes than somebody vouched for: from whom, and what hash was said.
+    pub(super) disputes: BTreeMap<PieceIndex, (NodeId, PieceHash)>,
+    /// Hashes that are being compared with the origin's, and whose word they are.
+    pub(super) audit: BTreeMap<PieceIndex, (Supplier, PieceHash)>,
+    /// Pieces from the origin whose hashes the others have not been told.
+    pub(super) unsaid: BTreeMap<PieceIndex, PieceHash>,
+    /// When hashes were last told.
+    pub(super) vouched_at: Instant,
+    /// The origin sends whole blobs only.
+    pub(super) unranged: bool,
     /// The set retry is for somebody's word, not for another round of sources.
     pub(super) waits: bool,
     /// The last source that failed in a way that may pass, for people.
@@ -121,30 +208,32 @@ impl Transfer {
             wants: BTreeMap::new(),
             origins: Vec::new(),
             pieces,
-            phase: Phase::Waiting,
+            phase: Phase::Fetching,
+            fetches: BTreeMap::new(),
             failures: BTreeMap::new(),
             rounds: 0,
             losses: 0,
+            rejections: 0,
             last_progress: now,
+            origin_progress: Instant::default(),
             told_at: None,
-            claimed_at: None,
             election: None,
+            vouches: Vouches::default(),
+            doubted: BTreeSet::new(),
+            audited: BTreeSet::new(),
+            disputes: BTreeMap::new(),
+            audit: BTreeMap::new(),
+            unsaid: BTreeMap::new(),
+            vouched_at: Instant::default(),
+            unranged: false,
             waits: false,
             last_trouble: None,
         }
     }
 
-    /// The running fetch.
-    pub(super) fn fetch(&self) -> Option<&Fetch> {
-        match &self.phase {
-            Phase::Fetching(fetch) => Some(fetch),
-            Phase::Waiting | Phase::Completing => None,
-        }
-    }
-
-    /// Whether the running fetch is from an origin.
-    pub(super) fn asks_origin(&self) -> bool {
-        self.fetch().is_some_and(|fetch| matches!(fetch.source, Source::Origin(..)))
+    /// The running fetch from an origin, of which there is one at most.
+    pub(super) fn origin_fetch(&self) -> Option<(FetchId, &Fetch)> {
+        self.fetches.iter().find(|(_, fetch)| fetch.kind == Kind::Origin).map(|(id, fetch)| (*id, fetch))
     }
 
     /// Size of the blob as far as pieces vouch for it.
@@ -161,15 +250,31 @@ impl Transfer {
         self.pieces.as_ref().is_some_and(|pieces| !pieces.durable.is_empty())
     }
 
+    fn is_in_flight(&self, piece: PieceIndex) -> bool {
+        self.fetches.values().any(|fetch| fetch.run.contains(&piece))
+    }
+
     /// State of a piece. Without a known size nothing is durable, and all that was asked for is in flight.
     pub(super) fn piece_state(&self, piece: PieceIndex) -> PieceState {
         if self.pieces.as_ref().is_some_and(|pieces| pieces.durable.contains(piece)) {
             PieceState::Durable
-        } else if self.fetch().is_some_and(|fetch| fetch.run.contains(&piece)) {
+        } else if self.is_in_flight(piece) {
             PieceState::InFlight
         } else {
             PieceState::Missing
         }
+    }
+
+    /// The pieces that are durable or in flight; `None` while the size is not known.
+    pub(super) fn taken(&self) -> Option<PieceSet> {
+        let pieces = self.pieces.as_ref()?;
+        let mut taken = pieces.durable.clone();
+        for fetch in self.fetches.values() {
+            for piece in fetch.run.start..fetch.run.end.min(taken.pieces()) {
+                taken.insert(piece);
+            }
+        }
+        Some(taken)
     }
 
     /// The piece where the reader nearest to the start stands.
@@ -192,14 +297,11 @@ impl Transfer {
     pub(super) fn take_pieces(&mut self, given: Pieces) {
         match &mut self.pieces {
             Some(known) if known.layout == given.layout => {
-                let run = match &self.phase {
-                    Phase::Fetching(fetch) => fetch.run.clone(),
-                    Phase::Waiting | Phase::Completing => 0..0,
-                };
-                known.take(given.durable, run);
+                let fetches = &self.fetches;
+                known.take(given.durable, |piece| fetches.values().any(|fetch| fetch.run.contains(&piece)));
             }
             // What a running fetch was told stands until it ends; otherwise the store knows best.
-            Some(_) if matches!(self.phase, Phase::Fetching(_)) => {}
+            Some(_) if !self.fetches.is_empty() => {}
             _ => self.pieces = Some(given),
         }
         self.fit_run();
@@ -207,37 +309,45 @@ impl Transfer {
 
     /// A fetch of a blob of unknown size asks for all pieces there could be: far too many to go through one by one.
     fn fit_run(&mut self) {
-        if let (Phase::Fetching(fetch), Some(pieces)) = (&mut self.phase, &self.pieces) {
+        let Some(pieces) = &self.pieces else { return };
+        for fetch in self.fetches.values_mut() {
             fetch.run.end = fetch.run.end.min(pieces.layout.count());
             fetch.run.start = fetch.run.start.min(fetch.run.end);
         }
     }
 
-    /// The running fetch made pieces durable. Those that were not asked for are left out.
-    pub(super) fn store(&mut self, stored: impl Iterator<Item = PieceIndex>) {
-        let (Phase::Fetching(fetch), Some(pieces)) = (&self.phase, &mut self.pieces) else { return };
-        for piece in stored.filter(|piece| fetch.run.contains(piece)) {
+    /// A running fetch made pieces durable. Those that were not asked for are left out. Returns those that are new.
+    pub(super) fn store(
+        &mut self,
+        id: FetchId,
+        stored: impl Iterator<Item = (PieceIndex, Option<PieceHash>)>,
+    ) -> Vec<(PieceIndex, Option<PieceHash>)> {
+        let (Some(fetch), Some(pieces)) = (self.fetches.get(&id), &mut self.pieces) else { return Vec::new() };
+        let supplier = |piece| match (fetch.kind, &fetch.source) {
+            (Kind::Haver | Kind::Stripe(..), _) => self
+                .vouches
+                .of(piece, |node| !self.doubted.contains(node))
+                .map(|vouch| if vouch.sure { Supplier::Peer(vouch.by) } else { Supplier::Hearsay(vouch.by) }),
+            (_, Source::Peer(peer)) => Some(Supplier::Peer(*peer)),
+            (_, Source::Origin(..)) => Some(Supplier::Origin),
+        };
+        let (mut new, mut stored_bytes) = (Vec::new(), 0);
+        for (piece, hash) in stored.filter(|(piece, _)| fetch.run.contains(piece)) {
             if pieces.durable.insert(piece) {
-                pieces.suppliers.insert(fetch.source.clone());
-                pieces.relayed |= fetch.growing;
+                let bytes = pieces.layout.bytes_of(piece);
+                stored_bytes += bytes.end - bytes.start;
+                if let (Some(supplier), Some(hash)) = (supplier(piece), hash) {
+                    pieces.known.insert(piece, (supplier, hash));
+                }
                 self.rounds = 0;
+                new.push((piece, hash));
             }
         }
-        // An empty blob has no piece that could name its supplier.
-        if pieces.layout.count() == 0 {
-            pieces.suppliers.insert(fetch.source.clone());
+        if let Some(fetch) = self.fetches.get_mut(&id) {
+            fetch.stored += stored_bytes;
+            fetch.bytes = fetch.bytes.max(fetch.stored);
         }
-    }
-
-    /// The running fetch is over.
-    pub(super) fn stop_fetch(&mut self) -> Option<Fetch> {
-        match std::mem::replace(&mut self.phase, Phase::Waiting) {
-            Phase::Fetching(fetch) => Some(fetch),
-            phase @ (Phase::Waiting | Phase::Completing) => {
-                self.phase = phase;
-                None
-            }
-        }
+        new
     }
 
     /// A source failed.
@@ -247,7 +357,7 @@ impl Transfer {
         }
         self.failures.insert(source, error);
         // The size that a source gave without giving pieces binds nobody.
-        if !self.has_pieces() && !self.is_full() {
+        if !self.has_pieces() && !self.is_full() && self.fetches.is_empty() {
             self.pieces = None;
         }
     }
@@ -331,6 +441,12 @@ pub(super) struct Transfers {
 }
 
 impl Transfers {
+    /// Fetches that run from a peer.
+    pub(super) fn load(&self, peer: &NodeId) -> usize {
+        let fetches = self.open.values().flat_map(|transfer| transfer.fetches.values());
+        fetches.filter(|fetch| fetch.peer() == Some(*peer)).count()
+    }
+
     pub(super) fn next_fetch(&mut self) -> FetchId {
         let fetch = FetchId(self.next_fetch);
         self.next_fetch += 1;

@@ -5,7 +5,7 @@
 
 use super::{
     Engine,
-    event::{Action, Note, PromiseId, Source, SourceError, WantError, WantId},
+    event::{Action, PromiseId, SourceError, WantError, WantId},
     timers::Timer,
     transfer::{Phase, Pieces, Transfer},
 };
@@ -46,6 +46,9 @@ impl Engine {
         if new_origin && full {
             self.limit_reached("origins_per_transfer");
         }
+        if new && self.transfers.open.get(&content).is_some_and(Transfer::has_pieces) {
+            self.act(Action::Recall { content });
+        }
         if new || new_origin {
             self.advance(content, None);
         }
@@ -65,14 +68,14 @@ impl Engine {
         let Some(transfer) = self.transfers.open.get_mut(&content) else { return };
         transfer.wants.remove(&want);
         if transfer.wants.is_empty() && !matches!(transfer.phase, Phase::Completing) {
-            self.cancel_fetch(content);
+            self.cancel_fetches(content);
             self.close_transfer(content);
         }
     }
 
     /// Ends a transfer and its wants.
     pub(super) fn end_transfer(&mut self, content: ContentId, result: Result<(), WantError>) {
-        self.cancel_fetch(content);
+        self.cancel_fetches(content);
         let Some(wants) = self.close_transfer(content) else { return };
         for want in wants.into_keys() {
             self.transfers.wants.remove(&want);
@@ -81,12 +84,17 @@ impl Engine {
     }
 
     /// Takes a transfer out, keeps its pieces in mind and returns its wants.
-    fn close_transfer(&mut self, content: ContentId) -> Option<std::collections::BTreeMap<WantId, Option<u64>>> {
+    pub(super) fn close_transfer(
+        &mut self,
+        content: ContentId,
+    ) -> Option<std::collections::BTreeMap<WantId, Option<u64>>> {
         let transfer = self.transfers.open.remove(&content)?;
         self.timers.stop(Timer::Retry(content));
         self.timers.stop(Timer::CompleteTimeout(content));
         self.leave(content, &transfer);
-        if let Some(pieces) = transfer.pieces.filter(|pieces| !pieces.durable.is_empty()) {
+        if let Some(mut pieces) = transfer.pieces.filter(|pieces| !pieces.durable.is_empty()) {
+            // The store knows the hashes should they be needed again.
+            pieces.known.clear();
             self.keep_partial(content, pieces);
         }
         Some(transfer.wants)
@@ -105,6 +113,7 @@ impl Engine {
             self.limit_reached("inventory");
         }
         self.schedule_announcement();
+        self.judge(content);
         if let Some(transfer) = self.transfers.open.get_mut(&content) {
             // That it is held says that this node is done with it.
             transfer.told_at = None;
@@ -124,27 +133,23 @@ impl Engine {
             return;
         };
         pieces.durable = durable;
-        pieces.inherited = true;
         match self.transfers.open.get_mut(&content) {
             Some(transfer) => transfer.take_pieces(pieces),
             None => match self.transfers.partials.get_mut(&content) {
-                Some(known) if known.layout == pieces.layout => known.take(pieces.durable, 0..0),
+                Some(known) if known.layout == pieces.layout => known.take(pieces.durable, |_| false),
                 _ => self.keep_partial(content, pieces),
             },
         }
     }
 
     pub(super) fn on_complete_failed(&mut self, content: ContentId, error: SourceError) {
-        if error == SourceError::WrongBytes {
-            self.transfers.partials.remove(&content);
-        }
         let Some(transfer) = self.transfers.open.get_mut(&content) else { return };
         if !matches!(transfer.phase, Phase::Completing) {
             return;
         }
         self.timers.stop(Timer::CompleteTimeout(content));
         match error {
-            SourceError::WrongBytes => self.begin_anew(content),
+            SourceError::WrongBytes => self.not_the_blob(content),
             SourceError::Store(what) => self.not_completed(content, what),
             other => self.not_completed(content, other.to_string()),
         }
@@ -158,44 +163,7 @@ impl Engine {
             return self.end_transfer(content, Err(WantError::Store(what)));
         }
         transfer.losses += 1;
-        transfer.phase = Phase::Waiting;
-        self.advance(content, None);
-    }
-
-    /// All pieces together were not the blob: starts from nothing without whoever supplied them. Of several suppliers
-    /// any one may have been wrong; the last is asked for all of it, an origin if there was one, and the others are
-    /// suspects for a while. With pieces among them that nobody can be blamed for, everybody gets another chance, once.
-    fn begin_anew(&mut self, content: ContentId) {
-        let Some(transfer) = self.transfers.open.get_mut(&content) else { return };
-        transfer.phase = Phase::Waiting;
-        let Some(mut pieces) = transfer.pieces.take() else { return self.advance(content, None) };
-        if pieces.inherited {
-            pieces.suppliers.clear();
-        }
-        let relayed = pieces.relayed;
-        let several = pieces.suppliers.len() > 1;
-        // Whom a relay had its pieces from is not known either.
-        let unsure = several || relayed;
-        if several && !relayed {
-            // Peers come before origins in their order.
-            pieces.suppliers.pop_last();
-        }
-        for source in &pieces.suppliers {
-            if !(unsure && matches!(source, Source::Peer(_))) {
-                transfer.failures.insert(source.clone(), SourceError::WrongBytes);
-            }
-        }
-        if transfer.wants.is_empty() {
-            self.close_transfer(content);
-        }
-        for source in pieces.suppliers {
-            match source {
-                Source::Peer(peer) if unsure => self.suspect(peer),
-                Source::Peer(peer) => self.penalise(peer, content),
-                Source::Origin(..) => {}
-            }
-            self.act(Action::Note(Note::SourceFailed { content, source, error: SourceError::WrongBytes }));
-        }
+        transfer.phase = Phase::Fetching;
         self.advance(content, None);
     }
 

@@ -6,10 +6,10 @@ use serde::{Deserialize, Serialize};
 use super::{
     codec::Message,
     control::{Change, InventoryPosition, Summary},
-    limits::{LimitError, check_changes},
+    limits::{LimitError, check_changes, check_hashes, check_set},
     scan::Bounds,
 };
-use crate::{ContentId, piece::PIECES_MAX};
+use crate::{ContentId, PieceHashes, PieceIndex, PieceSet};
 
 /// Largest announcement, in bytes. Below gossipsub's own limit and small enough for a narrow link.
 pub const ANNOUNCEMENT_BYTES_MAX: usize = 16 << 10;
@@ -38,10 +38,51 @@ pub enum Announcement {
     Taking(Part),
 }
 
+/// Most hashes that one message of [`Part::Vouched`] carries: 8 KiB of them.
+pub const HASHES_PER_ANNOUNCEMENT_MAX: usize = 256;
+
+/// The pieces of a blob that a node has while it has not all of them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Having {
+    /// The blob's size in bytes.
+    #[serde(rename = "s")]
+    pub size: u64,
+    /// The pieces.
+    #[serde(rename = "p")]
+    pub pieces: PieceSet,
+}
+
+/// A node fetches a stripe from the origin. Repeated while bytes come; who says nothing for as long as the lease has given
+/// up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claim {
+    /// Which pieces.
+    #[serde(rename = "p")]
+    pub stripe: Stripe,
+    /// How long this word is good for, in milliseconds.
+    #[serde(rename = "l")]
+    pub lease_ms: u32,
+}
+
+/// A run of a blob's pieces that one node fetches from the origin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stripe {
+    /// Its first piece.
+    #[serde(rename = "f")]
+    pub first: PieceIndex,
+    /// The piece after its last one; may lie beyond the blob while its size is not known.
+    #[serde(rename = "e")]
+    pub end: PieceIndex,
+    /// How often these pieces changed hands: of two claims on a piece the one with more turns counts.
+    #[serde(rename = "t")]
+    pub turn: u8,
+}
+
 /// A node's part in bringing a blob to its site.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Part {
-    /// I take part in fetching this blob. Repeated now and then while it lasts.
+    /// I take part in fetching this blob. Repeated now and then, and at once when something of it changes that others go
+    /// by; each word replaces the one before.
     #[serde(rename = "w")]
     Wanted {
         /// The blob.
@@ -50,20 +91,28 @@ pub enum Part {
         /// Whether I could ask its origin for it.
         #[serde(rename = "o")]
         origin: bool,
-        /// Pieces of it that I have; whoever has most loses least by going on.
-        #[serde(rename = "p")]
-        pieces: u32,
+        /// What I have of it, once its size is known.
+        #[serde(rename = "h")]
+        having: Option<Having>,
+        /// What I fetch of it from its origin.
+        #[serde(rename = "f")]
+        claim: Option<Claim>,
     },
-    /// I fetch all that I miss of this blob from its origin. Repeated while bytes come; who says nothing for as long
-    /// as the lease has given up.
-    #[serde(rename = "f")]
-    Claimed {
+    /// I took these pieces from the origin; whoever gets them from anybody can check them against these hashes.
+    #[serde(rename = "v")]
+    Vouched {
         /// The blob.
         #[serde(rename = "c")]
         content: ContentId,
-        /// How long this word is good for, in milliseconds.
-        #[serde(rename = "l")]
-        lease_ms: u32,
+        /// The blob's size in bytes.
+        #[serde(rename = "s")]
+        size: u64,
+        /// The first of the pieces, which follow each other.
+        #[serde(rename = "f")]
+        first: PieceIndex,
+        /// Their hashes; at most [`HASHES_PER_ANNOUNCEMENT_MAX`].
+        #[serde(rename = "h")]
+        hashes: PieceHashes,
     },
     /// I neither want nor fetch this blob any more.
     #[serde(rename = "l")]
@@ -74,6 +123,18 @@ pub enum Part {
     },
 }
 
+impl Part {
+    fn check(&self) -> Result<(), LimitError> {
+        match self {
+            Self::Wanted { having: Some(having), .. } => check_set(having.size, &having.pieces),
+            Self::Vouched { size, first, hashes, .. } => {
+                check_hashes(*size, *first, hashes, HASHES_PER_ANNOUNCEMENT_MAX)
+            }
+            Self::Wanted { .. } | Self::Left { .. } => Ok(()),
+        }
+    }
+}
+
 impl Message for Announcement {
     const BOUNDS: Bounds = Bounds { bytes_max: ANNOUNCEMENT_BYTES_MAX, entries_max: CHANGES_PER_ANNOUNCEMENT_MAX };
 
@@ -81,10 +142,7 @@ impl Message for Announcement {
         match self {
             Self::Changed { since, changes } => check_changes(changes, CHANGES_PER_ANNOUNCEMENT_MAX, since.seq),
             Self::Summary(summary) => summary.check(),
-            Self::Taking(Part::Wanted { pieces, .. }) if *pieces > PIECES_MAX => {
-                Err(LimitError::TooManyPieces(*pieces))
-            }
-            Self::Taking(_) => Ok(()),
+            Self::Taking(part) => part.check(),
         }
     }
 }

@@ -7,10 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     codec::Message,
-    limits::{LimitError, check_changes, check_label},
+    limits::{LimitError, check_changes, check_hashes, check_label},
     scan::Bounds,
 };
-use crate::{ContentId, TagRef};
+use crate::{ContentId, PieceHashes, PieceIndex, TagRef};
 
 /// Largest control request, in bytes.
 pub const CONTROL_REQUEST_BYTES_MAX: usize = 4 << 10;
@@ -18,6 +18,10 @@ pub const CONTROL_REQUEST_BYTES_MAX: usize = 4 << 10;
 pub const CONTROL_RESPONSE_BYTES_MAX: usize = 256 << 10;
 /// Most changes in one page of inventory. With the longest names a page stays under the response limit.
 pub const CHANGES_PER_PAGE_MAX: usize = 256;
+/// Most runs of pieces in one answer about hashes.
+pub const VOUCHES_PER_PAGE_MAX: usize = 256;
+/// Most hashes in one answer: a blob of 4 GiB at once, in half of the response limit.
+pub const HASHES_PER_PAGE_MAX: usize = 4096;
 /// Longest text that a node says of itself for people to read, in bytes of printable ASCII.
 pub const LABEL_BYTES_MAX: usize = 64;
 /// Most fields of one struct of a request, which has no lists.
@@ -125,6 +129,16 @@ pub enum ControlRequest {
         #[serde(rename = "s")]
         since: InventoryPosition,
     },
+    /// Which hashes have the pieces from this one on that you have of a blob which you have not all of?
+    #[serde(rename = "v")]
+    Vouches {
+        /// The blob.
+        #[serde(rename = "c")]
+        content: ContentId,
+        /// The first piece.
+        #[serde(rename = "f")]
+        first: PieceIndex,
+    },
 }
 
 /// An answer.
@@ -136,6 +150,34 @@ pub enum ControlResponse {
     /// To [`ControlRequest::Inventory`].
     #[serde(rename = "i")]
     Inventory(InventoryPage),
+    /// To [`ControlRequest::Vouches`].
+    #[serde(rename = "v")]
+    Vouches(Vouches),
+}
+
+/// Hashes of pieces of a blob.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Vouches {
+    /// The blob's size in bytes; 0 if the node has nothing of it.
+    #[serde(rename = "s")]
+    pub size: u64,
+    /// Runs of pieces, at most [`VOUCHES_PER_PAGE_MAX`] with [`HASHES_PER_PAGE_MAX`] hashes in all.
+    #[serde(rename = "r")]
+    pub runs: Vec<VouchedRun>,
+}
+
+/// Hashes of consecutive pieces.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VouchedRun {
+    /// The first piece.
+    #[serde(rename = "f")]
+    pub first: PieceIndex,
+    /// The hashes.
+    #[serde(rename = "h")]
+    pub hashes: PieceHashes,
+    /// The node took the pieces from the origin itself. Of others it says what it was told.
+    #[serde(rename = "o")]
+    pub own: bool,
 }
 
 /// A page of an inventory.
@@ -180,13 +222,24 @@ impl InventoryPage {
     }
 }
 
+impl Vouches {
+    fn check(&self) -> Result<(), LimitError> {
+        let mut left = HASHES_PER_PAGE_MAX;
+        for run in &self.runs {
+            check_hashes(self.size, run.first, &run.hashes, left)?;
+            left -= run.hashes.0.len();
+        }
+        Ok(())
+    }
+}
+
 impl Message for ControlRequest {
     const BOUNDS: Bounds = Bounds { bytes_max: CONTROL_REQUEST_BYTES_MAX, entries_max: FIELDS_MAX };
 
     fn check(&self) -> Result<(), LimitError> {
         match self {
             Self::Hello(hello) => hello.check(),
-            Self::Inventory { .. } => Ok(()),
+            Self::Inventory { .. } | Self::Vouches { .. } => Ok(()),
         }
     }
 }
@@ -198,6 +251,7 @@ impl Message for ControlResponse {
         match self {
             Self::Hello(hello) => hello.check(),
             Self::Inventory(page) => page.check(),
+            Self::Vouches(vouches) => vouches.check(),
         }
     }
 }

@@ -6,7 +6,10 @@
 use thiserror::Error;
 
 use super::control::{Change, Entry, LABEL_BYTES_MAX};
-use crate::piece::{BLOB_SIZE_MAX, PIECES_MAX};
+use crate::{
+    PieceHashes, PieceIndex, PieceLayout, PieceSet,
+    piece::{BLOB_SIZE_MAX, PIECES_MAX},
+};
 
 /// Which limit a message breaks.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -44,6 +47,24 @@ pub enum LimitError {
     /// A set over more pieces than a blob can have.
     #[error("a set over {0} pieces, a blob has {PIECES_MAX} at most")]
     TooManyPieces(u32),
+    /// A set over another number of pieces than a blob of its size has.
+    #[error("a set over {found} pieces, a blob of {size} bytes has another number")]
+    OtherPieces {
+        /// The blob's size in bytes.
+        size: u64,
+        /// Pieces that the set is over.
+        found: u32,
+    },
+    /// No hash, more of them than one message carries, or of pieces that the blob does not have.
+    #[error("{found} hashes from piece {first} on: there are 1 to {max} of pieces that the blob has")]
+    Hashes {
+        /// The first piece.
+        first: PieceIndex,
+        /// Hashes given.
+        found: usize,
+        /// Most hashes allowed.
+        max: usize,
+    },
     /// A label above [`LABEL_BYTES_MAX`].
     #[error("the {field} has {found} bytes, the limit is {LABEL_BYTES_MAX}")]
     LabelTooLong {
@@ -74,6 +95,22 @@ pub(super) fn check_changes(changes: &[Change], max: usize, mut after: u64) -> R
             Entry::Held { size, .. } if size > BLOB_SIZE_MAX => return Err(LimitError::BlobTooLarge(size)),
             Entry::Held { .. } | Entry::Gone { .. } | Entry::Bound(_) => {}
         }
+    }
+    Ok(())
+}
+
+/// Checks that a set is over the pieces of a blob of this size.
+pub(super) fn check_set(size: u64, set: &PieceSet) -> Result<(), LimitError> {
+    let layout = PieceLayout::for_size(size).ok_or(LimitError::BlobTooLarge(size))?;
+    if layout.count() == set.pieces() { Ok(()) } else { Err(LimitError::OtherPieces { size, found: set.pieces() }) }
+}
+
+/// Checks that there are at most `max` hashes, of pieces that a blob of this size has.
+pub(super) fn check_hashes(size: u64, first: PieceIndex, hashes: &PieceHashes, max: usize) -> Result<(), LimitError> {
+    let layout = PieceLayout::for_size(size).ok_or(LimitError::BlobTooLarge(size))?;
+    let (found, left) = (hashes.0.len(), layout.count().saturating_sub(first) as usize);
+    if found == 0 || found > max || found > left {
+        return Err(LimitError::Hashes { first, found, max });
     }
     Ok(())
 }

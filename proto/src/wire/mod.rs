@@ -14,12 +14,15 @@ mod strategies;
 mod tests;
 
 /// Version of the wire protocol. Nodes of another version are not talked to; it is part of every protocol name.
-pub const PROTOCOL_VERSION: u32 = 2;
+pub const PROTOCOL_VERSION: u32 = 3;
 
-pub use announcement::{ANNOUNCEMENT_BYTES_MAX, Announcement, Part};
+pub use announcement::{
+    ANNOUNCEMENT_BYTES_MAX, Announcement, Claim, HASHES_PER_ANNOUNCEMENT_MAX, Having, Part, Stripe,
+};
 pub use codec::{DecodeError, EncodeError};
 pub use control::{
-    Binding, Change, ControlRequest, ControlResponse, Entry, Hello, InventoryPage, InventoryPosition, Summary,
+    Binding, Change, ControlRequest, ControlResponse, Entry, HASHES_PER_PAGE_MAX, Hello, InventoryPage,
+    InventoryPosition, Summary, VOUCHES_PER_PAGE_MAX, VouchedRun, Vouches,
 };
 pub use limits::LimitError;
 pub use scan::ScanError;

@@ -3,15 +3,15 @@
 use proptest::{collection::vec, prelude::*};
 
 use super::{
-    Announcement, Binding, Change, ControlRequest, ControlResponse, Entry, Hello, InventoryPage, InventoryPosition,
-    Part, Summary,
+    Announcement, Binding, Change, Claim, ControlRequest, ControlResponse, Entry, Having, Hello, InventoryPage,
+    InventoryPosition, Part, Stripe, Summary, VouchedRun, Vouches,
     announcement::CHANGES_PER_ANNOUNCEMENT_MAX,
     control::{CHANGES_PER_PAGE_MAX, LABEL_BYTES_MAX},
 };
 use crate::{
-    Algorithm, ContentId, Repository, TagRef,
+    Algorithm, ContentId, PieceHash, PieceHashes, PieceLayout, PieceSet, Repository, TagRef,
     name::{REGISTRY_LEN_MAX, REPOSITORY_LEN_MAX, TAG_LEN_MAX},
-    piece::{BLOB_SIZE_MAX, PIECES_MAX},
+    piece::BLOB_SIZE_MAX,
 };
 
 pub(super) fn content() -> impl Strategy<Value = ContentId> {
@@ -74,11 +74,28 @@ fn changes(after: u64, max: usize) -> impl Strategy<Value = Vec<Change>> {
     })
 }
 
+fn hashes(max: usize) -> impl Strategy<Value = PieceHashes> {
+    vec(any::<[u8; 32]>().prop_map(PieceHash), 1..=max).prop_map(PieceHashes)
+}
+
+fn having() -> impl Strategy<Value = Having> {
+    (0..BLOB_SIZE_MAX / 64, vec(any::<u32>(), 0..9)).prop_map(|(size, pieces)| {
+        let mut set = PieceSet::empty(PieceLayout::for_size(size).unwrap().count());
+        for piece in pieces {
+            set.insert(piece % set.pieces().max(1));
+        }
+        Having { size, pieces: set }
+    })
+}
+
 fn part() -> impl Strategy<Value = Part> {
+    let stripe = (any::<u32>(), any::<u32>(), any::<u8>()).prop_map(|(first, end, turn)| Stripe { first, end, turn });
+    let claim = (stripe, any::<u32>()).prop_map(|(stripe, lease_ms)| Claim { stripe, lease_ms });
     prop_oneof![
-        (content(), any::<bool>(), prop_oneof![0..9_u32, Just(PIECES_MAX)])
-            .prop_map(|(content, origin, pieces)| Part::Wanted { content, origin, pieces }),
-        (content(), any::<u32>()).prop_map(|(content, lease_ms)| Part::Claimed { content, lease_ms }),
+        (content(), any::<bool>(), proptest::option::of(having()), proptest::option::of(claim))
+            .prop_map(|(content, origin, having, claim)| Part::Wanted { content, origin, having, claim }),
+        (content(), 0..9_u32, hashes(5))
+            .prop_map(|(content, first, hashes)| { Part::Vouched { content, size: 1 << 30, first, hashes } }),
         content().prop_map(|content| Part::Left { content }),
     ]
 }
@@ -107,7 +124,8 @@ pub(super) fn announcement() -> impl Strategy<Value = Announcement> {
 pub(super) fn control_request() -> impl Strategy<Value = ControlRequest> {
     prop_oneof![
         hello().prop_map(ControlRequest::Hello),
-        position().prop_map(|since| ControlRequest::Inventory { since })
+        position().prop_map(|since| ControlRequest::Inventory { since }),
+        (content(), any::<u32>()).prop_map(|(content, first)| ControlRequest::Vouches { content, first }),
     ]
 }
 
@@ -122,7 +140,13 @@ fn page() -> impl Strategy<Value = InventoryPage> {
 }
 
 pub(super) fn control_response() -> impl Strategy<Value = ControlResponse> {
-    prop_oneof![hello().prop_map(ControlResponse::Hello), page().prop_map(ControlResponse::Inventory)]
+    let run = (0..9_u32, hashes(3), any::<bool>()).prop_map(|(first, hashes, own)| VouchedRun { first, hashes, own });
+    let vouches = vec(run, 0..4).prop_map(|runs| Vouches { size: 1 << 30, runs });
+    prop_oneof![
+        hello().prop_map(ControlResponse::Hello),
+        page().prop_map(ControlResponse::Inventory),
+        vouches.prop_map(ControlResponse::Vouches),
+    ]
 }
 
 /// The longest label.

@@ -13,7 +13,9 @@ where
     holds_what_was_inserted(&opened.store).await;
     refuses_wrong_bytes(&opened.store).await;
     grows_under_readers(&opened.store).await;
-    discards_wrong_blobs(&opened.store).await;
+    keeps_the_pieces_of_wrong_blobs(&opened.store).await;
+    readers_of_dropped_pieces_get_no_mix(&opened.store).await;
+    inserts_over_wrong_pieces(&opened.store).await;
     removes(&opened.store).await;
     let left = leaves_a_partial(&opened.store).await;
     let list = sorted(&opened.store);
@@ -66,8 +68,12 @@ async fn refuses_wrong_bytes(store: &Store) {
     assert!(matches!(soon(write(4, first.clone(), None)).await, Err(WriteError::WrongLength { .. })));
     assert!(matches!(soon(write(5, Bytes::new(), None)).await, Err(WriteError::WrongLength { expected: 0, .. })));
     assert_eq!(soon(partial.sync()).await.unwrap(), Vec::<PieceIndex>::new());
-    assert!(soon(write(0, first.clone(), Some(PieceHash::of(&first)))).await.unwrap());
-    assert!(!soon(write(0, first, None)).await.unwrap());
+    let hash = PieceHash::of(&first);
+    assert_eq!(soon(write(0, first.clone(), Some(hash))).await.unwrap(), Written { new: true, hash });
+    // What is there stays, and its hash is told.
+    let again = soon(write(0, Bytes::from(vec![1; first.len()]), other)).await.unwrap();
+    assert_eq!(again, Written { new: false, hash });
+    assert_eq!(store.recall(&content), [(0, hash)]);
     assert!(matches!(soon(store.complete(content)).await, Err(CompleteError::Incomplete { missing: 4 })));
     assert_eq!(soon(partial.sync()).await.unwrap(), [0]);
     assert!(
@@ -75,7 +81,7 @@ async fn refuses_wrong_bytes(store: &Store) {
     );
     assert!(soon(store.remove(&content)).await.unwrap());
     assert!(matches!(soon(partial.sync()).await, Err(WriteError::Discarded)));
-    // With nothing durable, another size is a new beginning.
+    // With nothing written, another size is a new beginning.
     soon(store.begin(content, 5)).await.unwrap();
     assert_eq!(soon(store.begin(content, 6)).await.unwrap().layout().blob_size(), 6);
     assert!(soon(store.remove(&content)).await.unwrap());
@@ -116,26 +122,91 @@ async fn grows_under_readers(store: &Store) {
     assert_eq!(soon(waits.read(SIZE as u64 + 9, 7)).await.unwrap(), Bytes::new());
 }
 
-async fn discards_wrong_blobs(store: &Store) {
+async fn keeps_the_pieces_of_wrong_blobs(store: &Store) {
     let (content, bytes) = blob(30, SIZE);
     let (_, wrong) = blob(31, SIZE);
+    assert_eq!(store.recall(&content), []);
     let partial = soon(store.begin(content, SIZE as u64)).await.unwrap();
-    let (mut misled, mut untouched) = (store.reader(content), store.reader(content));
-    write(&partial, &wrong, 0..5).await;
+    write(&partial, &wrong, [1]).await;
+    write(&partial, &bytes, [0, 2, 3, 4]).await;
+    let hash = |bytes: &Bytes, index| (index, PieceHash::of(&piece(bytes, index)));
+    for _ in 0..2 {
+        assert!(matches!(soon(store.complete(content)).await, Err(CompleteError::WrongDigest { .. })));
+        assert_eq!(store.size_of(&content), None);
+        let kept = [hash(&bytes, 0), hash(&wrong, 1), hash(&bytes, 2), hash(&bytes, 3), hash(&bytes, 4)];
+        assert_eq!(store.recall(&content), kept);
+    }
+    soon(partial.sync()).await.unwrap();
+    assert!(store.drop_pieces(&content, &[1, 77]).is_some());
+    assert!(store.drop_pieces(&content, &[1]).is_none(), "it is gone");
+    assert_eq!((partial.pieces().count(), partial.hash_of(1), partial.first_missing(0)), (4, None, 1));
+    assert!(matches!(soon(store.complete(content)).await, Err(CompleteError::Incomplete { missing: 1 })));
+    let mut reader = store.reader(content);
+    let waiting = tokio::spawn(async move { reader.read(u64::from(PIECE_LEN_MIN), 10).await.unwrap() });
+    write(&partial, &bytes, [1]).await;
+    assert_eq!(soon(waiting).await.unwrap(), piece(&bytes, 1).slice(..10));
+    soon(store.complete(content)).await.unwrap();
+    assert!(read_blob(store, content).await.unwrap() == bytes);
+    assert_eq!((store.recall(&content), store.drop_pieces(&content, &[0]).is_some()), (vec![], false));
+}
+
+async fn readers_of_dropped_pieces_get_no_mix(store: &Store) {
+    let (content, bytes) = blob(32, SIZE);
+    let (_, wrong) = blob(33, SIZE);
+    let partial = soon(store.begin(content, SIZE as u64)).await.unwrap();
+    let (mut misled, mut right) = (store.reader(content), store.reader(content));
+    let (mut untouched, mut late) = (store.reader(content), store.reader(content));
+    write(&partial, &wrong, [0]).await;
+    write(&partial, &bytes, 1..5).await;
     // It is verified against what was recorded, and that is all that can be known yet.
     assert_eq!(soon(misled.read(0, 10)).await.unwrap(), wrong.slice(..10));
+    let second = u64::from(PIECE_LEN_MIN);
+    assert_eq!(soon(right.read(second, 10)).await.unwrap(), piece(&bytes, 1).slice(..10));
     assert_eq!(soon(untouched.size()).await, SIZE as u64);
-    assert!(matches!(soon(store.complete(content)).await, Err(CompleteError::WrongDigest { .. })));
-    assert_eq!(store.size_of(&content), None);
-    let late = soon(partial.write(0, piece(&bytes, 0), None)).await;
-    assert!(matches!(late, Err(WriteError::Discarded)));
-    let waiting = tokio::spawn(async move { read_from(&mut untouched, 0).await.unwrap() });
-    store_blob(store, content, &bytes).await;
-    assert!(soon(waiting).await.unwrap() == bytes);
-    // Right bytes after wrong ones would be neither blob.
+
+    // Not even what was read already goes on while a piece of which bytes were given is gone.
+    store.drop_pieces(&content, &[0, 1]).unwrap();
+    for reader in [&mut misled, &mut right] {
+        let next = reader.read(10, 10);
+        assert!(futures::poll!(std::pin::pin!(next)).is_pending());
+    }
+    write(&partial, &bytes, [0, 1]).await;
     for _ in 0..2 {
         assert!(matches!(soon(misled.read(10, 10)).await, Err(ReadError::Discarded)));
     }
+    // The same piece again is no other, and who comes later knows of no other.
+    assert!(read_from(&mut right, second).await.unwrap() == bytes.slice(second as usize..));
+    assert_eq!(soon(late.read(0, 10)).await.unwrap(), bytes.slice(..10));
+    soon(store.complete(content)).await.unwrap();
+    assert!(matches!(soon(misled.read(10, 10)).await, Err(ReadError::Discarded)));
+    for mut reader in [untouched, late, right] {
+        assert!(read_from(&mut reader, 0).await.unwrap() == bytes);
+    }
+}
+
+async fn inserts_over_wrong_pieces(store: &Store) {
+    let (content, bytes) = blob(34, SIZE);
+    let (_, wrong) = blob(35, SIZE);
+    let partial = soon(store.begin(content, SIZE as u64)).await.unwrap();
+    write(&partial, &wrong, 0..5).await;
+    let (mut misled, mut untouched) = (store.reader(content), store.reader(content));
+    soon(misled.read(0, 10)).await.unwrap();
+    let waiting = tokio::spawn(async move {
+        untouched.size().await;
+        untouched
+    });
+    store_blob(store, content, &bytes).await;
+    assert!(read_from(&mut soon(waiting).await.unwrap(), 0).await.unwrap() == bytes);
+    assert!(matches!(soon(misled.read(10, 10)).await, Err(ReadError::Discarded)));
+    // So is a reader of a partial that is removed.
+    let (content, bytes) = blob(36, SIZE);
+    let partial = soon(store.begin(content, SIZE as u64)).await.unwrap();
+    write(&partial, &bytes, [0]).await;
+    let mut reader = store.reader(content);
+    soon(reader.read(0, 10)).await.unwrap();
+    assert!(soon(store.remove(&content)).await.unwrap());
+    assert!(matches!(soon(partial.write(1, piece(&bytes, 1), None)).await, Err(WriteError::Discarded)));
+    assert!(matches!(soon(reader.read(10, 10)).await, Err(ReadError::Discarded)));
 }
 
 async fn removes(store: &Store) {

@@ -338,10 +338,47 @@ async fn a_removed_blob_is_gone_or_whole_after_a_cut() {
     recorder.promise(|promised| promised.removed = true);
     soon(store.remove(&content)).await.unwrap();
     let partial = soon(store.begin(content, SIZE as u64)).await.unwrap();
-    let (_, wrong) = blob(2, SIZE);
-    write(&partial, &wrong, 0..5).await;
-    assert!(matches!(soon(store.complete(content)).await, Err(CompleteError::WrongDigest { .. })));
+    write(&partial, &bytes, 0..2).await;
+    soon(store.remove(&content)).await.unwrap();
     recorder.step("end", Ok(())).unwrap();
     drop((partial, store));
     check(recorder, content, &bytes).await;
+}
+
+#[tokio::test]
+async fn a_dropped_piece_does_not_come_back_after_a_cut() {
+    let (dir, worlds) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    drop(open(dir.path()).await);
+    let (content, bytes) = blob(1, SIZE);
+    let (_, wrong) = blob(2, SIZE);
+    let recorder = Recorder::new(dir.path(), worlds.path());
+    let Opened { store, .. } = open_with(dir.path(), recorder.clone()).await;
+    let partial = soon(store.begin(content, SIZE as u64)).await.unwrap();
+    write(&partial, &bytes, [0, 2, 3, 4]).await;
+    write(&partial, &wrong, [1]).await;
+    soon(partial.sync()).await.unwrap();
+    recorder.promise(|promised| promised.durable.extend([0, 2, 3, 4]));
+    assert!(matches!(soon(store.complete(content)).await, Err(CompleteError::WrongDigest { .. })));
+    store.drop_pieces(&content, &[1]).unwrap();
+    soon(partial.sync()).await.unwrap();
+    recorder.promise(|promised| promised.removed = true);
+    recorder.step("dropped", Ok(())).unwrap();
+    write(&partial, &bytes, [1]).await;
+    recorder.promise(|promised| promised.removed = false);
+    assert_eq!(soon(partial.sync()).await.unwrap(), [1]);
+    recorder.promise(|promised| promised.durable.push(1));
+    recorder.step("end", Ok(())).unwrap();
+    drop((partial, store));
+
+    let worlds: Vec<_> = recorder.recorded.lock().unwrap().worlds.drain(..).collect();
+    assert!(worlds.iter().any(|(_, _, promised)| promised.removed));
+    for (name, world, promised) in worlds {
+        let Opened { store, inventory, .. } = open(&world).await;
+        let listed = inventory.partial.first().map_or(PieceSet::empty(5), |(_, _, pieces)| pieces.clone());
+        assert!(promised.durable.iter().all(|&index| listed.contains(index)), "{name}: {listed:?}");
+        assert!(!(promised.removed && listed.contains(1)), "{name}: the wrong piece is back");
+        store_blob(&store, content, &bytes).await;
+        assert!(read_blob(&store, content).await.unwrap() == bytes, "{name}");
+        soon(store.close()).await;
+    }
 }

@@ -147,7 +147,7 @@ async fn a_piece_replaced_after_it_was_hashed_is_hashed_again() {
     let mut read = tokio::spawn(async move { reader.read(u64::from(PIECE_LEN_MIN), 10).await });
     let lie = Bytes::from(vec![7; PIECE_LEN_MIN as usize]);
     soon(async {
-        while !partial.write(1, lie.clone(), None).await.unwrap() {
+        while !partial.write(1, lie.clone(), None).await.unwrap().new {
             tokio::task::yield_now().await;
         }
     })

@@ -4,6 +4,7 @@ mod bench;
 mod conformance;
 mod crash;
 mod damage;
+mod flush;
 mod layout;
 mod space;
 
@@ -52,7 +53,7 @@ async fn open_with(dir: &Path, ops: Arc<dyn FileOps>) -> Opened {
 
 async fn write(partial: &Partial, bytes: &Bytes, indices: impl IntoIterator<Item = PieceIndex>) {
     for index in indices {
-        assert!(soon(partial.write(index, piece(bytes, index), None)).await.unwrap());
+        assert!(soon(partial.write(index, piece(bytes, index), None)).await.unwrap().new);
     }
 }
 

@@ -54,10 +54,14 @@ async fn a_full_disk_keeps_what_is_durable_and_goes_on_when_there_is_room() {
     write(&partial, &bytes, [2]).await;
     assert_eq!(soon(partial.sync()).await.unwrap(), [1, 2]);
     drop((partial, store));
-    let Opened { store, inventory, .. } = open(dir.path()).await;
+    let Opened { store, inventory, .. } = open_with(dir.path(), ops.clone()).await;
     assert_eq!(inventory.partial[0].2.iter().collect::<Vec<_>>(), [0, 1, 2]);
     let partial = soon(store.begin(content, SIZE as u64)).await.unwrap();
     write(&partial, &bytes, [3, 4]).await;
+    // Nothing is tried that the metadata would not survive; and all is there for when there is room.
+    ops.left.store(100_000, Ordering::SeqCst);
+    assert!(matches!(soon(store.complete(content)).await, Err(CompleteError::NoSpace)));
+    ops.left.store(u64::MAX, Ordering::SeqCst);
     soon(store.complete(content)).await.unwrap();
     assert!(read_blob(&store, content).await.unwrap() == bytes);
 }

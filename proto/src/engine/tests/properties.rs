@@ -17,10 +17,10 @@ use super::{
     script::{blob, peer, repository, size_of},
 };
 use crate::{
-    ContentId, NodeId, ObjectKind, PieceSet, TagRef,
+    ContentId, NodeId, ObjectKind, PieceHash, PieceHashes, PieceSet, TagRef,
     wire::{
-        Announcement, Binding, Change, ControlRequest, ControlResponse, Entry, Hello, InventoryPage, InventoryPosition,
-        Part, Summary,
+        Announcement, Binding, Change, Claim, ControlRequest, ControlResponse, Entry, Having, Hello, InventoryPage,
+        InventoryPosition, Part, Stripe, Summary, VouchedRun, Vouches,
     },
 };
 
@@ -47,6 +47,7 @@ const LIMITS: Limits = Limits {
     bindings_per_tag: 1,
     partials: 1,
     parts: 1,
+    having_bytes: 2,
     origins: 1,
 };
 
@@ -118,7 +119,13 @@ fn hello() -> impl Strategy<Value = Hello> {
 fn response() -> impl Strategy<Value = ControlResponse> {
     let page = (any::<bool>(), changes(), position(), any::<bool>())
         .prop_map(|(from_start, changes, position, more)| InventoryPage { from_start, changes, position, more });
-    prop_oneof![hello().prop_map(ControlResponse::Hello), page.prop_map(ControlResponse::Inventory)]
+    let run = (0u32..6, hashes(), any::<bool>()).prop_map(|(first, hashes, own)| VouchedRun { first, hashes, own });
+    let vouches = (size(), prop::collection::vec(run, 0..3)).prop_map(|(size, runs)| Vouches { size, runs });
+    prop_oneof![
+        hello().prop_map(ControlResponse::Hello),
+        page.prop_map(ControlResponse::Inventory),
+        vouches.prop_map(ControlResponse::Vouches),
+    ]
 }
 
 fn pieces() -> impl Strategy<Value = PieceSet> {
@@ -131,14 +138,35 @@ fn pieces() -> impl Strategy<Value = PieceSet> {
     })
 }
 
+fn having() -> impl Strategy<Value = Having> {
+    pieces().prop_map(|pieces| Having { size: size_of(u64::from(pieces.pieces())), pieces })
+}
+
+fn claim() -> impl Strategy<Value = Claim> {
+    let end = prop_oneof![4 => 0u32..7, 1 => Just(u32::MAX)];
+    let turn = prop_oneof![4 => Just(0u8), 1 => any::<u8>()];
+    (0u32..6, end, turn, any::<u32>())
+        .prop_map(|(first, end, turn, lease_ms)| Claim { stripe: Stripe { first, end, turn }, lease_ms })
+}
+
+fn hash() -> impl Strategy<Value = PieceHash> {
+    prop_oneof![6 => Just(0u8), 1 => Just(1u8)].prop_map(|byte| PieceHash([byte; 32]))
+}
+
+fn hashes() -> impl Strategy<Value = PieceHashes> {
+    prop::collection::vec(hash(), 1..4).prop_map(PieceHashes)
+}
+
 fn part() -> impl Strategy<Value = Part> {
     prop_oneof![
-        (content(), any::<bool>(), 0u32..6).prop_map(|(content, origin, pieces)| Part::Wanted {
+        (content(), any::<bool>(), prop::option::of(having()), prop::option::of(claim()))
+            .prop_map(|(content, origin, having, claim)| Part::Wanted { content, origin, having, claim }),
+        (content(), size(), 0u32..6, hashes()).prop_map(|(content, size, first, hashes)| Part::Vouched {
             content,
-            origin,
-            pieces
+            size,
+            first,
+            hashes
         }),
-        (content(), any::<u32>()).prop_map(|(content, lease_ms)| Part::Claimed { content, lease_ms }),
         content().prop_map(|content| Part::Left { content }),
     ]
 }
@@ -147,6 +175,7 @@ fn from_peers() -> impl Strategy<Value = Event> {
     let request = prop_oneof![
         hello().prop_map(ControlRequest::Hello),
         position().prop_map(|since| ControlRequest::Inventory { since }),
+        (content(), 0u32..6).prop_map(|(content, first)| ControlRequest::Vouches { content, first }),
     ];
     let announcement = prop_oneof![
         (position(), changes()).prop_map(|(since, changes)| Announcement::Changed { since, changes }),
@@ -169,6 +198,8 @@ fn from_store() -> impl Strategy<Value = Event> {
         content().prop_map(|content| Event::Lost { content }),
         (content(), size(), pieces()).prop_map(|(content, size, pieces)| Event::PartlyHeld { content, size, pieces }),
         (content(), error()).prop_map(|(content, error)| Event::CompleteFailed { content, error }),
+        (content(), prop::collection::vec((0u32..7, hash()), 0..4))
+            .prop_map(|(content, pieces)| Event::Recalled { content, pieces }),
         binding().prop_map(Event::BindingKnown),
     ]
 }
@@ -195,9 +226,11 @@ fn from_sources() -> impl Strategy<Value = Event> {
     let outcome = prop_oneof![2 => Just(Ok(())), 1 => error().prop_map(Err)];
     let said = (content(), any::<u64>()).prop_map(|(content, now_unix_s)| OriginTag { content, now_unix_s });
     prop_oneof![
-        4 => (fetch(), size()).prop_map(|(fetch, size)| Event::FetchStarted { fetch, size }),
+        4 => (fetch(), size(), prop::bool::weighted(0.8))
+            .prop_map(|(fetch, size, ranged)| Event::FetchStarted { fetch, size, ranged }),
         1 => (fetch(), any::<u64>()).prop_map(|(fetch, bytes)| Event::FetchProgress { fetch, bytes }),
-        4 => (fetch(), prop::collection::vec(0u32..7, 0..6)).prop_map(|(fetch, pieces)| Event::FetchStored { fetch, pieces }),
+        4 => (fetch(), prop::collection::vec((0u32..7, hash()), 0..6))
+            .prop_map(|(fetch, pieces)| Event::FetchStored { fetch, pieces }),
         3 => (fetch(), outcome).prop_map(|(fetch, result)| Event::FetchEnded { fetch, result }),
         1 => (0u64..6, prop_oneof![said.prop_map(Ok), error().prop_map(Err)])
             .prop_map(|(lookup, result)| Event::OriginAnswered { lookup: LookupId(lookup), result }),

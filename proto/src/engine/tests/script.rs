@@ -13,9 +13,16 @@
 //! fetch 0 started 5 | fetch 0 progress | fetch 0 stored 0 1 | fetch 0 ended ok|<error>
 //! resolve 1 v1 | origin 0 says A@1000 | origin 0 fails <error> | known v1=A@1000 | promise 1 A B | tick
 //! ```
-//! What nodes say of their part in a blob that nobody holds (`P wants A`, `P wants A 3` having three pieces, `P wants A
-//! offline`, `P claims A`, `P left A`; `want told A`, `claim told A`, `left told A`) is heard only in stories of sites
-//! ([`run_site`]); in the others nobody waits for such words either.
+//! A source that answers from the start whatever is asked is `fetch 0 started 5 whole`. Hashes follow from the blob and the
+//! piece; `wrongly` makes them others: `fetch 0 stored 1 2 wrongly`.
+//!
+//! What nodes say of their part in a blob that nobody holds is heard only in stories of sites ([`run_site`]); in the others
+//! nobody waits for such words either. A set of pieces is `0..3/8`, the first three of eight:
+//! ```text
+//! P wants A | P wants A 0..3/8 | P wants A offline | P claims A 0.. | P claims A 3..5/8 | P claims A 3..5/8 turn 1
+//! P vouches A 0..2/8 | P hashes A 0..2/8 [hearsay] | P hashes A nothing | P left A | P asks hashes A | A recalled 0 1
+//! want told A [2/8] [offline] | claim told A 3..5 [turn 1] | vouch told A 0..2 | left told A
+//! ```
 //!
 //! Errors: `unreachable`, `notfound`, `unauthorized`, `failed`, `wrong`, `store`, `busy <seconds>`.
 
@@ -29,11 +36,11 @@ use super::super::{
     },
 };
 use crate::{
-    Algorithm, ContentId, NodeId, ObjectKind, PieceIndex, PieceSet, Repository, TagRef,
+    Algorithm, ContentId, NodeId, ObjectKind, PieceHash, PieceHashes, PieceIndex, PieceSet, Repository, TagRef,
     piece::PIECE_LEN_MIN,
     wire::{
-        Announcement, Binding, Change, ControlRequest, ControlResponse, Entry, Hello, InventoryPage, InventoryPosition,
-        Part, Summary,
+        Announcement, Binding, Change, Claim, ControlRequest, ControlResponse, Entry, Having, Hello, InventoryPage,
+        InventoryPosition, Part, Stripe, Summary, VouchedRun, Vouches,
     },
 };
 
@@ -45,7 +52,8 @@ pub(super) fn run(story: &str) {
 /// Runs a story.
 pub(super) fn run_with(config: Config, story: &str) {
     let none = Duration::ZERO;
-    tell(Teller::new(Config { settle: none, settle_after_start: none, ..config }, false), story);
+    let config = Config { settle: none, settle_after_start: none, settle_after_connect: none, ..config };
+    tell(Teller::new(config, false), story);
 }
 
 /// Runs a story of nodes that want the same.
@@ -98,6 +106,9 @@ struct Teller {
     /// The last question to each peer that is open.
     hello: BTreeMap<String, RequestId>,
     inventory: BTreeMap<String, RequestId>,
+    hashes: BTreeMap<String, RequestId>,
+    /// What each fetch is of.
+    fetched: BTreeMap<FetchId, ContentId>,
     names: BTreeMap<ContentId, &'static str>,
     /// Whether words about parts are listened to.
     parts: bool,
@@ -107,8 +118,8 @@ impl Teller {
     fn new(config: Config, parts: bool) -> Self {
         let names = ["A", "B", "C", "D"].map(|name| (blob(name), name)).into();
         let engine = Engine::new(config, peer("me"), 1);
-        let (seqs, hello, inventory) = Default::default();
-        Self { engine, now: Instant::default(), seqs, hello, inventory, names, parts }
+        let (seqs, hello, inventory, hashes) = Default::default();
+        Self { engine, now: Instant::default(), seqs, hello, inventory, hashes, fetched: BTreeMap::new(), names, parts }
     }
 
     fn tell(&mut self, line: &str) -> Vec<String> {
@@ -171,7 +182,11 @@ impl Teller {
             ["want", want, content, "from", name] => self.want(want, content, Some(repository(name))),
             ["reader", want, piece] => Event::ReaderAt { want: WantId(number(want)), offset: size_of(number(piece)) },
             ["unwant", want] => Event::Unwant { want: WantId(number(want)) },
-            ["fetch", fetch, rest @ ..] => fetch_event(FetchId(number(fetch)), rest),
+            ["fetch", fetch, rest @ ..] => {
+                let fetch = FetchId(number(fetch));
+                let content = self.fetched.get(&fetch).copied().unwrap_or_else(|| blob("A"));
+                fetch_event(fetch, content, rest)
+            }
             ["resolve", resolve, name] => Event::Resolve { resolve: ResolveId(number(resolve)), reference: tag(name) },
             ["origin", lookup, "says", said] => {
                 let (name, at) = said.split_once('@').unwrap();
@@ -230,14 +245,40 @@ impl Teller {
                 Event::Announced { from: id, announcement: Announcement::Changed { since, changes } }
             }
             ["wants", content, how @ ..] => {
-                let (origin, pieces) = match how {
-                    ["offline"] => (false, 0),
-                    [pieces] => (true, number(pieces)),
-                    _ => (true, 0),
-                };
-                said(id, Part::Wanted { content: blob(content), origin, pieces })
+                let origin = *how != ["offline"];
+                let having = how.iter().find(|word| word.contains('/')).map(|word| having(word));
+                said(id, Part::Wanted { content: blob(content), origin, having, claim: None })
             }
-            ["claims", content] => said(id, Part::Claimed { content: blob(content), lease_ms: 4000 }),
+            ["claims", content, run, turn @ ..] => {
+                let turn = if let ["turn", turn] = turn { number(turn) } else { 0 };
+                let (first, end, total) = run_of(run);
+                let none = |total| Having { size: size_of(total), pieces: PieceSet::empty(number(&total.to_string())) };
+                let claim = Some(Claim { stripe: Stripe { first, end, turn }, lease_ms: 4000 });
+                said(id, Part::Wanted { content: blob(content), origin: true, having: total.map(none), claim })
+            }
+            ["vouches", content, run, how @ ..] => {
+                let (first, end, total) = run_of(run);
+                let content = blob(content);
+                let hashes = hashes(&content, first..end, *how == ["wrongly"]);
+                said(id, Part::Vouched { content, size: size_of(total.unwrap()), first, hashes })
+            }
+            ["hashes", content, run, how @ ..] => {
+                let request = self.hashes.remove(name).expect("no question about hashes is open");
+                let content = blob(content);
+                let vouches = if *run == "nothing" {
+                    Vouches { size: 0, runs: Vec::new() }
+                } else {
+                    let (first, end, total) = run_of(run);
+                    let own = !how.contains(&"hearsay");
+                    let hashes = hashes(&content, first..end, how.contains(&"wrongly"));
+                    Vouches { size: size_of(total.unwrap()), runs: vec![VouchedRun { first, hashes, own }] }
+                };
+                Event::Responded { request, response: ControlResponse::Vouches(vouches) }
+            }
+            ["asks", "hashes", content] => {
+                let request = ControlRequest::Vouches { content: blob(content), first: 0 };
+                Event::Requested { call: CallId(1), from: id, request }
+            }
             ["left", content] => said(id, Part::Left { content: blob(content) }),
             ["fails"] => {
                 let open = self.hello.remove(name).or_else(|| self.inventory.remove(name));
@@ -286,12 +327,20 @@ impl Teller {
     fn describe(&mut self, action: Action) -> String {
         match action {
             Action::Announce(Announcement::Taking(part)) => match part {
-                Part::Wanted { content, origin, pieces } => {
+                Part::Wanted { content, claim: Some(Claim { stripe, .. }), .. } => {
+                    let end = if stripe.end == PieceIndex::MAX { String::new() } else { stripe.end.to_string() };
+                    let turn = if stripe.turn > 0 { format!(" turn {}", stripe.turn) } else { String::new() };
+                    format!("claim told {} {}..{end}{turn}", self.name(&content), stripe.first)
+                }
+                Part::Wanted { content, origin, having, claim: None } => {
                     let offline = if origin { "" } else { " offline" };
-                    let having = if pieces > 0 { format!(" {pieces}") } else { String::new() };
+                    let some = having.map(|having| having.pieces).filter(|set| !set.is_empty());
+                    let having = some.map(|set| format!(" {}/{}", set.count(), set.pieces())).unwrap_or_default();
                     format!("want told {}{having}{offline}", self.name(&content))
                 }
-                Part::Claimed { content, .. } => format!("claim told {}", self.name(&content)),
+                Part::Vouched { content, first, hashes, .. } => {
+                    format!("vouch told {} {first}..{}", self.name(&content), first as usize + hashes.0.len())
+                }
                 Part::Left { content } => format!("left told {}", self.name(&content)),
             },
             Action::Announce(Announcement::Summary(_)) => "announce summary".to_owned(),
@@ -309,7 +358,18 @@ impl Teller {
                         self.inventory.insert(name.clone(), request);
                         format!("ask {name} inventory since {}", since.seq)
                     }
+                    ControlRequest::Vouches { content, first } => {
+                        self.hashes.insert(name.clone(), request);
+                        format!("ask {name} hashes {} {first}..", self.name(&content))
+                    }
                 }
+            }
+            Action::Respond { response: ControlResponse::Vouches(vouches), .. } => {
+                let run = |run: &VouchedRun| {
+                    let hearsay = if run.own { "" } else { " hearsay" };
+                    format!(" {}..{}{hearsay}", run.first, run.first as usize + run.hashes.0.len())
+                };
+                format!("answer hashes{}", vouches.runs.iter().map(run).collect::<String>())
             }
             Action::Respond { response: ControlResponse::Hello(hello), .. } => {
                 format!("answer hello at {}", hello.summary.position.seq)
@@ -325,10 +385,16 @@ impl Teller {
             }
             Action::Fetch { fetch, content, source, pieces, growing, .. } => {
                 let end = if pieces.end == PieceIndex::MAX { String::new() } else { pieces.end.to_string() };
+                self.fetched.insert(fetch, content);
                 let (content, source) = (self.name(&content), self.source(&source));
                 let growing = if growing { "growing " } else { "" };
                 format!("fetch {fetch} {content} from {growing}{source} {}..{end}", pieces.start)
             }
+            Action::Expect { fetch, pieces } => {
+                format!("expect {fetch}:{}", listed(pieces.iter().map(|(piece, _)| piece)))
+            }
+            Action::Drop { content, pieces } => format!("drop {}:{}", self.name(&content), listed(pieces.iter())),
+            Action::Recall { content } => format!("recall {}", self.name(&content)),
             Action::CancelFetch { fetch } => format!("cancel {fetch}"),
             Action::Complete { content } => format!("complete {}", self.name(&content)),
             Action::AskOrigin { lookup, reference } => format!("ask origin {lookup} {}", reference.tag()),
@@ -375,6 +441,35 @@ fn said(from: NodeId, part: Part) -> Event {
     Event::Announced { from, announcement: Announcement::Taking(part) }
 }
 
+/// The run of `first..end` and the total of `first..end/total`.
+fn run_of(word: &str) -> (PieceIndex, PieceIndex, Option<u64>) {
+    let (run, total) = word.split_once('/').map_or((word, None), |(run, total)| (run, Some(number(total))));
+    let (first, end) = run.split_once("..").unwrap();
+    (number(first), if end.is_empty() { PieceIndex::MAX } else { number(end) }, total)
+}
+
+fn having(word: &str) -> Having {
+    let (first, end, total) = run_of(word);
+    let total = total.unwrap();
+    let mut pieces = PieceSet::empty(u32::try_from(total).unwrap());
+    for piece in first..end {
+        assert!(pieces.insert(piece));
+    }
+    Having { size: size_of(total), pieces }
+}
+
+fn hash_of(content: &ContentId, piece: PieceIndex, wrongly: bool) -> PieceHash {
+    PieceHash::of(format!("{content} {piece} {wrongly}").as_bytes())
+}
+
+fn hashes(content: &ContentId, run: std::ops::Range<PieceIndex>, wrongly: bool) -> PieceHashes {
+    PieceHashes(run.map(|piece| hash_of(content, piece, wrongly)).collect())
+}
+
+fn listed<'a>(pieces: impl Iterator<Item = &'a PieceIndex>) -> String {
+    pieces.map(|piece| format!(" {piece}")).collect()
+}
+
 fn outcome(error: &Option<WantError>) -> &'static str {
     match error {
         None => "ok",
@@ -411,12 +506,21 @@ fn source_error(words: &[&str]) -> SourceError {
     }
 }
 
-fn fetch_event(fetch: FetchId, words: &[&str]) -> Event {
+fn fetch_event(fetch: FetchId, content: ContentId, words: &[&str]) -> Event {
     match words {
-        ["started", pieces] => Event::FetchStarted { fetch, size: size_of(number(pieces)) },
-        ["progress"] => Event::FetchProgress { fetch, bytes: 1000 },
+        ["started", pieces, how @ ..] => {
+            Event::FetchStarted { fetch, size: size_of(number(pieces)), ranged: *how != ["whole"] }
+        }
+        ["busy"] => Event::FetchProgress { fetch, bytes: 0 },
+        ["brought", bytes] => Event::FetchProgress { fetch, bytes: number(bytes) },
+        ["progress"] => Event::FetchProgress { fetch, bytes: 100_000 },
         ["stored", pieces @ ..] => {
-            Event::FetchStored { fetch, pieces: pieces.iter().map(|piece| number(piece)).collect() }
+            let (wrongly, pieces) = match pieces {
+                [pieces @ .., "wrongly"] => (true, pieces),
+                pieces => (false, pieces),
+            };
+            let piece = |word: &&str| (number(word), hash_of(&content, number(word), wrongly));
+            Event::FetchStored { fetch, pieces: pieces.iter().map(piece).collect() }
         }
         ["ended", "ok"] => Event::FetchEnded { fetch, result: Ok(()) },
         ["ended", error @ ..] => Event::FetchEnded { fetch, result: Err(source_error(error)) },
@@ -435,6 +539,10 @@ fn store_event(content: ContentId, words: &[&str]) -> Event {
                 assert!(pieces.insert(number(piece)));
             }
             Event::PartlyHeld { content, size: size_of(count), pieces }
+        }
+        ["recalled", pieces @ ..] => {
+            let piece = |word: &&str| (number(word), hash_of(&content, number(word), false));
+            Event::Recalled { content, pieces: pieces.iter().map(piece).collect() }
         }
         ["wrong"] => Event::CompleteFailed { content, error: SourceError::WrongBytes },
         ["unstorable"] => Event::CompleteFailed { content, error: SourceError::Store("read-only".to_owned()) },

@@ -1,20 +1,29 @@
 //! Stories of a site whose nodes want the same blob at the same time. The common order for blob `A` is P, Q, this node,
 //! as the first story shows; the others lean on it.
 
+use std::time::Duration;
+
 use super::{
-    super::{event::Instant, site::Site},
+    super::{
+        event::Instant,
+        site::{Room, Site, Word},
+    },
     script::{blob, peer, run_site},
 };
 
 #[test]
 fn the_order_for_blob_a() {
     let mut site = Site::default();
-    let later = Instant::from_nanos(1);
+    let (now, room) = (Instant::default(), Room { parts: 1, having_bytes: 0 });
     for name in ["me", "P", "Q"] {
-        site.wanted(blob("A"), peer(name), (true, 0), later, 1);
+        let until = Instant::from_nanos(1);
+        let word = Word { origin: true, size: None, having: None, claim: None, patience: Duration::ZERO, until };
+        site.wanted(blob("A"), peer(name), word, now, room);
     }
-    let order = site.candidates(&blob("A"), Instant::default(), |_| true);
-    assert_eq!(order, ["P", "Q", "me"].map(peer));
+    let order = |first| site.candidates(&blob("A"), first, now, |_| true);
+    assert_eq!(order(0), ["P", "Q", "me"].map(peer));
+    let first_for = |first| order(first)[0];
+    assert_eq!([1, 2, 32, 64].map(first_for), ["P", "P", "Q", "me"].map(peer));
 }
 
 #[test]
@@ -22,9 +31,9 @@ fn a_node_alone_asks_the_origin_once_it_has_looked_for_peers_after_its_start() {
     run_site(
         "
         0ms want 1 A from app
-      999ms tick
-     1001ms tick                      -> fetch 0 A from app 0..
-     1002ms fetch 0 ended notfound    -> A of app failed; want 1 not found
+      499ms tick
+      501ms tick                      -> fetch 0 A from app 0..
+      502ms fetch 0 ended notfound    -> A of app failed; want 1 not found
         5s want 2 A from app          -> fetch 1 A from app 0..
     ",
     );
@@ -36,11 +45,12 @@ fn the_first_in_order_claims_before_it_asks_and_repeats_it_while_bytes_come() {
         "
         0ms P connects                -> ask P hello
         2s want 1 A from app          -> want told A
-     2040ms tick                      -> claim told A; fetch 0 A from app 0..
-     2100ms fetch 0 started 4
+     2040ms tick                       -> claim told A 0..; fetch 0 A from app 0..
+     2100ms fetch 0 started 4          -> claim told A 0..4
+     2150ms fetch 0 progress
      2200ms fetch 0 stored 0
-     3400ms tick                      -> claim told A
-     4800ms tick                      -> want told A 1      # nothing came since: the claim is not repeated
+     3400ms tick
+     4800ms tick                       -> claim told A 0..4; want told A 1/4   # nothing came since: the claim is not repeated
     ",
     );
 }
@@ -54,10 +64,10 @@ fn those_after_the_first_take_what_lands_there() {
         2s P wants A
         2s want 1 A from app          -> want told A
      2040ms tick
-     2041ms P claims A                -> fetch 0 A from growing P 0..
+     2041ms P claims A 0..4/4          -> fetch 0 A from growing P 0..4
      2100ms fetch 0 started 4
      2200ms fetch 0 stored 0 1 2 3
-     2201ms fetch 0 ended ok          -> complete A
+     2201ms fetch 0 ended ok           -> complete A
      2202ms A held 4                  -> want 1 ok
      2300ms tick                      -> announce since 0: A:4
     ",
@@ -70,14 +80,14 @@ fn an_owner_that_leaves_is_followed_by_whoever_has_most_and_nothing_comes_twice(
         "
         0ms P connects                -> ask P hello
         0ms Q connects                -> ask Q hello
-        2s Q wants A 1
-        2s want 1 A from app          -> want told A
-        2s P claims A                 -> fetch 0 A from growing P 0..
+        2s Q wants A 0..1/4
+        2s want 1 A from app           -> want told A; ask Q hashes A 0..
+        2s P claims A 0..4/4              -> fetch 0 A from growing P 0..4
      2100ms fetch 0 started 4
      2200ms fetch 0 stored 0 1
-     2300ms P leaves
-     2301ms fetch 0 ended unreachable -> A of P failed; want told A 2
-     2400ms tick                      -> claim told A; fetch 1 A from app 2..4
+     2300ms P leaves                   -> want told A 2/4; cancel 0
+     2301ms fetch 0 ended unreachable
+     2400ms tick                       -> claim told A 2..4; fetch 1 A from app 2..4
     ",
     );
 }
@@ -92,7 +102,7 @@ fn a_turn_that_is_not_taken_passes_to_the_next() {
         2s Q wants A
         2s want 1 A from app          -> want told A
      2900ms tick
-     3100ms tick                      -> claim told A; fetch 0 A from app 0..
+     3100ms tick                       -> claim told A 0..; fetch 0 A from app 0..
     ",
     );
 }
@@ -103,11 +113,11 @@ fn of_two_that_claimed_the_later_in_order_stops_and_follows() {
         "
         0ms P connects                -> ask P hello
         2s want 1 A from app          -> want told A
-     2040ms tick                      -> claim told A; fetch 0 A from app 0..
-     2041ms fetch 0 started 4
+     2040ms tick                       -> claim told A 0..; fetch 0 A from app 0..
+     2041ms fetch 0 started 4          -> claim told A 0..4
      2042ms fetch 0 stored 0
-     2050ms P wants A                 -> claim told A
-     2051ms P claims A                -> cancel 0; fetch 1 A from growing P 1..4
+     2050ms P wants A                  -> vouch told A 0..1
+     2051ms P claims A 0..4/4                -> cancel 0; fetch 1 A from growing P 1..4
     ",
     );
 }
@@ -119,11 +129,11 @@ fn an_owner_without_bytes_is_not_waited_for_for_long() {
         0ms P connects                -> ask P hello
         2s P wants A
         2s want 1 A from app          -> want told A
-     2010ms P claims A                -> fetch 0 A from growing P 0..
-     2011ms P claims A
-     2020ms fetch 0 ended unreachable -> A of P failed; want told A
-     2100ms tick                      -> claim told A; fetch 1 A from app 0..
-     2101ms P claims A                # it brought nothing: its word counts for nothing for a while
+     2010ms P claims A 0..4/4          -> fetch 0 A from growing P 0..4
+     2011ms P claims A 0..4/4
+     2020ms fetch 0 ended unreachable  -> A of P failed
+     2100ms tick                       -> claim told A 0..; fetch 1 A from app 0..
+     2101ms P claims A 0..4/4                # it brought nothing: its word counts for nothing for a while
     ",
     );
 }
@@ -136,8 +146,8 @@ fn who_cannot_reach_the_origin_waits_for_those_who_can() {
         2s want 1 A                   -> want told A offline
      2010ms P wants A
      2040ms tick
-     2300ms P claims A                -> fetch 0 A from growing P 0..
-     2400ms unwant 1                  -> cancel 0; left told A
+     2300ms P claims A 0..4/4          -> fetch 0 A from growing P 0..4
+     2400ms unwant 1                   -> cancel 0; left told A
     ",
     );
 }
@@ -154,6 +164,190 @@ fn what_another_could_ask_the_origin_for_is_promised() {
      2400ms promise 2 A               -> promised 2 without
      2500ms P wants B offline
      2600ms promise 3 A               -> promised 3 without A
+    ",
+    );
+}
+
+#[test]
+fn a_blob_comes_in_stripes_each_from_whose_turn_it_is_and_those_of_others_from_upstream() {
+    run_site(
+        "
+        0ms P connects                -> ask P hello
+        0ms Q connects                -> ask Q hello
+        2s P wants A
+        2s Q wants A
+        2s want 1 A from app          -> want told A
+     2041ms P claims A 0..32/128       -> fetch 0 A from growing P 0..32
+     2042ms P vouches A 0..1/128       -> expect 0: 0
+     2043ms Q claims A 32..64/128      -> fetch 1 A from growing Q 32..64; claim told A 64..96; fetch 2 A from app 64..96
+     2050ms tick
+     2100ms fetch 0 started 128
+     2101ms fetch 1 started 128
+     2102ms fetch 2 started 128
+     2103ms fetch 0 stored 0
+     2104ms fetch 2 stored 64          -> vouch told A 64..65
+     2200ms P vouches A 1..32/128      -> expect 0: 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31
+     2201ms P claims A 96..128/128     -> fetch 3 A from growing P 96..128
+    ",
+    );
+}
+
+#[test]
+fn a_relay_that_sends_what_nobody_vouched_for_is_left_and_named_once_it_is_certain() {
+    run_site(
+        "
+        0ms P connects                -> ask P hello
+        0ms Q connects                -> ask Q hello
+        2s P wants A
+        2s Q wants A
+        2s want 1 A from app          -> want told A
+     2041ms Q claims A 0..4/4          -> fetch 0 A from growing Q 0..4
+     2042ms Q vouches A 0..2/4         -> expect 0: 0 1
+     2100ms fetch 0 started 4
+     2101ms fetch 0 stored 0
+     2102ms fetch 0 ended wrong        -> A of Q failed
+     2103ms P claims A 1..4/4          -> fetch 1 A from growing P 1..4
+     2104ms P vouches A 1..4/4         -> expect 1: 1 2 3
+     2105ms fetch 1 stored 1 2 3
+     2106ms fetch 1 ended ok           -> complete A
+     2107ms A held 4                   -> Q penalised; want 1 ok
+    ",
+    );
+}
+
+#[test]
+fn who_says_two_hashes_of_a_piece_or_another_than_the_origin_is_named() {
+    run_site(
+        "
+        0ms P connects                -> ask P hello
+        0ms Q connects                -> ask Q hello
+        2s P wants A
+        2s Q wants A
+        2s want 1 A from app          -> want told A
+     2041ms Q claims A 0..4/4          -> fetch 0 A from growing Q 0..4
+     2042ms Q vouches A 0..1/4         -> expect 0: 0
+     2043ms Q vouches A 0..1/4 wrongly -> Q penalised; cancel 0
+     2100ms tick
+     3100ms tick                       -> claim told A 0..4; fetch 1 A from app 0..4
+     3200ms P vouches A 1..2/4 wrongly
+     3201ms fetch 1 started 4
+     3300ms fetch 1 stored 0 1         -> P penalised; vouch told A 0..2
+    ",
+    );
+}
+
+#[test]
+fn of_two_who_say_different_hashes_neither_is_believed_before_the_origin_told() {
+    run_site(
+        "
+        0ms P connects                -> ask P hello
+        0ms Q connects                -> ask Q hello
+        2s P wants A 0..1/1
+        2s Q wants A 0..1/1
+        2s want 1 A from app           -> want told A; ask P hashes A 0..
+     2001ms P hashes A 0..1/1 hearsay  -> fetch 0 A from growing Q 0..1
+     2002ms Q vouches A 0..1/1 wrongly
+     2003ms fetch 0 started 1
+     2004ms fetch 0 ended failed       -> A of Q failed; want told A
+     3100ms tick                       -> claim told A 0..1; fetch 1 A from app 0..1
+     3101ms fetch 1 started 1
+     3102ms fetch 1 stored 0           -> Q penalised; vouch told A 0..1
+    ",
+    );
+}
+
+#[test]
+fn a_newcomer_asks_for_the_hashes_of_what_somebody_has() {
+    run_site(
+        "
+        0ms P connects                -> ask P hello
+        2s P wants A 0..3/4
+        2s want 1 A from app           -> want told A; ask P hashes A 0..
+     2010ms P hashes A 0..2/4          -> fetch 0 A from growing P 0..2; ask P hashes A 2..
+     2020ms fetch 0 started 4
+     2030ms fetch 0 stored 0 1
+     2031ms fetch 0 ended ok
+     2040ms P hashes A nothing         -> want told A 2/4
+     2100ms tick
+    ",
+    );
+}
+
+#[test]
+fn hashes_are_told_to_those_who_ask_and_to_those_who_join() {
+    run_site(
+        "
+        0ms P connects                -> ask P hello
+        0ms A partly 4: 3
+        2s want 1 A from app           -> recall A; want told A 1/4
+     2001ms A recalled 3
+     2040ms tick                       -> claim told A 0..3; fetch 0 A from app 0..3
+     2050ms fetch 0 started 4
+     2060ms fetch 0 stored 0 1
+     2070ms P wants A                  -> vouch told A 0..2
+     2080ms P asks hashes A            -> answer hashes 0..2 3..4 hearsay
+     2090ms tick                       -> want told A 3/4
+    ",
+    );
+}
+
+#[test]
+fn an_origin_without_ranges_is_asked_by_one_node_for_all_of_it() {
+    run_site(
+        "
+        0ms P connects                -> ask P hello
+        2s P wants A
+        2s want 1 A from app          -> want told A
+     2041ms P claims A 0..32/128       -> fetch 0 A from growing P 0..32; claim told A 32..64; fetch 1 A from app 32..64
+     2100ms tick
+     2200ms fetch 1 started 128 whole  -> cancel 1
+     3000ms tick
+     3010ms P claims A 0..128/128 turn 128 -> fetch 2 A from growing P 32..128
+    ",
+    );
+}
+
+#[test]
+fn a_slow_owner_is_relieved_once_nothing_else_is_left() {
+    run_site(
+        "
+        0ms P connects                -> ask P hello
+        2s P wants A
+        2s want 1 A from app          -> want told A
+     2041ms P claims A 0..32/64        -> fetch 0 A from growing P 0..32; claim told A 32..64; fetch 1 A from app 32..64
+     2042ms P vouches A 0..1/64        -> expect 0: 0
+     2100ms tick
+     2200ms fetch 1 started 64
+     2300ms fetch 1 brought 4000000
+     2301ms fetch 1 stored 32 33 34 35 36 37 38 39 40 41 42 43 44 45 46 47 48 49 50 51 52 53 54 55 56 57 58 59 60 61 62 63 -> vouch told A 32..64
+     2302ms fetch 1 ended ok
+     5000ms P claims A 0..32/64        -> want told A 32/64
+     6100ms tick
+     7100ms P vouches A 1..2/64        -> cancel 0; claim told A 1..32 turn 1; fetch 2 A from app 1..32; fetch 3 A from growing P 0..1
+     7200ms P claims A 0..32/64
+     8300ms tick
+    ",
+    );
+}
+
+#[test]
+fn who_claims_and_brings_nothing_is_not_waited_for_for_ever() {
+    run_site(
+        "
+        0ms P connects                -> ask P hello
+        2s P wants A
+        2s want 1 A from app          -> want told A
+     2041ms P claims A 0..4/4          -> fetch 0 A from growing P 0..4
+        5s P claims A 0..4/4
+        8s P claims A 0..4/4           -> want told A
+       11s P claims A 0..4/4           -> want told A
+       14s P claims A 0..4/4           -> announce summary; want told A
+       17s P claims A 0..4/4           -> ask P hello
+       20s P claims A 0..4/4           -> want told A
+       23s P claims A 0..4/4           -> want told A
+       26s P claims A 0..4/4           -> want told A; cancel 0; claim told A 0..4; fetch 1 A from app 0..4
+       29s P claims A 0..4/4           -> claim told A 0..4; claim told A 0..4
+       32s P claims A 0..4/4           -> claim told A 0..4; claim told A 0..4
     ",
     );
 }

@@ -58,7 +58,7 @@ fn a_failed_fetch_goes_on_at_the_next_source_with_what_is_missing() {
 fn the_reader_nearest_to_the_start_is_served_first() {
     run("
         0ms A partly 6: 2 3
-        1ms want 1 A from app         -> fetch 0 A from app 0..2
+        1ms want 1 A from app          -> recall A; fetch 0 A from app 0..2
         2ms reader 1 4
         3ms want 2 A from app
         4ms reader 2 5
@@ -77,7 +77,7 @@ fn wants_of_one_blob_share_its_transfer_and_the_last_one_to_go_stops_it() {
         4ms unwant 1
         5ms unwant 2                  -> cancel 0
         6ms fetch 0 stored 1                           # too late: it is fetched again, the store knows better
-        7ms want 3 A from app         -> fetch 1 A from app 1..4
+        7ms want 3 A from app          -> recall A; fetch 1 A from app 1..4
         8ms fetch 1 ended ok          -> complete A
         9ms unwant 3                                   # the store is at it, so it is had all the same
        10ms A held 4
@@ -129,7 +129,7 @@ fn a_reader_that_has_got_a_part_is_not_let_down_for_a_minute() {
        26s fetch 1 ended failed       -> A of app failed
        52s tick                       -> fetch 2 A from app 1..2
        52s fetch 2 ended failed       -> A of app failed; want 1 unavailable
-       53s want 2 A from app          -> fetch 3 A from app 1..2
+       53s want 2 A from app           -> recall A; fetch 3 A from app 1..2
     ",
     );
 }
@@ -174,11 +174,13 @@ fn a_peer_that_alone_supplied_wrong_bytes_is_penalised() {
         2ms P inventory A:2 B:2
         3ms want 1 A from app         -> fetch 0 A from P 0..2
         4ms fetch 0 started 2
+        5ms fetch 0 stored 0 1 wrongly
         5ms fetch 0 ended ok          -> complete A
-        6ms A wrong                   -> P penalised; A of P failed; fetch 1 A from app 0..
+        6ms A wrong                    -> A of P failed; P penalised; drop A: 0 1; fetch 1 A from app 0..2
         7ms fetch 1 started 2
+        8ms fetch 1 stored 0 1 wrongly
         8ms fetch 1 ended ok          -> complete A
-        9ms A wrong                   -> A of app failed; want 1 unavailable
+        9ms A wrong                    -> A of app failed; drop A: 0 1; want 1 unavailable
        10ms want 2 B from app         -> fetch 2 B from app 0..   # P is not asked
        11s fetch 2 ended notfound     -> B of app failed; want 2 not found
       601s want 3 B                   -> announce summary; fetch 3 B from P 0..2
@@ -187,7 +189,7 @@ fn a_peer_that_alone_supplied_wrong_bytes_is_penalised() {
 }
 
 #[test]
-fn of_several_suppliers_of_wrong_bytes_an_origin_is_asked_for_all_of_it() {
+fn what_a_peer_supplied_is_compared_with_the_origin_before_the_origin_is_found_wrong() {
     run("
         0ms P connects                -> ask P hello
         1ms P hello                   -> ask P inventory since 0
@@ -196,13 +198,12 @@ fn of_several_suppliers_of_wrong_bytes_an_origin_is_asked_for_all_of_it() {
         4ms fetch 0 started 2
         5ms fetch 0 stored 0
         6ms fetch 0 ended failed      -> A of P failed; fetch 1 A from app 1..2
+        7ms fetch 1 stored 1
         7ms fetch 1 ended ok          -> complete A
-        8ms A wrong                   -> A of P failed; fetch 2 A from app 0..
-        9ms fetch 2 started 2
+        8ms A wrong                    -> A of P failed; drop A: 0; fetch 2 A from app 0..1
+        9ms fetch 2 stored 0
        10ms fetch 2 ended ok          -> complete A
-       11ms A wrong                   -> A of app failed
-        6s tick                       -> want 1 unavailable
-        7s want 2 A                   -> want 2 unavailable   # P is still a suspect
+       11ms A wrong                    -> A of app failed; drop A: 0 1; fetch 3 A from P 0..2
     ");
 }
 
@@ -219,9 +220,10 @@ fn of_several_peers_that_supplied_wrong_bytes_one_is_asked_for_all_of_it() {
         6ms fetch 0 started 2
         7ms fetch 0 stored 0
         8ms fetch 0 ended unreachable -> A of Q failed; fetch 1 A from P 1..2
+        9ms fetch 1 stored 1 wrongly
         9ms fetch 1 ended ok          -> complete A
-       10ms A wrong                   -> A of P failed    # and Q was away just now
-        1s tick                       -> fetch 2 A from Q 0..2
+       10ms A wrong                    -> A of P failed; drop A: 1   # and Q was away just now
+        1s tick                        -> fetch 2 A from Q 1..2
     ");
 }
 
@@ -229,7 +231,7 @@ fn of_several_peers_that_supplied_wrong_bytes_one_is_asked_for_all_of_it() {
 fn pieces_that_the_store_lost_are_fetched_again() {
     run("
         0ms A partly 4: 0 1
-        1ms want 1 A from app         -> fetch 0 A from app 2..4
+        1ms want 1 A from app          -> recall A; fetch 0 A from app 2..4
         2ms fetch 0 started 4
         3ms fetch 0 stored 2
         4ms A partly 4: 0                              # said before it had 2
@@ -240,7 +242,7 @@ fn pieces_that_the_store_lost_are_fetched_again() {
         9ms A unstorable              -> fetch 2 A from app 2..3
        10ms unwant 1                  -> cancel 2
        11ms A partly 4: 1 3                            # also when nobody wants it
-       12ms want 2 A from app         -> fetch 3 A from app 0..1
+       12ms want 2 A from app          -> recall A; fetch 3 A from app 0..1
     ");
 }
 
@@ -250,7 +252,7 @@ fn a_store_that_goes_on_losing_pieces_is_given_up() {
         Config { losses_max: 1, ..Config::default() },
         "
         0ms A partly 2: 0 1
-        1ms want 1 A from app         -> complete A
+        1ms want 1 A from app          -> recall A; complete A
         2ms A partly 2: 0
         3ms A unstorable              -> fetch 0 A from app 1..2
         4ms fetch 0 started 2
@@ -265,9 +267,9 @@ fn a_store_that_goes_on_losing_pieces_is_given_up() {
 fn wrong_pieces_from_before_the_start_are_nobodys_fault() {
     run("
         0ms A partly 2: 0
-        1ms want 1 A from app         -> fetch 0 A from app 1..2
+        1ms want 1 A from app          -> recall A; fetch 0 A from app 1..2
         2ms fetch 0 ended ok          -> complete A
-        3ms A wrong                   -> fetch 1 A from app 0..
+        3ms A wrong                    -> drop A: 0 1; fetch 1 A from app 0..2
     ");
 }
 
@@ -275,9 +277,9 @@ fn wrong_pieces_from_before_the_start_are_nobodys_fault() {
 fn a_blob_whose_pieces_are_all_there_is_completed_without_a_fetch() {
     run("
         0ms A partly 2: 0 1
-        1ms want 1 A                  -> complete A
+        1ms want 1 A                   -> recall A; complete A
         2ms A unstorable              -> want 1 cannot be stored
-        3ms want 2 A                  -> complete A
+        3ms want 2 A                   -> recall A; complete A
       904s tick                       -> want 2 cannot be stored
     ");
 }
@@ -294,7 +296,7 @@ fn a_peer_that_contradicts_the_size_is_passed_over() {
         6ms fetch 1 stored 0
         7ms fetch 1 ended failed      -> A of app failed   # P is not asked: it means another blob
         8ms B partly 2: 0
-        9ms want 2 B from app         -> fetch 2 B from app 1..2
+        9ms want 2 B from app          -> recall B; fetch 2 B from app 1..2
        10ms fetch 2 started 5                              # the origin knows best
        11ms fetch 2 ended ok          -> fetch 3 B from app 0..1
     ");
@@ -325,7 +327,7 @@ fn a_damaged_blob_is_withdrawn_and_only_the_bad_piece_is_fetched() {
        31ms P inventory A:4           
        32ms A lost
        33ms A partly 4: 0 1 3
-       34ms want 1 A                  -> fetch 0 A from P 2..3
+       34ms want 1 A                   -> recall A; fetch 0 A from P 2..3
        60ms tick                      -> announce since 1: -A
     ");
 }
@@ -385,4 +387,38 @@ fn over_the_limits_wants_are_refused() {
         5ms want 5 A from app
     ",
     );
+}
+
+#[test]
+fn several_holders_share_a_large_blob_and_a_slow_one_is_relieved_in_the_end() {
+    run("
+        0ms P connects                -> ask P hello
+        0ms Q connects                -> ask Q hello
+        1ms Q hello                   -> ask Q inventory since 0
+        2ms Q inventory A:80
+        3ms P hello                   -> ask P inventory since 0
+        4ms P inventory A:80
+        5ms want 1 A from app          -> fetch 0 A from Q 0..40; fetch 1 A from P 40..72
+      100ms fetch 0 started 80
+      100ms fetch 1 started 80
+      600ms fetch 0 brought 4194304
+      600ms fetch 0 ended ok           -> fetch 2 A from Q 72..80
+      601ms fetch 1 brought 20000
+     1200ms fetch 2 brought 1048576
+     1201ms fetch 2 ended ok           -> cancel 1; A of P failed; fetch 3 A from Q 40..72
+     2200ms fetch 1 brought 20000
+     3300ms tick
+    ");
+}
+
+#[test]
+fn a_source_that_trickles_stalls_and_a_slow_disk_does_not() {
+    run("
+        0ms want 1 A from app         -> fetch 0 A from app 0..
+        1ms fetch 0 started 2
+       10s fetch 0 brought 5000
+       20s fetch 0 busy
+       40s fetch 0 brought 5000
+       51s tick                        -> cancel 0; A of app stalled; origin away; want 1 unavailable
+    ");
 }

@@ -1,0 +1,262 @@
+//! What a transfer asks for next, and whom.
+//!
+//! In this order: whoever holds the whole blob, several of them side by side; what others fetch from the origin, while it
+//! lands at whoever is upstream; what others have of it, the rarest first; and what nobody on the site has or fetches, from the
+//! origin, if it is this node's turn. Invariants: nothing here changes a fetch that runs, but for the slow one of two sources
+//! once nothing is left to be asked for; a piece is asked for only where it is neither durable nor in flight.
+
+use std::ops::Range;
+
+use super::{
+    Engine,
+    event::{Instant, Source},
+    select,
+    site::{Claim, Site},
+    transfer::{Kind, Transfer},
+};
+use crate::{ContentId, NodeId, PieceIndex, PieceSet, piece::PieceLayout};
+
+/// What a transfer does next.
+pub(super) enum Choice {
+    /// Start a fetch.
+    Start(Step),
+    /// Wait until then, or until somebody says something.
+    Wait(Instant),
+    /// Enough is asked for now.
+    Enough,
+    /// Nobody is left who could be asked.
+    Nobody,
+}
+
+/// A fetch to start.
+pub(super) struct Step {
+    pub(super) source: Source,
+    pub(super) kind: Kind,
+    pub(super) size: Option<u64>,
+    pub(super) run: Range<PieceIndex>,
+}
+
+impl Engine {
+    /// The next step of a transfer.
+    pub(super) fn choose(&mut self, content: ContentId, preferred: Option<&Source>) -> Choice {
+        let Some(transfer) = self.transfers.open.get(&content) else { return Choice::Nobody };
+        if transfer.fetches.len() >= self.config.fetches_per_transfer {
+            return Choice::Enough;
+        }
+        if let Some(choice) = self.ask_holder(content, preferred) {
+            if let (Choice::Start(Step { size: Some(size), .. }), Some(transfer)) =
+                (&choice, self.transfers.open.get_mut(&content).filter(|transfer| transfer.pieces.is_none()))
+            {
+                // Others that hold it can be asked for the rest at once.
+                transfer.take_size(*size);
+            }
+            return choice;
+        }
+        self.join(content);
+        self.adopt_size(content);
+        if let Some(step) = self.ask_upstream(&content) {
+            return Choice::Start(step);
+        }
+        match self.ask_haver(content) {
+            Some(choice) => choice,
+            None => self.ask_origin(content, preferred),
+        }
+    }
+
+    /// Whether a node may be asked for bytes and taken at its word.
+    pub(super) fn trusts(&self, node: &NodeId) -> bool {
+        !self.peers.is_penalised(node, self.now)
+    }
+
+    /// The same, for one blob.
+    pub(super) fn trusts_for(&self, transfer: &Transfer, node: &NodeId) -> bool {
+        self.trusts(node) && !transfer.doubted.contains(node)
+    }
+
+    pub(super) fn can_ask(&self, transfer: &Transfer, peer: &NodeId) -> bool {
+        self.trusts_for(transfer, peer)
+            && self.peers.is_connected(peer)
+            && !transfer.failures.contains_key(&Source::Peer(*peer))
+    }
+
+    /// A run of pieces from a peer that has all of them. `None` if there is no such peer.
+    fn ask_holder(&self, content: ContentId, preferred: Option<&Source>) -> Option<Choice> {
+        let transfer = self.transfers.open.get(&content)?;
+        let fits = |(peer, size): &(NodeId, u64)| {
+            transfer.size().is_none_or(|known| known == *size) && self.can_ask(transfer, peer)
+        };
+        let holders: Vec<_> = self.directory.holders(&content).filter(fits).collect();
+        let size = transfer.size().or(holders.first().map(|(_, size)| *size))?;
+        let layout = PieceLayout::for_size(size)?;
+        let busy = |peer: &NodeId| {
+            transfer.fetches.values().any(|fetch| fetch.kind == Kind::Holder && fetch.peer() == Some(*peer))
+        };
+        let idle = holders.iter().map(|(peer, _)| *peer).filter(|peer| !busy(peer));
+        let (load, rate) = (|peer: &NodeId| self.transfers.load(peer), |peer: &NodeId| self.rate_of(peer));
+        let best = match preferred {
+            Some(Source::Peer(peer)) if holders.iter().any(|(holder, _)| holder == peer) && !busy(peer) => Some(*peer),
+            _ => idle.min_by_key(|peer| (load(peer), std::cmp::Reverse(rate(peer)))),
+        };
+        let Some(peer) = best else {
+            return (!holders.is_empty()).then_some(Choice::Enough);
+        };
+        let taken = transfer.taken().unwrap_or_else(|| PieceSet::empty(layout.count()));
+        let limits = (self.config.chunk_bytes_min, self.config.chunk_bytes_max);
+        // What is left is shared, too.
+        let left = (layout.count() - taken.count()).div_ceil(u32::try_from(holders.len()).unwrap_or(u32::MAX));
+        let least = select::pieces_for(0, self.config.chunk_time, limits, layout.piece_len());
+        let chunk = match holders.len() {
+            1 => u32::MAX,
+            _ => {
+                select::pieces_for(rate(&peer), self.config.chunk_time, limits, layout.piece_len()).min(left.max(least))
+            }
+        };
+        let source = Source::Peer(peer);
+        let step = |run| Choice::Start(Step { source, kind: Kind::Holder, size: Some(size), run });
+        match select::run(&taken, transfer.first_reader(), chunk) {
+            Some(run) => Some(step(run)),
+            // A blob without pieces is asked for all the same: somebody has to say that it is there.
+            None if layout.count() == 0 && transfer.fetches.is_empty() => Some(step(0..1)),
+            None => Some(Choice::Enough),
+        }
+    }
+
+    /// Bytes a second that a peer may be expected to bring.
+    pub(super) fn rate_of(&self, peer: &NodeId) -> u64 {
+        self.peers.rate(peer).unwrap_or(self.config.peer_rate_assumed)
+    }
+
+    /// Takes over how large the blob is from those who bring it, if this node has nothing of it yet.
+    fn adopt_size(&mut self, content: ContentId) {
+        let Some(transfer) = self.transfers.open.get(&content) else { return };
+        if transfer.pieces.is_some() || !transfer.fetches.is_empty() {
+            return;
+        }
+        let size = self.site.size(&content, self.now, |node| *node != self.node && self.trusts_for(transfer, node));
+        if let (Some(size), Some(transfer)) = (size, self.transfers.open.get_mut(&content)) {
+            transfer.take_size(size);
+        }
+    }
+
+    /// The claims on a blob, and whose a piece is.
+    pub(super) fn claims(&self, content: &ContentId) -> Vec<(NodeId, Claim)> {
+        let Some(transfer) = self.transfers.open.get(content) else { return Vec::new() };
+        self.site.claims(content, self.now, |node| self.trusts_for(transfer, node))
+    }
+
+    /// Pieces that another node fetches from the origin, from whoever is upstream.
+    fn ask_upstream(&self, content: &ContentId) -> Option<Step> {
+        let transfer = self.transfers.open.get(content)?;
+        let (taken, size) = (transfer.taken()?, transfer.size()?);
+        let claims = self.claims(content);
+        let mut others: Vec<_> = claims.iter().filter(|(node, _)| *node != self.node).collect();
+        let reader = transfer.first_reader().unwrap_or(0);
+        others.sort_by_key(|(_, claim)| (claim.stripe.end <= reader, claim.stripe.first));
+        others.into_iter().find_map(|(owner, claim)| {
+            let stripe = claim.stripe;
+            if self.site.size_said(content, owner).is_some_and(|said| said != size) {
+                return None;
+            }
+            let theirs = |piece: &PieceIndex| {
+                !taken.contains(*piece)
+                    && Site::owner_at(content, &claims, *piece)
+                        .is_some_and(|(node, claim)| node == *owner && claim.stripe.first == stripe.first)
+            };
+            let mut pieces = stripe.first..stripe.end.min(taken.pieces());
+            let first = pieces.find(theirs)?;
+            let end = pieces.take_while(theirs).last().unwrap_or(first) + 1;
+            let of = (*owner, stripe.first, self.node);
+            let line =
+                self.site.upstream(content, of, self.now, self.config.fan_out, |node| self.trusts_for(transfer, node));
+            let peer = line.into_iter().find(|peer| self.can_ask(transfer, peer))?;
+            let kind = Kind::Stripe(*owner, stripe.first);
+            Some(Step { source: Source::Peer(peer), kind, size: Some(size), run: first..end })
+        })
+    }
+
+    /// Pieces that somebody has who has not all of them. Their hashes must be known; else they are asked for.
+    fn ask_haver(&mut self, content: ContentId) -> Option<Choice> {
+        let transfer = self.transfers.open.get(&content)?;
+        let (taken, size) = (transfer.taken()?, transfer.size()?);
+        let claims = self.claims(&content);
+        let usable = |(node, set): &(NodeId, &PieceSet)| {
+            *node != self.node && set.pieces() == taken.pieces() && self.can_ask(transfer, node)
+        };
+        let havers: Vec<_> = self.site.sets(&content).filter(usable).collect();
+        let mut shut = taken;
+        for (_, claim) in &claims {
+            for piece in claim.next.max(claim.stripe.first)..claim.stripe.end.min(shut.pieces()) {
+                shut.insert(piece);
+            }
+        }
+        let sets: Vec<_> = havers.iter().map(|(_, set)| *set).collect();
+        let from = transfer.first_reader().unwrap_or(0);
+        let find = |from| select::rarest(&shut, from, self.config.rarity_window, &sets);
+        let first = find(from).or_else(|| find(shut.prefix()))?;
+        let trusted = |node: &NodeId| self.trusts_for(transfer, node);
+        let having: Vec<_> = havers.iter().filter(|(_, set)| set.contains(first)).collect();
+        if transfer.vouches.of(first, trusted).is_none() {
+            if transfer.vouches.is_known(first) {
+                // Those who said its hash disagree: only the origin can tell.
+                return None;
+            }
+            let asked = having.into_iter().map(|(node, _)| *node).find(|node| self.peers.may_ask_hashes(node));
+            if let Some(peer) = asked {
+                self.ask_hashes(peer, content, first);
+            }
+            return Some(Choice::Wait(self.now + self.config.request_timeout));
+        }
+        // Each node asks another one first, so that those who have it share the work.
+        let (peer, set) = having.into_iter().min_by_key(|(peer, _)| (self.transfers.load(peer), self.apart(peer)))?;
+        let more = |piece: &PieceIndex| {
+            set.contains(*piece) && !shut.contains(*piece) && transfer.vouches.of(*piece, trusted).is_some()
+        };
+        let end = (first + 1..shut.pieces()).take_while(more).last().unwrap_or(first) + 1;
+        Some(Choice::Start(Step { source: Source::Peer(*peer), kind: Kind::Haver, size: Some(size), run: first..end }))
+    }
+
+    /// A number for a peer that is another one at every node.
+    fn apart(&self, peer: &NodeId) -> u64 {
+        let bytes = peer.public_key().iter().zip(self.node.public_key()).take(8);
+        bytes.fold(0, |number, (theirs, mine)| number << 8 | u64::from(theirs ^ mine))
+    }
+
+    /// The first piece that nobody on the site has or fetches, as far as this node has heard: from where a reader waits on,
+    /// else from the start.
+    pub(super) fn front(&self, content: &ContentId) -> Option<PieceIndex> {
+        let transfer = self.transfers.open.get(content)?;
+        let taken = transfer.taken()?;
+        let claims = self.claims(content);
+        let fetched = |piece: &PieceIndex| Site::owner_at(content, &claims, *piece).is_some();
+        let had = |piece: &PieceIndex| {
+            let agreed = transfer.vouches.of(*piece, |node| self.trusts_for(transfer, node)).is_some();
+            let contested = !agreed && transfer.vouches.is_known(*piece);
+            !contested
+                && self.site.havers(content, *piece).any(|node| node != self.node && self.can_ask(transfer, &node))
+        };
+        let reader = transfer.first_reader().unwrap_or(0);
+        let mut pieces = (reader..taken.pieces()).chain(0..reader);
+        pieces.find(|piece| !taken.contains(*piece) && !fetched(piece) && !had(piece))
+    }
+
+    /// Once nothing is left to be asked for: an idle holder gets the rest of a run whose source is much slower.
+    pub(super) fn hedge(&mut self, content: ContentId) {
+        let Some(transfer) = self.transfers.open.get(&content) else { return };
+        let holders = self.directory.holders(&content).map(|(peer, _)| peer);
+        let busy = |peer: &NodeId| transfer.fetches.values().any(|fetch| fetch.peer() == Some(*peer));
+        let idle = holders.filter(|peer| self.can_ask(transfer, peer) && !busy(peer));
+        let Some(rate) = idle.map(|peer| self.rate_of(&peer)).max() else { return };
+        let Some(pieces) = transfer.pieces.as_ref() else { return };
+        let slow = transfer.fetches.iter().find(|(_, fetch)| {
+            let left = fetch.run.clone().filter(|piece| !pieces.durable.contains(*piece)).count() as u64;
+            let left = left * u64::from(pieces.layout.piece_len());
+            let progress = select::Progress { done: fetch.bytes, left, since: fetch.began };
+            let bar = (self.config.hedge_factor, self.config.hedge_gain);
+            let old = self.now.since(fetch.began) >= self.config.hedge_gain;
+            fetch.kind == Kind::Holder && old && select::is_slow(progress, rate, self.now, bar)
+        });
+        if let Some((id, source)) = slow.map(|(id, fetch)| (*id, fetch.source.clone())) {
+            self.replace_slow(content, id, source);
+        }
+    }
+}
