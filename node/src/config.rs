@@ -4,7 +4,7 @@
 //! them and parses once into a [`Config`]; past it nothing is a string that still needs checking. Invariant: one
 //! run of `load` reports *every* mistake, each with its file and line, variable or flag, and what to write instead.
 //!
-//! Lists: static peers of a stronger source replace those of a weaker one; an origin of a stronger source replaces
+//! Lists: static peers and windows of a stronger source replace those of a weaker one; an origin of a stronger source replaces
 //! the weaker source's origin of the same registry and leaves the others alone.
 //!
 //! Plain HTTP: an `http://` endpoint in the file needs `plain_http = true` beside it, because files get copied and
@@ -15,6 +15,7 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
+use layermesh_proto::engine::Uplink;
 use libp2p::Multiaddr;
 
 mod file;
@@ -22,6 +23,7 @@ mod layer;
 mod paths;
 pub mod units;
 mod validate;
+mod windows;
 
 pub use crate::origin::{Credentials, OriginConfig};
 pub use layer::{ConfigError, ConfigErrors, Layer, Setting};
@@ -70,6 +72,10 @@ pub struct Config {
     pub store_free_bytes_min: u64,
     /// Most bytes a second that this node takes from all registries together; `None` for no limit.
     pub uplink_bytes_per_s: Option<u64>,
+    /// What the uplink may be used for: its meter, windows for background work, the site's rate.
+    pub uplink: Uplink,
+    /// Whether each device of the site has an uplink of its own.
+    pub uplink_own: bool,
     /// Most bytes a second that this node gives to all peers together; `None` for no limit.
     pub lan_bytes_per_s: Option<u64>,
     /// What is logged and how.

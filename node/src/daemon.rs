@@ -43,6 +43,7 @@ use crate::{
     status,
     store::{Inventory, Opened, Store, StoreOptions},
     swarm::{self, SwarmOptions},
+    wall_clock,
 };
 
 /// How long libp2p may take to say where it listens.
@@ -137,7 +138,8 @@ impl Node {
             counters: Arc::clone(&counters),
             events: task_events_in,
         };
-        let engine = Engine::new(engine_config(listen.bulk.port()), node, rand::random());
+        tell_the_time(config, &fetches, &mut core, &core_stop);
+        let engine = Engine::new(engine_config(config, listen.bulk.port()), node, rand::random());
         let parts =
             Parts { engine, fetches, task_events, swarm, swarm_events, store_events, commands, listening, remembered };
         core.spawn(Driver::new(parts).run(known(inventory), core_stop.clone()));
@@ -225,6 +227,13 @@ fn swarm_options(config: &Config, keypair: &Keypair, remembered: &Remembered) ->
     }
 }
 
+/// Windows need to know what time it is, and nothing else does.
+fn tell_the_time(config: &Config, fetches: &FetchContext, core: &mut JoinSet<()>, stop: &CancellationToken) {
+    if !config.uplink.windows.is_empty() {
+        core.spawn(wall_clock::run(fetches.events.clone(), stop.clone()));
+    }
+}
+
 fn node_facts(config: &Config, node: NodeId, listen: &Listen, addresses: watch::Receiver<Vec<String>>) -> NodeFacts {
     NodeFacts {
         peer_id: node.to_string(),
@@ -240,12 +249,15 @@ fn node_facts(config: &Config, node: NodeId, listen: &Listen, addresses: watch::
     }
 }
 
-fn engine_config(bulk_port: u16) -> engine::config::Config {
+fn engine_config(config: &Config, bulk_port: u16) -> engine::config::Config {
+    let default = engine::config::Config::default();
     engine::config::Config {
         bulk_port,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         platform: Platform::of_this_device().to_string(),
-        ..Default::default()
+        uplink: config.uplink.clone(),
+        window: if config.uplink_own { engine::config::WINDOW_OF_OWN_UPLINKS } else { default.window },
+        ..default
     }
 }
 

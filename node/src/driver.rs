@@ -225,9 +225,9 @@ impl Driver {
 
     fn on_command(&mut self, command: Command) {
         let event = match command {
-            Command::Want { want, content, kind, repository, ended } => {
+            Command::Want { want, content, kind, repository, urgency, ended } => {
                 self.wants.insert(want, ended);
-                Event::Want { want, content, kind, repository }
+                Event::Want { want, content, kind, repository, urgency }
             }
             Command::ReaderAt { want, offset } => Event::ReaderAt { want, offset },
             Command::Unwant { want } => {
@@ -326,6 +326,7 @@ impl Driver {
                     let _ = answer.send(missing);
                 }
             }
+            Action::PaceUplink { bytes_per_s } => self.parts.fetches.uplink.limit(bytes_per_s),
             Action::Note(note) => notes::log(&note),
         }
     }
@@ -405,6 +406,7 @@ impl Driver {
                 size: view.size,
                 durable_bytes: view.durable_bytes,
                 sources: view.sources.iter().map(notes::source).collect(),
+                waits_for: view.waits_for,
             })
             .collect();
         let origins = engine.origins().map(|view| (view.registry, view.reachable)).collect();

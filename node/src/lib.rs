@@ -25,3 +25,4 @@ pub mod remembered;
 pub mod status;
 pub mod store;
 pub mod swarm;
+pub mod wall_clock;

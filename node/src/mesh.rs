@@ -10,7 +10,11 @@ use std::sync::{
 
 use layermesh_proto::{
     ContentId, ObjectKind, Repository, TagRef,
-    engine::event::{PromiseId, Resolution, ResolveId, WantError, WantId},
+    engine::{
+        Urgency,
+        budget::Wait,
+        event::{PromiseId, Resolution, ResolveId, WantError, WantId},
+    },
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -31,6 +35,8 @@ pub enum Command {
         kind: ObjectKind,
         /// Where an origin has it, if known.
         repository: Option<Repository>,
+        /// Whether somebody waits for it.
+        urgency: Urgency,
         /// Where to say how it ended.
         ended: oneshot::Sender<Result<(), WantError>>,
     },
@@ -119,6 +125,8 @@ pub struct TransferStatus {
     pub durable_bytes: u64,
     /// Where the running fetches take their bytes from, for people.
     pub sources: Vec<String>,
+    /// What it waits for before it asks an origin, if it does.
+    pub waits_for: Option<Wait>,
 }
 
 /// Handle on the driver.
@@ -140,11 +148,17 @@ impl Mesh {
     }
 
     /// Asks for a blob. It is fetched for as long as the [`Want`] lives.
-    pub async fn want(&self, content: ContentId, kind: ObjectKind, repository: Option<Repository>) -> Want {
+    pub async fn want(
+        &self,
+        content: ContentId,
+        kind: ObjectKind,
+        repository: Option<Repository>,
+        urgency: Urgency,
+    ) -> Want {
         let want = WantId(self.id());
         let (ended, outcome) = oneshot::channel();
         // If the driver is gone, `ended` is dropped with the command and the want ends as unavailable.
-        let _ = self.commands.send(Command::Want { want, content, kind, repository, ended }).await;
+        let _ = self.commands.send(Command::Want { want, content, kind, repository, urgency, ended }).await;
         Want { id: want, outcome: Outcome::Pending(outcome), commands: self.commands.clone() }
     }
 

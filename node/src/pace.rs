@@ -26,6 +26,8 @@ pub struct Pace(Mutex<State>);
 #[derive(Debug)]
 struct State {
     bytes_per_s: Option<u64>,
+    /// What [`Pace::limit`] may not lift.
+    most: Option<u64>,
     /// When the bytes let through so far have passed.
     free_at: Instant,
 }
@@ -33,14 +35,20 @@ struct State {
 impl Pace {
     /// A pace of this rate; `None` lets everything through at once.
     pub fn new(bytes_per_s: Option<u64>) -> Self {
-        Self(Mutex::new(State { bytes_per_s, free_at: Instant::now() }))
+        Self(Mutex::new(State { bytes_per_s, most: bytes_per_s, free_at: Instant::now() }))
     }
 
     /// Changes the rate from now on.
     pub fn set(&self, bytes_per_s: Option<u64>) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        state.bytes_per_s = bytes_per_s;
-        state.free_at = Instant::now();
+        *state = State { bytes_per_s, most: bytes_per_s, free_at: Instant::now() };
+    }
+
+    /// Changes the rate to this one, or to that of [`Pace::new`] if it is lower. What waits already keeps its time, so that
+    /// changes in a row let nothing through that the rates would not.
+    pub fn limit(&self, bytes_per_s: u64) {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state.bytes_per_s = Some(state.most.map_or(bytes_per_s, |most| most.min(bytes_per_s)));
     }
 
     /// The most bytes to send at once, for the rate to be even.
@@ -104,6 +112,22 @@ mod tests {
         let start = Instant::now();
         pace.pass(u64::MAX).await;
         assert_eq!(start.elapsed().as_millis(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_limit_lowers_the_rate_and_never_lifts_it_over_the_own() {
+        let pace = Pace::new(Some(1000));
+        for (limit, seconds) in [(500, 2), (5000, 1), (250, 4)] {
+            pace.limit(limit);
+            let start = Instant::now();
+            pace.pass(1000).await;
+            assert_eq!(start.elapsed().as_secs_f64().round() as u64, seconds);
+        }
+        let unlimited = Pace::new(None);
+        unlimited.limit(100);
+        let start = Instant::now();
+        unlimited.pass(200).await;
+        assert_eq!(start.elapsed().as_secs_f64().round() as u64, 2);
     }
 
     #[tokio::test(start_paused = true)]

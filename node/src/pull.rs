@@ -14,7 +14,10 @@ use std::{
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use layermesh_proto::{
     ContentId, ObjectKind, Repository,
-    engine::event::{Provenance, WantError},
+    engine::{
+        Urgency,
+        event::{Provenance, WantError},
+    },
 };
 use thiserror::Error;
 use tokio::{
@@ -35,7 +38,7 @@ use crate::{
     },
     counters::Counters,
     image::{ImageError, ImageReference, Version},
-    mesh::Mesh,
+    mesh::{self, Mesh},
 };
 
 /// Blobs wanted at once: enough to keep a link busy through small ones, few enough that each gets on.
@@ -46,6 +49,9 @@ const MANIFESTS_MAX: usize = 256;
 const BLOBS_MAX: usize = 4096;
 /// How often progress is reported.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
+/// How long is left out after a report in which everything waits for the uplink's budget: that may take a night, and to
+/// look four times a second would cost a small device more than the pull.
+const WAITING_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Something to pull, validated.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,6 +60,8 @@ pub struct Pull {
     pub image: ImageReference,
     /// For which platforms.
     pub platform: PlatformChoice,
+    /// Whether somebody waits for it.
+    pub urgency: Urgency,
 }
 
 /// Why a request makes no sense.
@@ -77,7 +85,8 @@ impl Pull {
             Some(platform) => platform.parse()?,
             None => PlatformChoice::default(),
         };
-        Ok(Self { image: request.image.parse()?, platform })
+        let urgency = if request.background { Urgency::Background } else { Urgency::Runtime };
+        Ok(Self { image: request.image.parse()?, platform, urgency })
     }
 }
 
@@ -144,8 +153,15 @@ pub async fn run<S: StoreView>(
 ) -> Result<PullSummary, PullError> {
     let started = Instant::now();
     let before = (counters.from_origin.get(), counters.from_peers.get());
-    let mut puller =
-        Puller { mesh, store, events, repository: pull.image.repository(), parts: BTreeMap::new(), bytes_held: 0 };
+    let mut puller = Puller {
+        mesh,
+        store,
+        events,
+        repository: pull.image.repository(),
+        urgency: pull.urgency,
+        parts: BTreeMap::new(),
+        bytes_held: 0,
+    };
     let root = puller.resolve(&pull.image).await?;
     let leaves = puller.manifests(root, &pull.platform).await?;
     puller.blobs(leaves).await?;
@@ -166,6 +182,7 @@ struct Puller<'a, S> {
     store: &'a S,
     events: &'a mpsc::Sender<PullEvent>,
     repository: &'a Repository,
+    urgency: Urgency,
     /// Size in bytes of every part of the image found so far.
     parts: BTreeMap<ContentId, u64>,
     bytes_held: u64,
@@ -204,7 +221,7 @@ impl<S: StoreView> Puller<'_, S> {
 
     async fn fetch(&self, content: ContentId, kind: ObjectKind) -> Result<(), PullError> {
         if self.store.size_of(&content).is_none() {
-            let mut want = self.mesh.want(content, kind, Some(self.repository.clone())).await;
+            let mut want = self.mesh.want(content, kind, Some(self.repository.clone()), self.urgency).await;
             want.ended().await.map_err(|error| PullError::Part { kind, content, error })?;
         }
         self.say(PullEvent::Landed { digest: content.to_string() }).await;
@@ -221,7 +238,13 @@ impl<S: StoreView> Puller<'_, S> {
                 return Err(PullError::TooLarge(MANIFESTS_MAX));
             }
             let held = self.store.size_of(&content);
-            self.fetch(content, ObjectKind::Manifest).await?;
+            tokio::select! {
+                result = self.fetch(content, ObjectKind::Manifest) => result?,
+                // Nobody minds a manifest's progress, but why there is none.
+                never = self.report(|transfer| transfer.content == content && transfer.waits_for.is_some()) => {
+                    match never {}
+                }
+            }
             let bytes = self.store.read_whole(&content, MANIFEST_BYTES_MAX).await;
             let bytes = bytes.map_err(|error| PullError::Read { content, error })?;
             if self.parts.insert(content, bytes.len() as u64).is_none() {
@@ -258,21 +281,25 @@ impl<S: StoreView> Puller<'_, S> {
             .try_collect::<()>();
         tokio::select! {
             result = fetches => result,
-            never = self.report() => match never {},
+            never = self.report(|transfer| self.parts.contains_key(&transfer.content)) => match never {},
         }
     }
 
-    /// Reports how far the image's transfers are, for ever.
-    async fn report(&self) -> std::convert::Infallible {
+    /// Reports how far transfers are, those of the image that are `told`, for ever.
+    async fn report(&self, told: impl Fn(&mesh::TransferStatus) -> bool) -> std::convert::Infallible {
         let mut ticks = interval(PROGRESS_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
             let transfers = self.mesh.status().await.transfers.into_iter();
-            let ours = transfers.filter(|transfer| self.parts.contains_key(&transfer.content));
-            let blobs: Vec<_> = ours.map(TransferStatus::from).collect();
-            if !blobs.is_empty() {
-                self.say(PullEvent::Progress { blobs }).await;
+            let blobs: Vec<_> = transfers.filter(&told).map(TransferStatus::from).collect();
+            if blobs.is_empty() {
+                continue;
+            }
+            let waiting = blobs.iter().all(|blob| blob.waits_for.is_some());
+            self.say(PullEvent::Progress { blobs }).await;
+            if waiting {
+                tokio::time::sleep(WAITING_INTERVAL).await;
             }
         }
     }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant as Clock};
 use layermesh_proto::{
     Algorithm, ContentId, NodeId, ObjectKind, PieceHash,
     engine::{
-        Action, Config, Engine, Event, Instant,
+        Action, Config, Engine, Event, Instant, Urgency,
         event::{FetchId, WantId},
     },
     piece::{PIECE_LEN_MAX, PieceLayout},
@@ -134,7 +134,13 @@ impl Site {
     fn transfer(&mut self, announcements: Vec<Event>) {
         let (content, size) = blob();
         let mut announcements = announcements.into_iter();
-        self.handle(Event::Want { want: WantId(1), content, kind: ObjectKind::Blob, repository: None });
+        self.handle(Event::Want {
+            want: WantId(1),
+            content,
+            kind: ObjectKind::Blob,
+            repository: None,
+            urgency: Urgency::Runtime,
+        });
         while let Some((fetch, pieces)) = self.fetches.pop() {
             self.handle(Event::FetchStarted { fetch, size, ranged: true });
             for piece in pieces.start..pieces.end.min(PIECES) {

@@ -94,7 +94,16 @@ fn pull_to_the_end(world: &mut World, node: NodeIndex, image: &Image) {
 
 /// Runs a scenario with many seeds, each twice: the same seed must give the same trace.
 fn with_seeds(scenario: impl Fn(u64) -> World) {
-    for seed in 0..seeds() {
+    with_first_seeds(seeds(), scenario);
+}
+
+/// The same with a fifth of the seeds, for large blobs.
+fn with_fewer_seeds(scenario: impl Fn(u64) -> World) {
+    with_first_seeds(seeds().div_ceil(5), scenario);
+}
+
+fn with_first_seeds(seeds: u64, scenario: impl Fn(u64) -> World) {
+    for seed in 0..seeds {
         let (first, second) = (scenario(seed), scenario(seed));
         assert_eq!(first.trace(), second.trace(), "seed {seed} gave two traces");
     }
@@ -472,7 +481,7 @@ fn late_comers_join_in_and_restarted_nodes_go_on() {
 
 #[test]
 fn devices_with_uplinks_of_their_own_bring_a_layer_together() {
-    with_seeds(|seed| {
+    with_fewer_seeds(|seed| {
         let options = Options { uplink_of_its_own: true, ..Options::default() };
         let mut world = World::new(seed, options, Config::default(), repository());
         let layer = world.publish("large", 64 * MIB, ObjectKind::Blob);
@@ -510,7 +519,7 @@ fn an_origin_without_ranges_gives_one_copy_all_the_same() {
 
 #[test]
 fn a_node_that_forges_what_it_took_from_the_origin_is_named_by_all_and_nobody_else_is() {
-    with_seeds(|seed| {
+    with_fewer_seeds(|seed| {
         let mut world = World::new(seed, Options::default(), Config::default(), repository());
         let layer = world.publish("large", 32 * MIB, ObjectKind::Blob);
         for _ in 0..5 {
@@ -533,6 +542,104 @@ fn a_node_that_forges_what_it_took_from_the_origin_is_named_by_all_and_nobody_el
         assert_eq!(named.len(), 1, "seed {seed}: the forger was not named");
         let copies = world.origin_bytes() as f64 / layer.size as f64;
         assert!(copies < 5.0, "seed {seed}: {copies} copies, more than if everybody had asked the origin");
+        world
+    });
+}
+
+/// A world with one large layer, and nodes that are connected where `connected` says so.
+fn apart(
+    seed: u64,
+    options: Options,
+    (nodes, size): (usize, u64),
+    connected: impl Fn(usize, usize) -> bool,
+) -> (World, Blob) {
+    let mut world = World::new(seed, options, Config::default(), repository());
+    let layer = world.publish("large", size, ObjectKind::Blob);
+    for node in 0..nodes {
+        world.add_node_apart().unwrap();
+        for other in (0..node).filter(|other| connected(node, *other)) {
+            world.connect(node, other);
+        }
+    }
+    world.run_for(Duration::from_secs(2)).unwrap();
+    (world, layer)
+}
+
+fn all_have(world: &mut World, nodes: usize, layer: Blob) {
+    assert!(world.run_until(5 * MINUTE, World::all_ended).unwrap(), "seed {}", world.seed());
+    assert!((0..nodes).all(|node| world.holds(node, layer)), "seed {}", world.seed());
+}
+
+#[test]
+fn two_sites_that_meet_half_way_do_not_fetch_the_rest_twice() {
+    with_fewer_seeds(|seed| {
+        let (mut world, layer) = apart(seed, Options::default(), (6, 64 * MIB), |one, other| one % 2 == other % 2);
+        for node in 0..6 {
+            world.want(node, layer).unwrap();
+        }
+        // Both have the same uplink, so each has a quarter when half a copy came.
+        let half = |world: &World| world.origin_bytes() > layer.size / 2;
+        assert!(world.run_until(MINUTE, half).unwrap());
+        for node in 0..6 {
+            (0..node).filter(|other| node % 2 != other % 2).for_each(|other| world.connect(node, other));
+        }
+        all_have(&mut world, 6, layer);
+        let copies = world.origin_bytes() as f64 / layer.size as f64;
+        assert!(copies < 1.45, "seed {seed}: {copies} copies, a quarter of them from before they met");
+        world
+    });
+}
+
+#[test]
+fn where_not_all_are_connected_with_all_the_layer_still_comes_few_times() {
+    with_fewer_seeds(|seed| {
+        // Each knows the four next to it on a ring of ten, so nobody sees the same site.
+        let near = |one: usize, other: usize| (one + 10 - other) % 10 <= 2 || (other + 10 - one) % 10 <= 2;
+        let (mut world, layer) = apart(seed, Options::default(), (10, 16 * MIB), near);
+        for node in 0..10 {
+            world.want(node, layer).unwrap();
+        }
+        all_have(&mut world, 10, layer);
+        let copies = world.origin_bytes() as f64 / layer.size as f64;
+        assert!(copies < 4.0, "seed {seed}: {copies} copies");
+        world
+    });
+}
+
+#[test]
+fn an_origin_that_limits_each_connection_is_asked_over_several() {
+    with_fewer_seeds(|seed| {
+        let options = Options { origin_bytes_per_s_each: 1_250_000, ..Options::default() };
+        let (mut world, layer) = apart(seed, options, (5, 64 * MIB), |_, _| true);
+        let begun = world.now();
+        for node in 0..5 {
+            world.want(node, layer).unwrap();
+        }
+        all_have(&mut world, 5, layer);
+        assert_eq!(world.origin_bytes(), layer.size, "one copy");
+        // Over one connection it would take 54 s.
+        let took = world.now().since(begun);
+        assert!(took < Duration::from_secs(30), "seed {seed}: {took:?}");
+        world
+    });
+}
+
+#[test]
+fn an_owner_whose_uplink_is_slow_is_relieved_and_holds_nobody_up() {
+    with_fewer_seeds(|seed| {
+        let options = Options { uplink_of_its_own: true, ..Options::default() };
+        let (mut world, layer) = apart(seed, options, (4, 64 * MIB), |_, _| true);
+        world.set_uplink(seed as usize % 4, 20_000);
+        let begun = world.now();
+        for node in 0..4 {
+            world.want(node, layer).unwrap();
+        }
+        all_have(&mut world, 4, layer);
+        // Its first stripe alone would take 210 s.
+        let took = world.now().since(begun);
+        assert!(took < Duration::from_secs(30), "seed {seed}: {took:?}");
+        let copies = world.origin_bytes() as f64 / layer.size as f64;
+        assert!(copies < 1.1, "seed {seed}: {copies} copies");
         world
     });
 }

@@ -68,6 +68,8 @@ impl World {
             Action::Promised { promise, missing } => {
                 self.nodes[node].promises.insert(promise, missing);
             }
+            // The uplink is one for the whole site here, so its rate is the site's already.
+            Action::PaceUplink { .. } => {}
             Action::Note(note) => self.notes.push((node, note)),
         }
     }

@@ -124,10 +124,14 @@ impl World {
         let sharing = self.nodes.iter().enumerate().filter(|(other, _)| !own || *other == node);
         let outgoing = sharing.flat_map(|(_, node)| node.flows.values()).filter(same).count();
         let rate = match &source {
-            Source::Origin(..) => self.options.uplink_bytes_per_s,
+            Source::Origin(..) => self.nodes[node].uplink_bytes_per_s.unwrap_or(self.options.uplink_bytes_per_s),
             Source::Peer(_) => self.options.lan_bytes_per_s,
         };
-        let sending = time_of(bytes, rate, outgoing);
+        let each = match &source {
+            Source::Origin(..) => self.options.origin_bytes_per_s_each,
+            Source::Peer(_) => u64::MAX,
+        };
+        let sending = time_of(bytes, rate, outgoing).max(time_of(bytes, each, 1));
         let receiving = time_of(bytes, self.options.lan_bytes_per_s, self.nodes[node].flows.len());
         self.plan(sending.max(receiving), node, Happening::Piece { fetch });
         Ok(())

@@ -11,6 +11,7 @@
 //! and blobs have sizes and goodness but no bytes.
 
 mod acts;
+mod background;
 pub mod checks;
 mod flows;
 mod network;

@@ -13,6 +13,8 @@ pub struct Options {
     pub uplink_bytes_per_s: u64,
     /// Each node has an uplink of its own instead of all sharing one.
     pub uplink_of_its_own: bool,
+    /// Most that the origin gives over one connection, in bytes a second.
+    pub origin_bytes_per_s_each: u64,
     /// One way between two nodes; each message takes up to twice as long.
     pub lan_latency: Duration,
     /// One way to the origin.
@@ -32,6 +34,7 @@ impl Default for Options {
             lan_bytes_per_s: 125_000_000,
             uplink_bytes_per_s: 6_250_000,
             uplink_of_its_own: false,
+            origin_bytes_per_s_each: u64::MAX,
             lan_latency: Duration::from_micros(500),
             uplink_latency: Duration::from_millis(20),
             gossip_loss_per_mille: 0,

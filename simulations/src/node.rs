@@ -60,6 +60,8 @@ pub(crate) struct Node {
     pub(crate) wants: BTreeMap<WantId, (ContentId, Option<Result<(), WantError>>)>,
     pub(crate) resolves: BTreeMap<ResolveId, Option<Result<Resolution, WantError>>>,
     pub(crate) promises: BTreeMap<PromiseId, Vec<ContentId>>,
+    /// Rate of its own uplink if it is another than the others', in bytes a second.
+    pub(crate) uplink_bytes_per_s: Option<u64>,
     pub(crate) bytes_from_origin: u64,
     pub(crate) bytes_from_peers: u64,
     pub(crate) next_id: u64,
@@ -83,6 +85,7 @@ impl Node {
             wants: BTreeMap::new(),
             resolves: BTreeMap::new(),
             promises: BTreeMap::new(),
+            uplink_bytes_per_s: None,
             bytes_from_origin: 0,
             bytes_from_peers: 0,
             next_id: 0,

@@ -10,7 +10,7 @@ use std::{
 use layermesh_proto::{
     Algorithm, ContentId, NodeId, ObjectKind, Repository, TagRef,
     engine::{
-        Config, Engine, PeerView,
+        Config, Engine, PeerView, Urgency,
         event::{
             CallId, Event, Instant, LookupId, Note, OriginTag, PromiseId, RequestId, Resolution, ResolveId, Source,
             SourceError, WantError, WantId,
@@ -110,14 +110,42 @@ impl World {
     /// # Errors
     /// If a safety rule is broken.
     pub fn add_node(&mut self) -> Result<NodeIndex, Violation> {
+        let node = self.new_node();
+        self.start(node)?;
+        Ok(node)
+    }
+
+    fn new_node(&mut self) -> NodeIndex {
         let node = self.nodes.len();
         let mut key = [0; 32];
         key[..8].copy_from_slice(&(node as u64 + 1).to_be_bytes());
         let id = NodeId::from_public_key(key);
         self.nodes.push(Node::new(id));
         self.by_id.insert(id, node);
-        self.start(node)?;
+        node
+    }
+
+    /// Adds a node that is connected with nobody yet, and starts it.
+    ///
+    /// # Errors
+    /// If a safety rule is broken.
+    pub fn add_node_apart(&mut self) -> Result<NodeIndex, Violation> {
+        let node = self.new_node();
+        self.start_apart(node)?;
         Ok(node)
+    }
+
+    /// Connects two nodes that are up and were not connected.
+    pub fn connect(&mut self, one: NodeIndex, other: NodeIndex) {
+        for (node, peer) in [(one, other), (other, one)] {
+            let (after, peer) = (self.lan_time(), self.nodes[peer].id);
+            self.plan(after, node, Happening::Event(Event::PeerConnected { peer }));
+        }
+    }
+
+    /// Gives a node an uplink of another rate than the others', in bytes a second.
+    pub fn set_uplink(&mut self, node: NodeIndex, bytes_per_s: u64) {
+        self.nodes[node].uplink_bytes_per_s = Some(bytes_per_s);
     }
 
     /// Starts a node that is down; its disk is as it was left. All nodes that are up connect to it.
@@ -125,6 +153,16 @@ impl World {
     /// # Errors
     /// If a safety rule is broken.
     pub fn start(&mut self, node: NodeIndex) -> Result<(), Violation> {
+        self.start_apart(node)?;
+        for other in (0..self.nodes.len()).filter(|other| *other != node) {
+            if self.nodes[other].is_up() {
+                self.connect(node, other);
+            }
+        }
+        Ok(())
+    }
+
+    fn start_apart(&mut self, node: NodeIndex) -> Result<(), Violation> {
         let seed = self.random.next_u64();
         let started = &mut self.nodes[node];
         started.life += 1;
@@ -140,15 +178,6 @@ impl World {
         let events: Vec<_> = held.chain(partly).chain(bindings).collect();
         for event in events {
             self.handle(node, event)?;
-        }
-        let id = self.nodes[node].id;
-        for other in (0..self.nodes.len()).filter(|other| *other != node) {
-            if self.nodes[other].is_up() {
-                let peer = self.nodes[other].id;
-                let (here, there) = (self.lan_time(), self.lan_time());
-                self.plan(here, node, Happening::Event(Event::PeerConnected { peer }));
-                self.plan(there, other, Happening::Event(Event::PeerConnected { peer: id }));
-            }
         }
         Ok(())
     }
@@ -193,10 +222,14 @@ impl World {
     /// # Errors
     /// If a safety rule is broken.
     pub fn want(&mut self, node: NodeIndex, blob: Blob) -> Result<WantId, Violation> {
+        self.want_as(node, blob, Urgency::Runtime)
+    }
+
+    pub(crate) fn want_as(&mut self, node: NodeIndex, blob: Blob, urgency: Urgency) -> Result<WantId, Violation> {
         let want = WantId(self.nodes[node].id());
         self.nodes[node].wants.insert(want, (blob.content, None));
         let (content, kind, repository) = (blob.content, blob.kind, Some(self.repository.clone()));
-        self.handle(node, Event::Want { want, content, kind, repository })?;
+        self.handle(node, Event::Want { want, content, kind, repository, urgency })?;
         Ok(want)
     }
 

@@ -8,7 +8,11 @@ use std::{
 use bytes::Bytes;
 use layermesh_proto::{
     Algorithm, ContentId, NodeId, TagRef,
-    engine::event::{Provenance, Resolution, WantError},
+    engine::{
+        Urgency,
+        budget::{Reason, Wait},
+        event::{Provenance, Resolution, WantError},
+    },
 };
 use tokio::{sync::watch, time::Instant};
 
@@ -98,12 +102,21 @@ impl World {
             let mut waiting = Vec::new();
             while let Some(command) = commands.recv().await {
                 match command {
+                    Command::Want { content, urgency: Urgency::Background, ended, .. } => {
+                        let minutes = Some(185);
+                        let waits_for = Some(Wait { reason: Reason::Window, minutes });
+                        let (size, durable_bytes, sources) = (None, 0, Vec::new());
+                        let waits = TransferStatus { content, size, durable_bytes, sources, waits_for };
+                        world.status.transfers.push(waits);
+                        waiting.push(ended);
+                    }
                     Command::Want { content, ended, .. } if world.stuck => {
                         world.status.transfers.push(TransferStatus {
                             content,
                             size: Some(100),
                             durable_bytes: 40,
                             sources: vec!["origin".to_owned()],
+                            waits_for: None,
                         });
                         waiting.push(ended);
                     }

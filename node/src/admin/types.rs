@@ -81,6 +81,9 @@ pub struct TransferStatus {
     pub bytes: u64,
     /// Where bytes come from now.
     pub sources: Vec<String>,
+    /// What it waits for before it asks an origin, for people; absent if it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waits_for: Option<String>,
 }
 
 /// A connected peer: an element of `GET /v1/peers`.
@@ -117,6 +120,9 @@ pub struct PullRequest {
     /// `os/arch[/variant]` or `all`; the node's own if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub platform: Option<String>,
+    /// Nobody waits for it: the uplink is asked only when its windows and its meter allow it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub background: bool,
 }
 
 /// A line of the answer to `POST /v1/pull`. The last is [`PullEvent::Done`] or [`PullEvent::Error`].

@@ -1,13 +1,14 @@
 //! What the admin and status servers see of the node, and nothing more.
 
-use std::{future::Future, sync::Arc};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use layermesh_proto::ContentId;
+use layermesh_proto::{ContentId, engine::budget::Wait};
 use tokio::{sync::watch, time::Instant};
 
 use super::types::{Blob, ListenStatus, NodeStatus, OriginStatus, Peer, TransferStatus};
 use crate::{
+    config::units::show_duration,
     counters::Counters,
     mesh::{self, Mesh},
     pull::Platform,
@@ -127,6 +128,18 @@ impl From<mesh::TransferStatus> for TransferStatus {
             size: transfer.size,
             bytes: transfer.durable_bytes,
             sources: transfer.sources,
+            waits_for: transfer.waits_for.map(waits_for),
+        }
+    }
+}
+
+/// What a transfer waits for, and how long if that is known.
+fn waits_for(wait: Wait) -> String {
+    match wait.minutes {
+        None => wait.reason.to_string(),
+        // Of the current minute some is over, but who waits for hours does not mind.
+        Some(minutes) => {
+            format!("{}, in {}", wait.reason, show_duration(Duration::from_secs(60) * u32::from(minutes)))
         }
     }
 }

@@ -23,11 +23,15 @@ pub(super) struct PullArgs {
     /// os/arch[/variant], or all [default: this device's]
     #[arg(long, value_name = "PLATFORM")]
     platform: Option<String>,
+    /// Nobody waits for it: take it from peers, and from the registry only in a window of `[uplink] windows`, not over a
+    /// metered uplink without one, and not while a container runtime pulls
+    #[arg(long)]
+    background: bool,
 }
 
 pub(super) async fn run(args: PullArgs, global: &Global) -> Result<Exit, Failure> {
     let image = args.image.strip_prefix("docker://").unwrap_or(&args.image).to_owned();
-    let request = PullRequest { image, platform: args.platform };
+    let request = PullRequest { image, platform: args.platform, background: args.background };
     Pull::parse(&request).map_err(Failure::usage)?;
     let mut events = node::client(global)?.pull(&request).await?;
     let mut display = Display::new(global.json);
@@ -72,8 +76,8 @@ fn shown(summary: &PullSummary) -> String {
 enum Display {
     /// A bar a blob and one for all.
     Bars(Bars),
-    /// A line a blob, for logs.
-    Lines,
+    /// A line a blob, for logs; `waits` once it was said that a blob waits.
+    Lines { waits: bool },
     /// Not at all: the events themselves are printed.
     Json,
 }
@@ -85,17 +89,24 @@ impl Display {
         } else if output::is_terminal() {
             Self::Bars(Bars::new())
         } else {
-            Self::Lines
+            Self::Lines { waits: false }
         }
     }
 
     fn show(&mut self, event: PullEvent) -> anyhow::Result<()> {
         match (self, event) {
             (Self::Bars(bars), event) => bars.show(event),
-            (Self::Lines, PullEvent::Resolved { image, digest, said_by }) => {
+            (Self::Lines { .. }, PullEvent::Resolved { image, digest, said_by }) => {
                 output::print(&format!("{image} is {digest}, says {said_by}\n"))?;
             }
-            (Self::Lines, PullEvent::Landed { digest }) => output::print(&format!("{digest} is here\n"))?,
+            (Self::Lines { .. }, PullEvent::Landed { digest }) => output::print(&format!("{digest} is here\n"))?,
+            (Self::Lines { waits }, PullEvent::Progress { blobs }) => {
+                let waiting = blobs.iter().find_map(|blob| Some((&blob.digest, blob.waits_for.as_ref()?)));
+                let said = std::mem::replace(waits, waiting.is_some());
+                if let Some((digest, what)) = waiting.filter(|_| !said) {
+                    output::print(&format!("{digest} waits for {what}\n"))?;
+                }
+            }
             _ => {}
         }
         Ok(())
@@ -125,7 +136,7 @@ impl Bars {
         let all = MultiProgress::new();
         let total = all.add(ProgressBar::new(0));
         total.set_style(style(
-            "{prefix:<12} [{bar:30}] {percent:>3}% {binary_bytes:>11} {binary_bytes_per_sec:>13} ETA {eta}",
+            "{prefix:<12} [{bar:30}] {percent:>3}% {binary_bytes:>11} {binary_bytes_per_sec:>13} ETA {eta} {msg}",
         ));
         total.set_prefix("total");
         Self { all, total, blobs: BTreeMap::new() }
@@ -139,12 +150,13 @@ impl Bars {
             PullEvent::Blob { digest, size, held } => self.add(digest, size, held),
             PullEvent::Progress { blobs } => {
                 for blob in blobs {
-                    self.advance(&blob.digest, blob.bytes, &blob.sources);
+                    let waits = blob.waits_for.map(|what| format!("waits for {what}"));
+                    self.advance(&blob.digest, blob.bytes, from(&blob.sources).or(waits));
                 }
             }
             PullEvent::Landed { digest } => {
                 if let Some(size) = self.blobs.get(&digest).map(|row| row.size) {
-                    self.advance(&digest, size, &[]);
+                    self.advance(&digest, size, None);
                 }
             }
             PullEvent::Done(_) | PullEvent::Error { .. } => {}
@@ -169,12 +181,16 @@ impl Bars {
         self.blobs.insert(digest, Row { size, bytes: 0, bar });
     }
 
-    fn advance(&mut self, digest: &str, bytes: u64, sources: &[String]) {
-        let Some(row) = self.blobs.get_mut(digest) else { return };
+    fn advance(&mut self, digest: &str, bytes: u64, doing: Option<String>) {
+        let Some(row) = self.blobs.get_mut(digest) else {
+            // Manifests have no bar; that one waits is all there is to say of it.
+            return self.total.set_message(doing.unwrap_or_default());
+        };
+        self.total.set_message("");
         row.bytes = bytes;
         if let Some(bar) = &row.bar {
             bar.set_position(bytes);
-            bar.set_message(from(sources));
+            bar.set_message(doing.unwrap_or_default());
             if bytes == row.size {
                 bar.finish();
             }
@@ -189,11 +205,11 @@ fn style(template: &str) -> ProgressStyle {
 }
 
 /// Where bytes come from, for the end of a progress bar.
-fn from(sources: &[String]) -> String {
+fn from(sources: &[String]) -> Option<String> {
     match sources {
-        [] => String::new(),
-        [source] => format!("from {source}"),
-        [first, others @ ..] => format!("from {first} and {} more", others.len()),
+        [] => None,
+        [source] => Some(format!("from {source}")),
+        [first, others @ ..] => Some(format!("from {first} and {} more", others.len())),
     }
 }
 
@@ -214,6 +230,7 @@ mod tests {
             size: Some(100),
             bytes: 40,
             sources: vec!["origin".to_owned()],
+            waits_for: None,
         };
         bars.show(PullEvent::Progress { blobs: vec![progress] });
         assert_eq!(bars.total.position(), 40);

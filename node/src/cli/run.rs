@@ -51,6 +51,19 @@ pub(super) struct RunArgs {
     /// Take no more than this from registries, such as 2mbit [default: unlimited]
     #[arg(long, value_name = "RATE")]
     uplink_rate: Option<String>,
+    /// All nodes of the site together take no more than this from registries [default: unlimited]
+    #[arg(long, value_name = "RATE")]
+    uplink_site_rate: Option<String>,
+    /// Bytes over the uplink cost money: pulls in the background wait for a window, and without one take from peers only
+    #[arg(long)]
+    uplink_metered: bool,
+    /// When pulls in the background may take from registries, such as 'mon-fri 22:00-06:00' or sat,sun; may be given
+    /// several times [default: always, or never over a metered uplink]
+    #[arg(long = "uplink-window", value_name = "WINDOW")]
+    uplink_windows: Vec<String>,
+    /// Each device of the site has an uplink of its own: more of them fetch parts of a layer at the same time
+    #[arg(long)]
+    uplink_own: bool,
     /// Give no more than this to peers, such as 100mbit [default: unlimited]
     #[arg(long, value_name = "RATE")]
     lan_rate: Option<String>,
@@ -80,6 +93,9 @@ impl RunArgs {
             (Setting::Mdns, self.no_mdns.then(|| "false".to_owned())),
             (Setting::FreeBytesMin, self.free_bytes_min),
             (Setting::UplinkRate, self.uplink_rate),
+            (Setting::UplinkSiteRate, self.uplink_site_rate),
+            (Setting::UplinkMetered, self.uplink_metered.then(|| "true".to_owned())),
+            (Setting::UplinkOwn, self.uplink_own.then(|| "true".to_owned())),
             (Setting::LanRate, self.lan_rate),
             (Setting::LogFormat, self.log_format),
             (Setting::LogFilter, self.log_filter),
@@ -90,6 +106,7 @@ impl RunArgs {
             }
         }
         layer.flag_peers(self.peers);
+        layer.flag_windows(self.uplink_windows);
         layer.flag_origins(self.origins);
         layer
     }
@@ -146,6 +163,13 @@ mod tests {
             "--origin=a.test=http://127.0.0.1:5",
             "--docker-config=/c",
             "--free-bytes-min=1GiB",
+            "--uplink-rate=1mbit",
+            "--uplink-site-rate=2mbit",
+            "--uplink-metered",
+            "--uplink-window=mon-fri 22:00-06:00",
+            "--uplink-window=sat,sun",
+            "--uplink-own",
+            "--lan-rate=3mbit",
             "--log-format=json",
             "--log-filter=warn",
         ]);
@@ -156,6 +180,9 @@ mod tests {
         assert_eq!((config.static_peers.len(), config.fleet.as_str(), config.mdns), (2, "f", false));
         assert!(config.origins[0].plain_http);
         assert_eq!(config.store_free_bytes_min, 1 << 30);
+        let rates = [config.uplink_bytes_per_s, config.uplink.site_bytes_per_s, config.lan_bytes_per_s];
+        assert_eq!(rates, [125_000, 250_000, 375_000].map(Some));
+        assert_eq!((config.uplink.metered, config.uplink.windows.len(), config.uplink_own), (true, 2, true));
         assert_eq!((config.log.format, config.log.filter.as_str()), (crate::config::LogFormat::Json, "warn"));
     }
 

@@ -57,17 +57,13 @@ fn shown(status: &NodeStatus) -> String {
     }
     for transfer in &status.transfers {
         let of = transfer.size.map_or_else(|| "?".to_owned(), show_bytes);
-        let from = match transfer.sources.as_slice() {
-            [] => "nobody yet".to_owned(),
-            sources => sources.join(", "),
+        let doing = match (transfer.sources.as_slice(), &transfer.waits_for) {
+            ([], Some(what)) => format!("waits for {what}"),
+            ([], None) => "from nobody yet".to_owned(),
+            (sources, _) => format!("from {}", sources.join(", ")),
         };
-        let _ = writeln!(
-            text,
-            "  {:<11}{} {} of {of} from {from}",
-            "transfer",
-            transfer.digest,
-            show_bytes(transfer.bytes)
-        );
+        let _ =
+            writeln!(text, "  {:<11}{} {} of {of} {doing}", "transfer", transfer.digest, show_bytes(transfer.bytes));
     }
     text
 }
@@ -84,7 +80,7 @@ fn origins(status: &NodeStatus) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admin::testing::World;
+    use crate::admin::{testing::World, types::TransferStatus};
 
     #[tokio::test]
     async fn the_first_line_answers_the_question() {
@@ -95,5 +91,23 @@ mod tests {
                      origin gone.test NOT reachable";
         assert_eq!(text.lines().next(), Some(first));
         assert!(text.contains("  mirror     http://127.0.0.1:1\n"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn a_transfer_says_where_from_or_what_it_waits_for() {
+        let mut status = World::new().node().status().await;
+        let transfer = |source: Option<&str>, waits_for: Option<&str>| TransferStatus {
+            digest: "sha256:aa".to_owned(),
+            size: Some(2048),
+            bytes: 1024,
+            sources: source.map(str::to_owned).into_iter().collect(),
+            waits_for: waits_for.map(str::to_owned),
+        };
+        status.transfers =
+            vec![transfer(Some("origin a"), None), transfer(None, Some("a window")), transfer(None, None)];
+        let text = shown(&status);
+        for doing in ["from origin a", "waits for a window", "from nobody yet"] {
+            assert!(text.contains(&format!("  transfer   sha256:aa 1.00 KiB of 2.00 KiB {doing}\n")), "{text}");
+        }
     }
 }

@@ -14,6 +14,10 @@ use super::layer::{ConfigError, Given, Layer, Place, RawOrigin, Setting, nearest
 
 /// Tables of the file, besides the top level.
 const TABLES: [&str; 6] = ["listen", "mesh", "store", "uplink", "lan", "log"];
+/// Tables and keys that are lists.
+const LISTS: [(&str, &str); 2] = [("mesh", "peers"), ("uplink", "windows")];
+const PEERS_EXAMPLE: &str = r#"["/ip4/192.168.1.10/tcp/7118"]"#;
+const WINDOWS_EXAMPLE: &str = r#"["mon-fri 22:00-06:00", "sat,sun"]"#;
 /// Keys of an `[[origin]]`.
 const ORIGIN_KEYS: [&str; 6] = ["registry", "endpoint", "ca_file", "plain_http", "username", "password_file"];
 
@@ -67,10 +71,10 @@ impl Reader<'_> {
 
     fn table(&mut self, name: &str, table: &DeTable<'_>) {
         for (key, value) in table {
-            if (name, key.get_ref().as_ref()) == ("mesh", "peers") {
-                self.peers(value);
-            } else {
-                self.entry(name, key.span().start, key.get_ref(), value);
+            match (name, key.get_ref().as_ref()) {
+                ("mesh", "peers") => self.layer.peers = self.list("peers", PEERS_EXAMPLE, value),
+                ("uplink", "windows") => self.layer.windows = self.list("windows", WINDOWS_EXAMPLE, value),
+                _ => self.entry(name, key.span().start, key.get_ref(), value),
             }
         }
     }
@@ -88,7 +92,7 @@ impl Reader<'_> {
 
     /// Names what the key could have meant: one of this table first, then the same key of another table.
     fn unknown(&mut self, table: &str, at: usize, key: &str) {
-        let all = || Setting::ALL.into_iter().map(Setting::key).chain([("mesh", "peers")]);
+        let all = || Setting::ALL.into_iter().map(Setting::key).chain(LISTS);
         let here = all().filter(|(of, _)| *of == table).map(|(_, key)| key);
         let here = here.chain(TABLES.into_iter().chain(["origin"]).filter(|_| table.is_empty()));
         let hint = if let Some(meant) = nearest(key, here) {
@@ -120,14 +124,12 @@ impl Reader<'_> {
         Some(Given { text, place: self.place(value.span().start) })
     }
 
-    fn peers(&mut self, value: &Spanned<DeValue<'_>>) {
-        let DeValue::Array(peers) = value.get_ref() else {
-            let example = "`peers` is a list: write `peers = [\"/ip4/192.168.1.10/tcp/7118\"]`";
-            self.error(value.span().start, example.to_owned());
-            return;
+    fn list(&mut self, key: &str, example: &str, value: &Spanned<DeValue<'_>>) -> Option<Vec<Given>> {
+        let DeValue::Array(values) = value.get_ref() else {
+            self.error(value.span().start, format!("`{key}` is a list: write `{key} = {example}`"));
+            return None;
         };
-        let given = peers.iter().filter_map(|peer| self.scalar("peers", peer)).collect();
-        self.layer.peers = Some(given);
+        Some(values.iter().filter_map(|value| self.scalar(key, value)).collect())
     }
 
     fn origin(&mut self, value: &Spanned<DeValue<'_>>) {

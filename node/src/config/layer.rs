@@ -30,6 +30,12 @@ pub enum Setting {
     FreeBytesMin,
     /// Rate of what is taken from registries.
     UplinkRate,
+    /// The same for all nodes of the site together.
+    UplinkSiteRate,
+    /// Whether bytes from registries cost money or a quota.
+    UplinkMetered,
+    /// Whether each device of the site has an uplink of its own.
+    UplinkOwn,
     /// Rate of what is given to peers.
     LanRate,
     /// Form of log lines.
@@ -40,7 +46,7 @@ pub enum Setting {
 
 impl Setting {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 16] = [
         Self::DataDir,
         Self::DockerConfig,
         Self::Mirror,
@@ -51,6 +57,9 @@ impl Setting {
         Self::Mdns,
         Self::FreeBytesMin,
         Self::UplinkRate,
+        Self::UplinkSiteRate,
+        Self::UplinkMetered,
+        Self::UplinkOwn,
         Self::LanRate,
         Self::LogFormat,
         Self::LogFilter,
@@ -69,6 +78,9 @@ impl Setting {
             Self::Mdns => ("mesh", "mdns"),
             Self::FreeBytesMin => ("store", "free_bytes_min"),
             Self::UplinkRate => ("uplink", "rate"),
+            Self::UplinkSiteRate => ("uplink", "site_rate"),
+            Self::UplinkMetered => ("uplink", "metered"),
+            Self::UplinkOwn => ("uplink", "own"),
             Self::LanRate => ("lan", "rate"),
             Self::LogFormat => ("log", "format"),
             Self::LogFilter => ("log", "filter"),
@@ -88,6 +100,9 @@ impl Setting {
             Self::Mdns => "LAYERMESH_MDNS",
             Self::FreeBytesMin => "LAYERMESH_FREE_BYTES_MIN",
             Self::UplinkRate => "LAYERMESH_UPLINK_RATE",
+            Self::UplinkSiteRate => "LAYERMESH_UPLINK_SITE_RATE",
+            Self::UplinkMetered => "LAYERMESH_UPLINK_METERED",
+            Self::UplinkOwn => "LAYERMESH_UPLINK_OWN",
             Self::LanRate => "LAYERMESH_LAN_RATE",
             Self::LogFormat => "LAYERMESH_LOG_FORMAT",
             Self::LogFilter => "LAYERMESH_LOG_FILTER",
@@ -107,6 +122,9 @@ impl Setting {
             Self::Mdns => "--no-mdns",
             Self::FreeBytesMin => "--free-bytes-min",
             Self::UplinkRate => "--uplink-rate",
+            Self::UplinkSiteRate => "--uplink-site-rate",
+            Self::UplinkMetered => "--uplink-metered",
+            Self::UplinkOwn => "--uplink-own",
             Self::LanRate => "--lan-rate",
             Self::LogFormat => "--log-format",
             Self::LogFilter => "--log-filter",
@@ -116,6 +134,8 @@ impl Setting {
 
 /// Variable with static peers, separated by commas or spaces.
 pub(super) const PEERS_VARIABLE: &str = "LAYERMESH_PEERS";
+/// Variable with windows for background work, separated by semicolons: a window has commas and spaces itself.
+pub(super) const WINDOWS_VARIABLE: &str = "LAYERMESH_UPLINK_WINDOWS";
 /// Variable with origins as `REGISTRY=URL`, separated by commas or spaces.
 pub(super) const ORIGINS_VARIABLE: &str = "LAYERMESH_ORIGINS";
 /// Variable with the path of the configuration file.
@@ -189,6 +209,7 @@ impl RawOrigin {
 pub struct Layer {
     pub(super) values: BTreeMap<Setting, Given>,
     pub(super) peers: Option<Vec<Given>>,
+    pub(super) windows: Option<Vec<Given>>,
     pub(super) origins: Vec<RawOrigin>,
 }
 
@@ -203,6 +224,14 @@ impl Layer {
         if !peers.is_empty() {
             let given = |text| Given { text, place: Place::Flag("--peer") };
             self.peers = Some(peers.into_iter().map(given).collect());
+        }
+    }
+
+    /// Takes the values of `--uplink-window`; none leaves the weaker sources' windows.
+    pub fn flag_windows(&mut self, windows: Vec<String>) {
+        if !windows.is_empty() {
+            let given = |text| Given { text, place: Place::Flag("--uplink-window") };
+            self.windows = Some(windows.into_iter().map(given).collect());
         }
     }
 
@@ -226,12 +255,18 @@ impl Layer {
             let given = |text: &str| Given { text: text.to_owned(), place: Place::Variable(PEERS_VARIABLE) };
             layer.peers = Some(peers.map(given).collect());
         }
+        if let Some(windows) = variables.get(WINDOWS_VARIABLE) {
+            let given = |text: &str| Given { text: text.trim().to_owned(), place: Place::Variable(WINDOWS_VARIABLE) };
+            let windows = windows.split(';').map(given);
+            layer.windows = Some(windows.filter(|window| !window.text.is_empty()).collect());
+        }
         if let Some(origins) = list(ORIGINS_VARIABLE) {
             layer.origins.extend(origins.map(|text| assigned_origin(text, Place::Variable(ORIGINS_VARIABLE))));
         }
         let known = || {
             Setting::ALL.into_iter().map(Setting::variable).chain([
                 PEERS_VARIABLE,
+                WINDOWS_VARIABLE,
                 ORIGINS_VARIABLE,
                 CONFIG_VARIABLE,
                 ADMIN_VARIABLE,
@@ -251,6 +286,9 @@ impl Layer {
         self.values.extend(stronger.values);
         if stronger.peers.is_some() {
             self.peers = stronger.peers;
+        }
+        if stronger.windows.is_some() {
+            self.windows = stronger.windows;
         }
         let registry = |origin: &RawOrigin| origin.registry.as_ref().map(|given| given.text.clone());
         self.origins.retain(|weaker| stronger.origins.iter().all(|origin| registry(origin) != registry(weaker)));

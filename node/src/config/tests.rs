@@ -35,6 +35,7 @@ fn without_any_source_the_documented_defaults_hold() {
     assert!(config.mdns && config.static_peers.is_empty() && config.origins.is_empty());
     assert_eq!(config.store_free_bytes_min, 64 << 20);
     assert_eq!((config.uplink_bytes_per_s, config.lan_bytes_per_s), (None, None));
+    assert_eq!((config.uplink, config.uplink_own), (Uplink::default(), false));
     assert_eq!(config.log, LogConfig { format: LogFormat::Text, filter: "info".to_owned() });
 }
 
@@ -199,4 +200,52 @@ fn the_reference_page_names_every_setting() {
         assert!(row.contains(&format!("`{}`", setting.variable())), "{row}");
         assert!(row.contains(&format!("`{}`", setting.flag())), "{row}");
     }
+    for list in [layer::PEERS_VARIABLE, layer::ORIGINS_VARIABLE, layer::WINDOWS_VARIABLE] {
+        assert!(page.contains(&format!("| `{list}` |")), "{list}");
+    }
+}
+
+#[test]
+fn the_uplink_has_a_meter_windows_and_a_rate_for_the_site() {
+    let text = "[uplink]\nmetered = true\nsite_rate = \"8mbit\"\nwindows = [\"mon-fri 22:00-06:00\", \"sat,sun\"]\n";
+    let uplink = |variables: &[(&str, &str)], flags| with_file(text, variables, flags).unwrap().uplink;
+    let of_file = uplink(&[], Layer::default());
+    assert_eq!((of_file.metered, of_file.site_bytes_per_s, of_file.windows.len()), (true, Some(1_000_000), 2));
+    // A window has commas and spaces in it.
+    let variables = [("LAYERMESH_UPLINK_WINDOWS", "mon,tue 01:00-02:00; 22:00-06:00; sun ;")];
+    assert_eq!(uplink(&variables, Layer::default()).windows.len(), 3);
+    assert!(uplink(&[("LAYERMESH_UPLINK_WINDOWS", "")], Layer::default()).windows.is_empty());
+    let mut flags = Layer::default();
+    flags.flag_windows(vec!["sun".to_owned()]);
+    assert_eq!(uplink(&variables, flags).windows.len(), 1);
+}
+
+#[test]
+fn mistakes_in_windows_show_how_to_write_one() {
+    let text = r#"
+[uplink]
+metered = "sometimes"
+windows = ["mon-fri 22-6", 5]
+site_rate = "0mbit"
+[lan]
+windows = ["sat"]
+"#;
+    let found = mistakes(text);
+    let expected = [
+        "layermesh.toml:3: `sometimes` is neither true nor false",
+        "layermesh.toml:4: `mon-fri 22-6` is not a window: `22` is no time of day, which is written as `06:00`; \
+         write one such as `mon-fri 22:00-06:00`, `sat,sun` or `01:00-05:00`",
+        "layermesh.toml:4: `5` is not a window: `5` is no day",
+        "layermesh.toml:5: `0mbit` is no rate at all",
+        "layermesh.toml:7: unknown key `lan.windows`; `windows` belongs under `[uplink]`",
+    ];
+    for text in expected {
+        assert!(found.iter().any(|error| error.starts_with(text)), "missing: {text}\nfound: {found:#?}");
+    }
+    assert_eq!(found.len(), expected.len(), "{found:#?}");
+    let one = mistakes("[uplink]\nwindows = \"sat,sun\"\n");
+    let list = "layermesh.toml:2: `windows` is a list: write `windows = [\"mon-fri 22:00-06:00\", \"sat,sun\"]`";
+    assert_eq!(one, [list]);
+    let many = format!("[uplink]\nwindows = [{}]\n", "\"sat\",".repeat(15));
+    assert_eq!(mistakes(&many), ["layermesh.toml:2: more than 14 windows"]);
 }

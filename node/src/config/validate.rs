@@ -5,7 +5,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use layermesh_proto::Repository;
+use layermesh_proto::{
+    Repository,
+    engine::{Uplink, budget::Window},
+};
 use libp2p::{Multiaddr, multiaddr::Protocol};
 use tracing_subscriber::EnvFilter;
 use url::Url;
@@ -15,6 +18,7 @@ use super::{
     LogConfig, LogFormat, MIRROR_DEFAULT, OriginConfig, PEERS_DEFAULT, STATUS_DEFAULT, file,
     layer::{ConfigError, ConfigErrors, Given, Layer, Place, RawOrigin, Setting},
     units::{parse_bytes, parse_rate},
+    windows::parse_window,
 };
 
 /// Largest configuration file read; a larger one is some other file.
@@ -25,6 +29,8 @@ const PASSWORD_FILE_BYTES_MAX: u64 = 64 << 10;
 const STATIC_PEERS_MAX: usize = 64;
 /// Origins beyond this are a mistake.
 const ORIGINS_MAX: usize = 64;
+/// Windows beyond this are a mistake: one for each half of each day, and the engine goes through all of them.
+const WINDOWS_MAX: usize = 14;
 /// Longest name of a fleet; it is part of a gossip topic.
 const FLEET_LEN_MAX: usize = 64;
 
@@ -102,6 +108,12 @@ impl Validator {
             docker_config: self.layer.values.get(&Setting::DockerConfig).map(Given::path),
             store_free_bytes_min: self.value(Setting::FreeBytesMin, parse_bytes).unwrap_or(FREE_BYTES_MIN_DEFAULT),
             uplink_bytes_per_s: self.value(Setting::UplinkRate, parse_rate).flatten(),
+            uplink: Uplink {
+                metered: self.value(Setting::UplinkMetered, parse_bool).unwrap_or(false),
+                windows: self.windows(),
+                site_bytes_per_s: self.value(Setting::UplinkSiteRate, parse_rate).flatten(),
+            },
+            uplink_own: self.value(Setting::UplinkOwn, parse_bool).unwrap_or(false),
             lan_bytes_per_s: self.value(Setting::LanRate, parse_rate).flatten(),
             log: LogConfig {
                 format: self.value(Setting::LogFormat, parse_log_format).unwrap_or(LogFormat::Text),
@@ -143,6 +155,14 @@ impl Validator {
             self.error(&first.place, format!("more than {STATIC_PEERS_MAX} peers; a few are enough to find the rest"));
         }
         given.iter().filter_map(|peer| self.parsed(peer, parse_peer)).collect()
+    }
+
+    fn windows(&mut self) -> Vec<Window> {
+        let given = self.layer.windows.clone().unwrap_or_default();
+        if let Some(first) = given.get(WINDOWS_MAX) {
+            self.error(&first.place, format!("more than {WINDOWS_MAX} windows"));
+        }
+        given.iter().filter_map(|window| self.parsed(window, parse_window)).collect()
     }
 
     fn origins(&mut self) -> Vec<OriginConfig> {

@@ -17,7 +17,10 @@ use bytes::Bytes;
 use futures::{StreamExt as _, stream};
 use layermesh_proto::{
     ContentId, ObjectKind, Repository, TagRef,
-    engine::event::{Provenance, WantError},
+    engine::{
+        Urgency,
+        event::{Provenance, WantError},
+    },
 };
 use tokio::time::timeout;
 
@@ -158,7 +161,7 @@ async fn fetch_manifest<S: MirrorStore, D: Discovery>(
     content: ContentId,
 ) -> Result<(), Refusal> {
     let mut reader = state.store.reader(content);
-    let mut want = state.mesh.want(content, ObjectKind::Manifest, Some(repository.clone())).await;
+    let mut want = state.mesh.want(content, ObjectKind::Manifest, Some(repository.clone()), Urgency::Runtime).await;
     want.reader_at(0);
     tokio::select! {
         biased;

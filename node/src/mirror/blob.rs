@@ -10,7 +10,10 @@
 use std::{pin::pin, time::Duration};
 
 use bytes::Bytes;
-use layermesh_proto::{ContentId, ObjectKind, Repository, engine::event::WantError};
+use layermesh_proto::{
+    ContentId, ObjectKind, Repository,
+    engine::{Urgency, event::WantError},
+};
 use thiserror::Error;
 use tokio::time::timeout;
 
@@ -90,7 +93,10 @@ impl<S: MirrorStore> Supply<S> {
             Some(size) => (None, size),
             None => {
                 let opened = async {
-                    let mut want = ask.mesh.want(ask.content, ObjectKind::Blob, Some(ask.repository.clone())).await;
+                    let mut want = ask
+                        .mesh
+                        .want(ask.content, ObjectKind::Blob, Some(ask.repository.clone()), Urgency::Runtime)
+                        .await;
                     let size = while_wanted(&mut want, &mut growing, reader.size()).await?;
                     Ok::<_, WantError>((Some(want), size))
                 };
@@ -181,7 +187,7 @@ impl<S: MirrorStore> Supply<S> {
         self.damages += 1;
         let Ask { mesh, content, repository, .. } = &self.ask;
         tracing::warn!(%content, offset = self.offset, "a stored blob is damaged: fetching it again");
-        self.want = Some(mesh.want(*content, ObjectKind::Blob, Some(repository.clone())).await);
+        self.want = Some(mesh.want(*content, ObjectKind::Blob, Some(repository.clone()), Urgency::Runtime).await);
         self.growing = true;
         self.report_at = self.offset;
     }

@@ -279,7 +279,7 @@ impl FakeDriver {
 impl Script {
     fn perform(&mut self, command: Command) {
         match command {
-            Command::Want { want, content, kind, repository, ended } => {
+            Command::Want { want, content, kind, repository, ended, .. } => {
                 self.wanted.push((content, kind, repository));
                 match self.outcomes.get(&content) {
                     Some(outcome) => drop(ended.send(outcome.clone())),

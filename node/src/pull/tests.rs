@@ -6,7 +6,8 @@ use crate::admin::testing::World;
 const IMAGE: &str = "docker.io/library/app:1";
 
 fn pull(image: &str, platform: &str) -> Pull {
-    Pull::parse(&PullRequest { image: image.to_owned(), platform: Some(platform.to_owned()) }).unwrap()
+    let (image, platform) = (image.to_owned(), Some(platform.to_owned()));
+    Pull::parse(&PullRequest { image, platform, background: false }).unwrap()
 }
 
 async fn run_in(world: World, pull: Pull, held: &[&str]) -> (Result<PullSummary, PullError>, Vec<PullEvent>) {
@@ -108,4 +109,26 @@ async fn transfers_under_way_are_reported() {
         blobs = timeout(Duration::from_secs(30), progress) => blobs.unwrap(),
     };
     assert_eq!((blobs[0].bytes, blobs[0].sources.as_slice()), (40, &["origin".to_owned()][..]));
+}
+
+#[tokio::test]
+async fn a_pull_in_the_background_says_what_it_waits_for() {
+    let mut world = World::new();
+    world.image(IMAGE);
+    let node = world.node();
+    let (events, mut queue) = mpsc::channel(1000);
+    let pull = Pull { urgency: Urgency::Background, ..pull(IMAGE, "linux/amd64") };
+    let work = run(&node.mesh, &node.store, &node.counters, pull, &events);
+    let progress = async {
+        loop {
+            if let Some(PullEvent::Progress { blobs }) = queue.recv().await {
+                return blobs;
+            }
+        }
+    };
+    let blobs = tokio::select! {
+        result = work => panic!("{result:?}"),
+        blobs = timeout(Duration::from_secs(30), progress) => blobs.unwrap(),
+    };
+    assert_eq!(blobs[0].waits_for.as_deref(), Some("a window for background work, in 3 h 05 min"));
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use super::budget::Uplink;
 use crate::wire::control::LABEL_BYTES_MAX;
 
 /// How a node is and how it behaves.
@@ -148,6 +149,15 @@ pub struct Config {
     /// undiminished, and forty nodes are five hops deep.
     pub fan_out: usize,
 
+    /// What the uplink may be used for.
+    pub uplink: Uplink,
+    /// After a runtime's transfer asked an origin, during which background work still leaves the uplink alone. 2 s: a
+    /// runtime asks for the next blob within that, and each start anew costs a request and the pieces on their way.
+    pub runtime_pause: Duration,
+    /// Between two repetitions of a want that waits for the uplink's budget, give or take a quarter. 60 s: nobody counts
+    /// on it, and it may wait for a night.
+    pub withheld_interval: Duration,
+
     /// After an origin did not answer, during which it counts as down. 10 s: a cut uplink costs one slow answer
     /// in ten seconds, a blip does not divert anything for long.
     pub origin_down_for: Duration,
@@ -264,6 +274,9 @@ impl Default for Config {
             want_interval: Duration::from_secs(5),
             want_expiry: Duration::from_secs(20),
             fan_out: 2,
+            uplink: Uplink::default(),
+            runtime_pause: Duration::from_secs(2),
+            withheld_interval: Duration::from_secs(60),
             origin_down_for: Duration::from_secs(10),
             resolve_timeout_known: Duration::from_millis(1500),
             resolve_timeout_unknown: Duration::from_secs(10),
@@ -273,6 +286,10 @@ impl Default for Config {
         }
     }
 }
+
+/// [`Config::window`] of a site whose devices have uplinks of their own. 32: as many devices bring a layer together; a
+/// reader in order waits somewhat longer for its first bytes.
+pub const WINDOW_OF_OWN_UPLINKS: usize = 32;
 
 impl Default for Limits {
     fn default() -> Self {
@@ -315,6 +332,12 @@ pub enum ConfigError {
         /// The field.
         field: &'static str,
     },
+    /// A rate of zero, at which nothing ever ends.
+    #[error("{field} is no rate at all")]
+    NoRate {
+        /// The field.
+        field: &'static str,
+    },
 }
 
 impl Config {
@@ -336,6 +359,7 @@ impl Config {
             ("claim_lease", self.claim_lease),
             ("claim_grace", self.claim_grace),
             ("want_interval", self.want_interval),
+            ("withheld_interval", self.withheld_interval),
             ("complete_timeout", self.complete_timeout),
             ("resolve_timeout_known", self.resolve_timeout_known),
             ("resolve_timeout_unknown", self.resolve_timeout_unknown),
@@ -346,7 +370,9 @@ impl Config {
             .filter(|(_, text)| text.len() > LABEL_BYTES_MAX || !printable(text))
             .map(|(field, _)| ConfigError::Label { field });
         let zero = times.into_iter().filter(|(_, time)| time.is_zero()).map(|(field, _)| ConfigError::Zero { field });
-        let errors: Vec<_> = refused.chain(zero).collect();
+        let no_rate = (self.uplink.site_bytes_per_s == Some(0))
+            .then_some(ConfigError::NoRate { field: "uplink.site_bytes_per_s" });
+        let errors: Vec<_> = refused.chain(zero).chain(no_rate).collect();
         if errors.is_empty() { Ok(()) } else { Err(errors) }
     }
 }
@@ -359,9 +385,12 @@ mod tests {
     fn every_fault_is_reported() {
         assert_eq!(Config::default().validate(), Ok(()));
         let (version, platform) = ("x".repeat(LABEL_BYTES_MAX + 1), "linux\n".to_owned());
-        let faulty = Config { version, platform, retry_first: Duration::ZERO, ..Config::default() };
+        let uplink = Uplink { site_bytes_per_s: Some(0), ..Uplink::default() };
+        let faulty = Config { version, platform, retry_first: Duration::ZERO, uplink, ..Config::default() };
         let label = |field| ConfigError::Label { field };
-        let faults = vec![label("version"), label("platform"), ConfigError::Zero { field: "retry_first" }];
+        let zero = ConfigError::Zero { field: "retry_first" };
+        let no_rate = ConfigError::NoRate { field: "uplink.site_bytes_per_s" };
+        let faults = vec![label("version"), label("platform"), zero, no_rate];
         assert_eq!(faulty.validate(), Err(faults));
     }
 }

@@ -11,6 +11,8 @@ use std::{
 
 use thiserror::Error;
 
+use super::budget::Urgency;
+
 use crate::{
     ContentId, NodeId, ObjectKind, PieceHash, PieceIndex, PieceSet, Repository, TagRef,
     wire::{Announcement, Binding, ControlRequest, ControlResponse},
@@ -212,6 +214,8 @@ pub enum Event {
         kind: ObjectKind,
         /// Where an origin has it, if whoever wants it knows.
         repository: Option<Repository>,
+        /// Whether somebody waits for it.
+        urgency: Urgency,
     },
     /// A want's reader stands at this byte; pieces from here on are needed first.
     ReaderAt {
@@ -293,6 +297,12 @@ pub enum Event {
         lookup: LookupId,
         /// The answer.
         result: Result<OriginTag, SourceError>,
+    },
+    /// A minute of the local wall clock begins, or has begun when the driver starts. Sent each minute while the clock is
+    /// known to be right, and only when [`super::Uplink::windows`] has any.
+    Clock {
+        /// Minutes since Monday 00:00, local time.
+        minute_of_week: u16,
     },
     /// The time that [`super::Engine::next_deadline`] named has come.
     Tick,
@@ -493,6 +503,11 @@ pub enum Action {
         promise: PromiseId,
         /// The blobs that neither this device nor a connected peer holds and no origin can give; empty is yes.
         missing: Vec<ContentId>,
+    },
+    /// From now on take no more than this from all origins together.
+    PaceUplink {
+        /// Bytes a second, this node's share of what the site may take.
+        bytes_per_s: u64,
     },
     /// Tell people.
     Note(Note),

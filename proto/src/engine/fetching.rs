@@ -1,7 +1,8 @@
 //! Fetching: from a transfer's missing pieces to durable ones, from several sources side by side.
 //!
 //! Invariant: a transfer that is open always has a running fetch, a set timer, or a whole blob with the store;
-//! so every want ends, whatever the driver and the sources do or fail to do. Durable pieces are never asked for.
+//! so every want ends, whatever the driver and the sources do or fail to do, but for those that wait for the uplink's
+//! budget: nothing is wrong with them. Durable pieces are never asked for.
 
 use super::{
     Engine,
@@ -23,13 +24,22 @@ impl Engine {
         if transfer.phase == Phase::Completing {
             return;
         }
+        let mut withheld = self.budget.release(content, transfer, self.now);
         if transfer.is_full() {
             return self.complete(content);
         }
         for _ in 0..=self.config.fetches_per_transfer {
-            match self.choose(content, preferred) {
+            let choice = self.choose(content, preferred);
+            if std::mem::take(&mut withheld) {
+                self.resume(content, &choice);
+            }
+            match choice {
                 Choice::Start(step) => self.start_fetch(content, step),
                 Choice::Wait(until) => return self.wait(content, until),
+                Choice::Withheld => {
+                    self.timers.stop(Timer::Retry(content));
+                    return self.look_later(content);
+                }
                 Choice::Enough => break,
                 Choice::Nobody => return self.exhausted(content),
             }
@@ -109,10 +119,13 @@ impl Engine {
 
     /// No source is left in this round: tries again later if that may work and somebody may still wait, else ends.
     fn exhausted(&mut self, content: ContentId) {
-        let Some(transfer) = self.transfers.open.get(&content) else { return };
-        if !transfer.fetches.is_empty() {
+        if self.transfers.open.get(&content).is_some_and(|transfer| !transfer.fetches.is_empty()) {
             return self.look_later(content);
         }
+        if self.withhold(content, None).is_some() {
+            return;
+        }
+        let Some(transfer) = self.transfers.open.get(&content) else { return };
         if !transfer.waits && self.timers.is_set(Timer::Retry(content)) {
             // Another round is due as it is.
             return;

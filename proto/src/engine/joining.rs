@@ -38,6 +38,9 @@ impl Engine {
             return Choice::Enough;
         }
         if let Some(claim) = self.site.claim_of(&content, &self.node, self.now) {
+            if let Some(withheld) = self.withhold(content, preferred) {
+                return withheld;
+            }
             if let Some(step) = self.claimed_step(&content, claim.stripe, preferred) {
                 return Choice::Start(step);
             }
@@ -105,6 +108,9 @@ impl Engine {
     /// Nobody fetches what begins at `first`: the candidates have their turns one after the other, so that it gets an owner
     /// also where words are lost or the first of them is not there any more.
     fn elect(&mut self, content: ContentId, first: PieceIndex, preferred: Option<&Source>) -> Choice {
+        if let Some(withheld) = self.withhold(content, preferred) {
+            return withheld;
+        }
         let before = self.transfers.open.get(&content).and_then(|transfer| transfer.election);
         let begins = match before {
             Some(election) if election.first == first => election.begins,
@@ -176,7 +182,8 @@ impl Engine {
     /// Takes the rest of a stripe over from an owner that is much slower than this node was. Nothing else is left.
     fn take_over(&mut self, content: ContentId) -> bool {
         let (Some(transfer), Some(rate)) = (self.transfers.open.get(&content), self.uplink_rate) else { return false };
-        if transfer.unranged || self.origin_source(content, None).is_none() {
+        let may_ask = self.origin_source(content, None).is_some() && self.may_ask_origin(&content);
+        if transfer.unranged || !may_ask {
             return false;
         }
         let Some(piece_len) = transfer.pieces.as_ref().map(|pieces| u64::from(pieces.layout.piece_len())) else {
@@ -225,7 +232,10 @@ impl Engine {
     }
 
     /// Whether this node could ask an origin for the blob.
-    fn reaches_origin_for(&self, transfer: &Transfer) -> bool {
+    fn reaches_origin_for(&self, content: &ContentId) -> bool {
+        let Some(transfer) = self.transfers.open.get(content).filter(|_| self.may_ask_origin(content)) else {
+            return false;
+        };
         transfer.origins.iter().any(|(repository, kind)| {
             let source = Source::Origin(repository.clone(), *kind);
             !transfer.failures.contains_key(&source) && !self.origins.is_down(repository.registry(), self.now)
@@ -269,7 +279,7 @@ impl Engine {
     fn enter(&mut self, content: ContentId, claim: Option<(Stripe, Instant)>) {
         let Some(transfer) = self.transfers.open.get(&content) else { return };
         let word = Word {
-            origin: self.reaches_origin_for(transfer),
+            origin: self.reaches_origin_for(&content),
             size: transfer.size(),
             // What this node has it knows itself.
             having: None,
@@ -298,9 +308,13 @@ impl Engine {
         let lease = self.config.claim_lease;
         let lease_ms = u32::try_from(lease.as_millis()).unwrap_or(u32::MAX);
         let claim = claim.map(|claim| Claim { stripe: claim.stripe, lease_ms });
-        let origin = self.transfers.open.get(&content).is_some_and(|transfer| self.reaches_origin_for(transfer));
+        let origin = self.reaches_origin_for(&content);
         self.say(Part::Wanted { content, origin, having, claim });
-        let wait = if claim.is_some() { lease / 3 } else { self.random.around(self.config.want_interval).min(lease) };
+        let wait = match claim {
+            Some(_) => lease / 3,
+            None if self.budget.withholds(&content) => self.random.around(self.config.withheld_interval),
+            None => self.random.around(self.config.want_interval).min(lease),
+        };
         self.timers.set(Timer::Tell(content), self.now, wait);
     }
 

@@ -13,11 +13,13 @@
 //! # Policy
 //! A blob comes from several sources at once (`planning.rs`): from those who hold it, else stripe by stripe. What nobody has
 //! is asked of the origin by one node of the site for each stripe, its owner, which vouches for the pieces
-//! (`vouching.rs`), and the others take it from upstream while it lands (`joining.rs`). Deliberately absent: a node that
+//! (`vouching.rs`), and the others take it from upstream while it lands (`joining.rs`). What nobody waits for
+//! asks the origin only when the budget of the uplink allows it (`budget.rs`). Deliberately absent: a node that
 //! takes part without wanting the blob itself.
 
 mod bindings;
 mod blame;
+pub mod budget;
 pub mod config;
 mod conversation;
 mod directory;
@@ -34,6 +36,7 @@ mod select;
 mod site;
 mod timers;
 mod transfer;
+mod uplink;
 mod vouches;
 mod vouching;
 mod wanting;
@@ -45,9 +48,10 @@ use std::collections::VecDeque;
 
 use self::{
     bindings::Bindings, directory::Directory, inventory::Inventory, origin::Origins, peers::Peers, random::Random,
-    resolving::Lookups, site::Site, timers::Timer, timers::Timers, transfer::Transfers,
+    resolving::Lookups, site::Site, timers::Timer, timers::Timers, transfer::Transfers, uplink::Budget,
 };
 pub use self::{
+    budget::{Uplink, Urgency},
     config::{Config, ConfigError, Limits},
     event::{Action, Event, Instant, Note, Source},
     transfer::PieceState,
@@ -84,6 +88,8 @@ pub struct TransferView {
     pub durable_bytes: u64,
     /// Where the running fetches take their bytes from.
     pub sources: Vec<Source>,
+    /// What it waits for before it asks an origin, if it does.
+    pub waits_for: Option<budget::Wait>,
 }
 
 /// A registry that was asked since the start, for people.
@@ -116,6 +122,7 @@ pub struct Engine {
     origins: Origins,
     transfers: Transfers,
     site: Site,
+    budget: Budget,
     bindings: Bindings,
     lookups: Lookups,
 }
@@ -143,6 +150,7 @@ impl Engine {
             origins: Origins::default(),
             transfers: Transfers::default(),
             site: Site::default(),
+            budget: Budget::default(),
             bindings: Bindings::default(),
             lookups: Lookups::default(),
         }
@@ -166,7 +174,9 @@ impl Engine {
             Event::Lost { content } => self.on_lost(content),
             Event::PartlyHeld { content, size, pieces } => self.on_partly_held(content, size, pieces),
             Event::BindingKnown(binding) => self.on_binding_known(binding),
-            Event::Want { want, content, kind, repository } => self.on_want(want, content, kind, repository),
+            Event::Want { want, content, kind, repository, urgency } => {
+                self.on_want((want, urgency), content, kind, repository);
+            }
             Event::ReaderAt { want, offset } => self.on_reader_at(want, offset),
             Event::Unwant { want } => self.on_unwant(want),
             Event::Resolve { resolve, reference } => self.on_resolve(resolve, reference),
@@ -178,8 +188,10 @@ impl Engine {
             Event::FetchEnded { fetch, result } => self.on_fetch_ended(fetch, result),
             Event::CompleteFailed { content, error } => self.on_complete_failed(content, error),
             Event::OriginAnswered { lookup, result } => self.on_origin_answered(lookup, result),
+            Event::Clock { minute_of_week } => self.on_clock(minute_of_week),
             Event::Tick => self.on_tick(),
         }
+        self.keep_budget();
     }
 
     /// The next thing to do, until there is none.
@@ -209,6 +221,8 @@ impl Engine {
                 Timer::CompleteTimeout(content) => self.on_complete_timeout(content),
                 Timer::AnswerFromMemory(lookup) => self.answer_from_memory(lookup),
                 Timer::LookupTimeout(lookup) => self.on_lookup_timeout(lookup),
+                // Every event is followed by another look at the budget; this one came for it.
+                Timer::Budget => {}
             }
         }
     }
@@ -233,6 +247,7 @@ impl Engine {
             durable_pieces: transfer.pieces.as_ref().map_or(0, |pieces| pieces.durable.count()),
             durable_bytes: transfer.pieces.as_ref().map_or(0, |pieces| pieces.bytes()),
             sources: transfer.fetches.values().map(|fetch| fetch.source.clone()).collect(),
+            waits_for: self.waits_for(content),
         })
     }
 

@@ -22,6 +22,8 @@ pub(super) enum Choice {
     Start(Step),
     /// Wait until then, or until somebody says something.
     Wait(Instant),
+    /// Wait until the uplink's budget allows to ask an origin, or until somebody says something.
+    Withheld,
     /// Enough is asked for now.
     Enough,
     /// Nobody is left who could be asked.
@@ -127,7 +129,7 @@ impl Engine {
     }
 
     /// Takes over how large the blob is from those who bring it, if this node has nothing of it yet.
-    fn adopt_size(&mut self, content: ContentId) {
+    pub(super) fn adopt_size(&mut self, content: ContentId) {
         let Some(transfer) = self.transfers.open.get(&content) else { return };
         if transfer.pieces.is_some() || !transfer.fetches.is_empty() {
             return;
@@ -180,7 +182,8 @@ impl Engine {
         let (taken, size) = (transfer.taken()?, transfer.size()?);
         let claims = self.claims(&content);
         let usable = |(node, set): &(NodeId, &PieceSet)| {
-            *node != self.node && set.pieces() == taken.pieces() && self.can_ask(transfer, node)
+            let same = self.site.size_said(&content, node) == Some(size) && set.pieces() == taken.pieces();
+            *node != self.node && same && self.can_ask(transfer, node)
         };
         let havers: Vec<_> = self.site.sets(&content).filter(usable).collect();
         let mut shut = taken;

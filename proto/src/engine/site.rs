@@ -10,7 +10,12 @@
 //! time; a node's place in a tree depends on the stripe, on the node and on who else takes part, on nothing else, so
 //! no cycle can form: everybody takes bytes from somebody nearer to the front.
 
-use std::{cmp::Reverse, collections::BTreeMap, ops::Range, time::Duration};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+    time::Duration,
+};
 
 use super::event::Instant;
 use crate::{ContentId, NodeId, PieceIndex, PieceLayout, PieceSet, wire::Stripe};
@@ -220,6 +225,13 @@ impl Site {
     pub(super) fn reaches_origin(&self, me: &NodeId, now: Instant) -> bool {
         let parties = self.blobs.values().flatten();
         parties.into_iter().any(|(node, party)| node != me && party.origin && party.wanted_until > now)
+    }
+
+    /// How many nodes fetch something from an origin. `trusted` rules nodes out.
+    pub(super) fn fetching(&self, now: Instant, trusted: impl Fn(&NodeId) -> bool) -> usize {
+        let fetches = |party: &Party| party.claim.is_some_and(|claim| claim.counts(now));
+        let fetching = self.blobs.values().flatten().filter(|(node, party)| fetches(party) && trusted(node));
+        fetching.map(|(node, _)| *node).collect::<BTreeSet<_>>().len()
     }
 
     /// A node takes no part any more.

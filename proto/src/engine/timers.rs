@@ -36,6 +36,8 @@ pub(super) enum Timer {
     AnswerFromMemory(LookupId),
     /// An origin's answer is no longer awaited.
     LookupTimeout(LookupId),
+    /// Background work may be allowed to ask an origin, or not any more.
+    Budget,
 }
 
 /// Timers and when they are due.

@@ -180,6 +180,8 @@ pub(super) struct Transfer {
     /// When this node last said that it takes part, if it did.
     pub(super) told_at: Option<Instant>,
     pub(super) election: Option<Election>,
+    /// The size that was last believed.
+    sized: Option<u64>,
     /// What others said of its pieces.
     pub(super) vouches: Vouches,
     /// Nodes whose word on this blob counts for nothing: they may have lied, or did.
@@ -218,6 +220,7 @@ impl Transfer {
             origin_progress: Instant::default(),
             told_at: None,
             election: None,
+            sized: None,
             vouches: Vouches::default(),
             doubted: BTreeSet::new(),
             audited: BTreeSet::new(),
@@ -288,6 +291,13 @@ impl Transfer {
         if self.size() != Some(size) {
             let Some(pieces) = Pieces::none(size) else { return false };
             self.pieces = Some(pieces);
+            if self.sized.replace(size).is_some_and(|before| before != size) {
+                // What was said was of a blob that is cut in another way.
+                self.vouches = Vouches::default();
+                self.audit.clear();
+                self.disputes.clear();
+                self.unsaid.clear();
+            }
         }
         self.fit_run();
         true

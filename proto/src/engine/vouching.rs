@@ -185,11 +185,13 @@ impl Engine {
         sure: bool,
         said: Vec<(PieceIndex, PieceHash)>,
     ) {
+        self.adopt_size(content);
+        let trusted = self.trusts_node(&content, &from);
         let Some(transfer) = self.transfers.open.get_mut(&content) else { return };
-        if transfer.size().is_some_and(|known| known != size) || !self.trusts_node(&content, &from) {
+        // Pieces of a blob of another size are others.
+        if !trusted || transfer.size() != Some(size) {
             return;
         }
-        let Some(transfer) = self.transfers.open.get_mut(&content) else { return };
         let mut lies = false;
         for (piece, hash) in &said {
             lies |= !transfer.vouches.add(*piece, Vouch { by: from, hash: *hash, sure });

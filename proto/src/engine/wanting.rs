@@ -5,6 +5,7 @@
 
 use super::{
     Engine,
+    budget::Urgency,
     event::{Action, PromiseId, SourceError, WantError, WantId},
     timers::Timer,
     transfer::{Phase, Pieces, Transfer},
@@ -14,7 +15,7 @@ use crate::{ContentId, ObjectKind, PieceSet, Repository};
 impl Engine {
     pub(super) fn on_want(
         &mut self,
-        want: WantId,
+        (want, urgency): (WantId, Urgency),
         content: ContentId,
         kind: ObjectKind,
         repository: Option<Repository>,
@@ -43,13 +44,14 @@ impl Engine {
             transfer.origins.push(origin);
         }
         self.transfers.wants.insert(want, content);
+        let raised = self.ranked(content, want, urgency);
         if new_origin && full {
             self.limit_reached("origins_per_transfer");
         }
         if new && self.transfers.open.get(&content).is_some_and(Transfer::has_pieces) {
             self.act(Action::Recall { content });
         }
-        if new || new_origin {
+        if new || new_origin || raised {
             self.advance(content, None);
         }
     }

@@ -5,15 +5,16 @@ use std::fmt::Debug;
 use proptest::prelude::*;
 
 use super::{
-    Announcement, Binding, Change, ControlRequest, ControlResponse, DecodeError, EncodeError, Entry, Hello,
-    InventoryPage, InventoryPosition, LimitError, ScanError, Summary,
+    Announcement, Binding, Change, Claim, ControlRequest, ControlResponse, DecodeError, EncodeError, Entry,
+    HASHES_PER_ANNOUNCEMENT_MAX, HASHES_PER_PAGE_MAX, Having, Hello, InventoryPage, InventoryPosition, LimitError,
+    Part, ScanError, Stripe, Summary, VouchedRun, Vouches,
     announcement::{ANNOUNCEMENT_BYTES_MAX, CHANGES_PER_ANNOUNCEMENT_MAX},
     codec::*,
     control::{CHANGES_PER_PAGE_MAX, CONTROL_REQUEST_BYTES_MAX, CONTROL_RESPONSE_BYTES_MAX, LABEL_BYTES_MAX},
     strategies,
 };
 use crate::{
-    Algorithm, ContentId, PieceSet, Repository, TagRef,
+    Algorithm, ContentId, PieceHash, PieceHashes, PieceSet, Repository, TagRef,
     piece::{BLOB_SIZE_MAX, PIECES_MAX},
 };
 
@@ -226,6 +227,50 @@ fn the_longest_messages_fit_their_limits() {
 
     let bytes = encode_piece_set(&PieceSet::full(PIECES_MAX)).unwrap();
     assert!(decode_piece_set(&bytes).unwrap().is_full());
+}
+
+fn wanted(size: u64, pieces: PieceSet) -> Announcement {
+    let stripe = Stripe { first: u32::MAX, end: u32::MAX, turn: u8::MAX };
+    let claim = Some(Claim { stripe, lease_ms: u32::MAX });
+    let content = ContentId::of(Algorithm::Sha512, b"");
+    Announcement::Taking(Part::Wanted { content, origin: true, having: Some(Having { size, pieces }), claim })
+}
+
+fn hashes(count: usize) -> PieceHashes {
+    PieceHashes(vec![PieceHash([0xff; 32]); count])
+}
+
+fn vouched(first: u32, count: usize) -> Announcement {
+    let content = ContentId::of(Algorithm::Sha512, b"");
+    Announcement::Taking(Part::Vouched { content, size: BLOB_SIZE_MAX, first, hashes: hashes(count) })
+}
+
+fn vouches(counts: &[usize]) -> ControlResponse {
+    let run = |count: &usize| VouchedRun { first: 0, hashes: hashes(*count), own: true };
+    ControlResponse::Vouches(Vouches { size: BLOB_SIZE_MAX, runs: counts.iter().map(run).collect() })
+}
+
+#[test]
+fn the_longest_words_on_pieces_fit_their_limits_and_longer_ones_are_refused() {
+    for longest in [wanted(BLOB_SIZE_MAX, PieceSet::full(PIECES_MAX)), vouched(0, HASHES_PER_ANNOUNCEMENT_MAX)] {
+        let bytes = encode_announcement(&longest).unwrap();
+        assert!(bytes.len() <= ANNOUNCEMENT_BYTES_MAX);
+        assert_eq!(decode_announcement(&bytes), Ok(longest));
+    }
+    let bytes = encode_control_response(&vouches(&[HASHES_PER_PAGE_MAX - 1, 1])).unwrap();
+    assert!(bytes.len() <= CONTROL_RESPONSE_BYTES_MAX);
+    decode_control_response(&bytes).unwrap();
+
+    let announcement = |message, limit| refused(encode_announcement, decode_announcement, &message, limit);
+    announcement(wanted(1, PieceSet::full(2)), LimitError::OtherPieces { size: 1, found: 2 });
+    announcement(wanted(BLOB_SIZE_MAX + 1, PieceSet::full(2)), LimitError::BlobTooLarge(BLOB_SIZE_MAX + 1));
+    let too_many = |first, found, max| LimitError::Hashes { first, found, max };
+    let max = HASHES_PER_ANNOUNCEMENT_MAX;
+    announcement(vouched(0, max + 1), too_many(0, max + 1, max));
+    announcement(vouched(0, 0), too_many(0, 0, max));
+    announcement(vouched(PIECES_MAX - 1, 2), too_many(PIECES_MAX - 1, 2, max));
+    let over = vouches(&[HASHES_PER_PAGE_MAX, 1]);
+    refused(encode_control_response, decode_control_response, &over, too_many(0, 1, 0));
 }
 
 /// Encodes without the checks, as a peer that keeps to no limits would.

@@ -37,7 +37,7 @@ impl Running {
 }
 
 fn request(image: &str, platform: Option<&str>) -> PullRequest {
-    PullRequest { image: image.to_owned(), platform: platform.map(str::to_owned) }
+    PullRequest { image: image.to_owned(), platform: platform.map(str::to_owned), background: false }
 }
 
 async fn events(client: &AdminClient, request: PullRequest) -> Vec<PullEvent> {

@@ -1,5 +1,6 @@
 //! Tests of the engine as a whole: scripts that read as stories, and arbitrary events.
 
+mod budgets;
 mod properties;
 mod script;
 mod sites;

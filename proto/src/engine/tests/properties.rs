@@ -7,7 +7,8 @@ use proptest::prelude::*;
 
 use super::{
     super::{
-        Config, Engine, Limits, PieceState,
+        Config, Engine, Limits, PieceState, Uplink, Urgency,
+        budget::{MINUTES_PER_DAY, MINUTES_PER_WEEK, Window},
         event::{
             Action, CallId, Event, FetchId, Instant, LookupId, OriginTag, PromiseId, RequestId, ResolveId, SourceError,
             WantId,
@@ -204,11 +205,34 @@ fn from_store() -> impl Strategy<Value = Event> {
     ]
 }
 
+fn urgency() -> impl Strategy<Value = Urgency> {
+    prop::sample::select(vec![Urgency::Runtime, Urgency::Background])
+}
+
+/// Windows are open on Mondays.
+fn uplink() -> impl Strategy<Value = Uplink> {
+    let monday = Window::new([true, false, false, false, false, false, false], 0, MINUTES_PER_DAY).unwrap();
+    (any::<bool>(), any::<bool>(), prop::option::of(1u64..100)).prop_map(move |(metered, windows, site_bytes_per_s)| {
+        // Without a window, what waits for a metered uplink waits for ever.
+        Uplink {
+            metered: metered && windows,
+            windows: windows.then_some(monday).into_iter().collect(),
+            site_bytes_per_s,
+        }
+    })
+}
+
 fn from_readers() -> impl Strategy<Value = Event> {
     let repository = || "[ab]".prop_map(|name| repository(&name));
-    let want = (0u64..12, content(), prop::option::of(repository())).prop_map(|(want, content, repository)| {
-        Event::Want { want: WantId(want), content, kind: ObjectKind::Blob, repository }
-    });
+    let want = (0u64..12, content(), prop::option::of(repository()), urgency()).prop_map(
+        |(want, content, repository, urgency)| Event::Want {
+            want: WantId(want),
+            content,
+            kind: ObjectKind::Blob,
+            repository,
+            urgency,
+        },
+    );
     prop_oneof![
         4 => want,
         1 => (0u64..12, any::<u64>()).prop_map(|(want, offset)| Event::ReaderAt { want: WantId(want), offset }),
@@ -238,7 +262,15 @@ fn from_sources() -> impl Strategy<Value = Event> {
 }
 
 fn event() -> impl Strategy<Value = Event> {
-    prop_oneof![3 => from_peers(), 2 => from_store(), 3 => from_readers(), 4 => from_sources(), 1 => Just(Event::Tick)]
+    let clock = prop_oneof![0..MINUTES_PER_DAY, 0..MINUTES_PER_WEEK, any::<u16>()];
+    prop_oneof![
+        3 => from_peers(),
+        2 => from_store(),
+        3 => from_readers(),
+        4 => from_sources(),
+        1 => Just(Event::Tick),
+        1 => clock.prop_map(|minute_of_week| Event::Clock { minute_of_week }),
+    ]
 }
 
 /// What a driver knows, to hold the engine to its word.
@@ -333,6 +365,13 @@ fn check(engine: &Engine, witness: &Witness) {
     assert_eq!(transfers.wants.keys().copied().collect::<BTreeSet<_>>(), witness.wants);
     assert_eq!(transfers.fetches.keys().copied().collect::<BTreeSet<_>>(), witness.fetches);
     for (content, transfer) in &transfers.open {
+        assert!(
+            transfer.origin_fetch().is_none() || engine.may_ask_origin(content),
+            "an origin is asked against the budget"
+        );
+        let withheld = engine.budget.withholds(content);
+        assert!(!withheld || !engine.may_ask_origin(content), "a transfer is withheld without a reason");
+        assert!(!withheld || transfer.origin_fetch().is_none(), "a transfer is withheld and asks an origin");
         assert!(transfer.origins.len() <= LIMITS.origins_per_transfer);
         assert!(!transfers.partials.contains_key(content), "pieces are kept twice");
         if let Some(pieces) = &transfer.pieces {
@@ -348,15 +387,18 @@ proptest! {
 
     #[test]
     fn whatever_happens_the_engine_keeps_its_word_and_ends_what_was_begun(
-        events in prop::collection::vec((prop_oneof![5 => 0u64..50, 1 => 0u64..20_000], event()), 1..120)
+        events in prop::collection::vec((prop_oneof![5 => 0u64..50, 1 => 0u64..20_000], event()), 1..120),
+        uplink in uplink(),
     ) {
-        let mut engine = Engine::new(Config { limits: LIMITS, ..Config::default() }, peer("me"), 7);
+        let mut engine = Engine::new(Config { limits: LIMITS, uplink, ..Config::default() }, peer("me"), 7);
         let mut witness = Witness::default();
         let mut now = Instant::default();
         for (after, event) in events {
             now = now + Duration::from_millis(after);
             step(&mut engine, &mut witness, now, event);
         }
+        // What waits for a window ends once there is one.
+        step(&mut engine, &mut witness, now, Event::Clock { minute_of_week: 0 });
         let silent = now;
         let mut ticks = 0;
         while !witness.wants.is_empty() || !witness.resolves.is_empty() || !engine.transfers.open.is_empty() {

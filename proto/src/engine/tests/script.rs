@@ -9,7 +9,7 @@
 //! ```text
 //! P connects | P leaves | P hello | P inventory A:5 B:1 | P announces A:5 -B v1=A@1000 | P missed | P fails
 //! P diff A:5 | P announces summary | P asks hello | P asks inventory since 3 | P asks inventory anew
-//! want 1 A [from repo] | reader 1 3 | unwant 1 | A held 5 | A lost | A partly 5: 0 1 | A wrong | A unstorable
+//! want 1 A [from repo] [in background] | clock mon 21:59 | show A | reader 1 3 | unwant 1 | A held 5 | A lost | A partly 5: 0 1 | A wrong | A unstorable
 //! fetch 0 started 5 | fetch 0 progress | fetch 0 stored 0 1 | fetch 0 ended ok|<error>
 //! resolve 1 v1 | origin 0 says A@1000 | origin 0 fails <error> | known v1=A@1000 | promise 1 A B | tick
 //! ```
@@ -24,12 +24,15 @@
 //! want told A [2/8] [offline] | claim told A 3..5 [turn 1] | vouch told A 0..2 | left told A
 //! ```
 //!
+//! `show A` says what the transfer of `A` waits for.
+//!
 //! Errors: `unreachable`, `notfound`, `unauthorized`, `failed`, `wrong`, `store`, `busy <seconds>`.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use super::super::{
-    Config, Engine,
+    Config, Engine, Urgency,
+    budget::MINUTES_PER_DAY,
     event::{
         Action, CallId, Event, FetchId, Instant, LookupId, Note, OriginTag, PromiseId, Provenance, RequestId,
         ResolveId, Source, SourceError, WantError, WantId,
@@ -58,7 +61,12 @@ pub(super) fn run_with(config: Config, story: &str) {
 
 /// Runs a story of nodes that want the same.
 pub(super) fn run_site(story: &str) {
-    tell(Teller::new(Config::default(), true), story);
+    run_site_with(Config::default(), story);
+}
+
+/// The same with another configuration.
+pub(super) fn run_site_with(config: Config, story: &str) {
+    tell(Teller::new(config, true), story);
 }
 
 fn tell(mut teller: Teller, story: &str) {
@@ -137,6 +145,10 @@ impl Teller {
         }
         self.now = at;
         let words: Vec<_> = event.split_whitespace().collect();
+        if let ["show", name] = words.as_slice() {
+            said.push(self.shown(&blob(name)));
+            return said;
+        }
         if let Some(event) = self.event(&words) {
             self.handle(event, &mut said);
         }
@@ -178,8 +190,23 @@ impl Teller {
                 *self.seqs.entry((*name).to_owned()).or_default() += 1;
                 return None;
             }
-            ["want", want, content] => self.want(want, content, None),
-            ["want", want, content, "from", name] => self.want(want, content, Some(repository(name))),
+            ["want", want, content, rest @ ..] => {
+                let (name, urgency) = match rest {
+                    [] => (None, Urgency::Runtime),
+                    ["in", "background"] => (None, Urgency::Background),
+                    ["from", name] => (Some(name), Urgency::Runtime),
+                    ["from", name, "in", "background"] => (Some(name), Urgency::Background),
+                    other => panic!("what is wanted? {other:?}"),
+                };
+                Event::Want {
+                    want: WantId(number(want)),
+                    content: blob(content),
+                    kind: ObjectKind::Blob,
+                    repository: name.map(|name| repository(name)),
+                    urgency,
+                }
+            }
+            ["clock", day, time] => Event::Clock { minute_of_week: minute_of_week(day, time) },
             ["reader", want, piece] => Event::ReaderAt { want: WantId(number(want)), offset: size_of(number(piece)) },
             ["unwant", want] => Event::Unwant { want: WantId(number(want)) },
             ["fetch", fetch, rest @ ..] => {
@@ -211,8 +238,18 @@ impl Teller {
         })
     }
 
-    fn want(&self, want: &str, content: &str, repository: Option<Repository>) -> Event {
-        Event::Want { want: WantId(number(want)), content: blob(content), kind: ObjectKind::Blob, repository }
+    fn shown(&self, content: &ContentId) -> String {
+        let name = self.name(content);
+        match self.engine.transfers().find(|view| view.content == *content) {
+            None => format!("{name} is no transfer"),
+            Some(view) => match view.waits_for {
+                None => format!("{name} waits for nothing"),
+                Some(wait) => {
+                    let minutes = wait.minutes.map(|minutes| format!(" in {minutes} min")).unwrap_or_default();
+                    format!("{name} waits for {:?}{minutes}", wait.reason)
+                }
+            },
+        }
     }
 
     fn peer_event(&mut self, name: &str, words: &[&str]) -> Event {
@@ -417,6 +454,7 @@ impl Teller {
                 let missing: String = missing.iter().map(|content| format!(" {}", self.name(content))).collect();
                 format!("promised {promise} without{missing}")
             }
+            Action::PaceUplink { bytes_per_s } => format!("pace {bytes_per_s}"),
             Action::Note(note) => self.note(&note),
         }
     }
@@ -435,6 +473,13 @@ impl Teller {
             Note::LimitReached { limit } => format!("limit {limit}"),
         }
     }
+}
+
+/// Such as `mon` and `21:59`.
+fn minute_of_week(day: &str, time: &str) -> u16 {
+    let day = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"].iter().position(|name| *name == day).unwrap();
+    let (hour, minute) = time.split_once(':').unwrap();
+    u16::try_from(day).unwrap() * MINUTES_PER_DAY + number::<u16>(hour) * 60 + number::<u16>(minute)
 }
 
 fn said(from: NodeId, part: Part) -> Event {
