@@ -287,10 +287,9 @@ impl Engine {
             patience: self.patience(&content),
             until: self.now + self.config.want_expiry,
         };
-        if self.site.wanted(content, self.node, word, self.now, self.room()).is_none() {
-            self.site.expire(self.now);
-            self.limit_reached("parts");
-        }
+        // There are as many as transfers at most, and without its own claim a node could not fetch.
+        let room = Room { parts: usize::MAX, ..self.room() };
+        self.site.wanted(content, self.node, word, self.now, room);
     }
 
     /// Says what part this node takes.

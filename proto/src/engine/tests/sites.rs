@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use super::{
     super::{
+        Config, Limits,
         event::Instant,
         site::{Room, Site, Word},
     },
-    script::{blob, peer, run_site},
+    script::{blob, peer, run_site, run_site_with},
 };
 
 #[test]
@@ -348,6 +349,22 @@ fn who_claims_and_brings_nothing_is_not_waited_for_for_ever() {
        26s P claims A 0..4/4           -> want told A; cancel 0; claim told A 0..4; fetch 1 A from app 0..4
        29s P claims A 0..4/4           -> claim told A 0..4; claim told A 0..4
        32s P claims A 0..4/4           -> claim told A 0..4; claim told A 0..4
+    ",
+    );
+}
+
+#[test]
+fn what_others_want_leaves_room_for_what_this_node_wants() {
+    let config = Config { limits: Limits { parts: 1, ..Limits::default() }, ..Config::default() };
+    run_site_with(
+        config,
+        "
+        0ms P connects                -> ask P hello
+        1s P wants B
+        2s want 1 A from app          -> want told A
+     2040ms tick                      -> claim told A 0..; fetch 0 A from app 0..
+     2100ms fetch 0 started 64        -> claim told A 0..32
+     2200ms fetch 0 ended ok          -> claim told A 32..64; fetch 1 A from app 32..64
     ",
     );
 }
