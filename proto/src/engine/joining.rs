@@ -329,7 +329,9 @@ impl Engine {
         if let Some((_, fetch)) = transfer.origin_fetch() {
             // A registry that is far away takes a while over its first byte, and would over another node's.
             let told = transfer.told_at.unwrap_or_default();
-            let comes = transfer.origin_progress > told;
+            // A newcomer may have made it due early, when nothing can have come since.
+            let comes = transfer.origin_progress > told
+                || self.now.since(transfer.origin_progress) < self.config.claim_lease / 3;
             let may_come = fetch.bytes == 0 && self.now.since(fetch.began) < self.config.fetch_stall_origin / 2;
             if !comes && !may_come {
                 self.site.released(&content, &self.node);

@@ -368,3 +368,20 @@ fn what_others_want_leaves_room_for_what_this_node_wants() {
     ",
     );
 }
+
+#[test]
+fn an_owner_keeps_its_claim_when_newcomers_make_it_repeat_it_early() {
+    run_site(
+        "
+        0ms P connects                -> ask P hello
+        0ms Q connects                -> ask Q hello
+        2s want 1 A from app          -> want told A
+     2040ms tick                      -> claim told A 0..; fetch 0 A from app 0..
+     2100ms fetch 0 started 32        -> claim told A 0..32
+     2101ms fetch 0 progress
+     2110ms P wants A
+     2130ms Q wants A                 -> claim told A 0..32
+     2150ms tick                      -> claim told A 0..32
+    ",
+    );
+}
