@@ -253,6 +253,9 @@ impl Engine {
             return;
         }
         transfer.last_progress = now;
+        if transfer.fetches.get(&fetch).is_some_and(|running| running.kind == Kind::Origin) {
+            self.site.brought(&content, &self.node, now);
+        }
         self.watch(fetch);
         self.learn_hashes(content, fetch, new);
         self.end_if_shortened(content, fetch);

@@ -192,6 +192,13 @@ impl Site {
         let others = self.sorted(content, 0, |node, party| party.size.is_some() && trusted(node));
         owners.chain(others).find_map(|node| self.size_said(content, &node))
     }
+    /// A piece came of what a node claimed.
+    pub(super) fn brought(&mut self, content: &ContentId, node: &NodeId, now: Instant) {
+        if let Some(claim) = self.party_mut(content, node).and_then(|party| party.claim.as_mut()) {
+            claim.moved = now;
+        }
+    }
+
 
     /// What others have of a blob without having all, and take part in.
     pub(super) fn sets(&self, content: &ContentId) -> impl Iterator<Item = (NodeId, &PieceSet)> {

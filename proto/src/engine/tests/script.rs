@@ -2,7 +2,7 @@
 //!
 //! A line is `<time>ms <event> -> <action>; <action>`; `#` begins a comment. Before the event, the engine gets every
 //! tick that is due by that time. The actions are all that the engine said since the line before, in order, and
-//! they must be exactly those. Peers are `P`, `Q`, `R`; blobs `A`, `B`, `C`; `A:5` is blob `A` of five pieces; `-A`
+//! they must be exactly those, unless it says `*`. Peers are `P`, `Q`, `R`; blobs `A`, `B`, `C`; `A:5` is blob `A` of five pieces; `-A`
 //! says that it is gone; tags are `v1`, `v2`, and `v1=A` is what one stands for. Times in seconds `s` also work.
 //!
 //! Events:
@@ -78,6 +78,9 @@ fn tell(mut teller: Teller, story: &str) {
         let (told, expected) = line.split_once("->").unwrap_or((line, ""));
         let expected: Vec<_> = expected.split(';').map(str::trim).filter(|action| !action.is_empty()).collect();
         let said = teller.tell(told.trim());
+        if expected == ["*"] {
+            continue;
+        }
         assert_eq!(said, expected, "\n  at: {line}");
     }
 }

@@ -385,3 +385,23 @@ fn an_owner_keeps_its_claim_when_newcomers_make_it_repeat_it_early() {
     ",
     );
 }
+
+#[test]
+fn an_owner_keeps_its_claim_as_long_as_pieces_come() {
+    let mut story = String::from(
+        "
+        0ms P connects                -> ask P hello
+        2s P wants A
+        2s want 1 A from app          -> want told A
+     3100ms tick                      -> claim told A 0..; fetch 0 A from app 0..
+     3200ms fetch 0 started 128 whole -> claim told A 0..128 turn 128
+    ",
+    );
+    // For longer than a claim is believed without a piece.
+    for piece in 0..40 {
+        let at = 4 + piece;
+        story.push_str(&format!("{at}s fetch 0 progress -> *\n{at}s fetch 0 stored {piece} -> *\n"));
+    }
+    story.push_str("44400ms tick -> claim told A 0..128 turn 128\n");
+    run_site(&story);
+}
