@@ -292,13 +292,14 @@ impl Engine {
         self.site.wanted(content, self.node, word, self.now, room);
     }
 
-    /// Says what part this node takes.
+    /// Says what part this node takes, and before that the hashes of what it has.
     pub(super) fn tell(&mut self, content: ContentId) {
         let claim = self.site.claim_of(&content, &self.node, self.now);
         let until = self.now + self.config.claim_lease;
         self.enter(content, claim.map(|claim| (claim.stripe, until)));
         let Some(transfer) = self.transfers.open.get_mut(&content) else { return };
         transfer.told_at = Some(self.now);
+        self.vouch_now(content);
         let having = transfer
             .pieces
             .as_ref()
@@ -474,10 +475,12 @@ impl Engine {
             let Kind::Stripe(owner, first) = fetch.kind else { return false };
             let Some(next) = fetch.run.clone().find(|piece| !pieces.durable.contains(*piece)) else { return false };
             match Site::owner_at(&content, &claims, next) {
-                Some((node, claim)) => (node, claim.stripe.first) != (owner, first),
-                None => transfer.vouches.of(next, |node| self.trusts_for(transfer, node)).is_none(),
+                // A hash that was said and not heard does not come again.
+                Some((node, claim)) => (node, claim.stripe.first) != (owner, first) || (next < claim.next && !told),
+                None => !told,
             }
         });
+            let told = transfer.vouches.of(next, |node| self.trusts_for(transfer, node)).is_some();
         for fetch in dry.map(|(id, _)| *id).collect::<Vec<FetchId>>() {
             self.cancel_one(fetch);
         }

@@ -151,6 +151,7 @@ impl Engine {
         let transfer = self.transfers.open.get(content)?;
         let (taken, size) = (transfer.taken()?, transfer.size()?);
         let claims = self.claims(content);
+        let trusted = |node: &NodeId| self.trusts_for(transfer, node);
         let mut others: Vec<_> = claims.iter().filter(|(node, _)| *node != self.node).collect();
         let reader = transfer.first_reader().unwrap_or(0);
         others.sort_by_key(|(_, claim)| (claim.stripe.end <= reader, claim.stripe.first));
@@ -160,7 +161,9 @@ impl Engine {
                 return None;
             }
             let theirs = |piece: &PieceIndex| {
-                !taken.contains(*piece)
+                // The hash of what landed there before this node came is not said again: it has to be asked for.
+                let told = *piece >= claim.next || transfer.vouches.of(*piece, trusted).is_some();
+                told && !taken.contains(*piece)
                     && Site::owner_at(content, &claims, *piece)
                         .is_some_and(|(node, claim)| node == *owner && claim.stripe.first == stripe.first)
             };
@@ -168,8 +171,7 @@ impl Engine {
             let first = pieces.find(theirs)?;
             let end = pieces.take_while(theirs).last().unwrap_or(first) + 1;
             let of = (*owner, stripe.first, self.node);
-            let line =
-                self.site.upstream(content, of, self.now, self.config.fan_out, |node| self.trusts_for(transfer, node));
+            let line = self.site.upstream(content, of, self.now, self.config.fan_out, trusted);
             let peer = line.into_iter().find(|peer| self.can_ask(transfer, peer))?;
             let kind = Kind::Stripe(*owner, stripe.first);
             Some(Step { source: Source::Peer(peer), kind, size: Some(size), run: first..end })

@@ -32,7 +32,7 @@ pub(super) struct Claim {
     moved: Instant,
     /// For how long it is believed without a piece.
     patience: Duration,
-    /// Its first piece that is not vouched for.
+    /// Its first piece that is not vouched for, nor said to be there.
     pub(super) next: PieceIndex,
 }
 
@@ -62,6 +62,16 @@ struct Party {
 }
 
 impl Party {
+    /// What it has moves its claim on: it says that from time to time, and not everybody heard all its hashes.
+    fn move_claim(&mut self, now: Instant) {
+        let (Some(claim), Some(set)) = (&mut self.claim, &self.having) else { return };
+        let had = (claim.next..claim.stripe.end).take_while(|piece| set.contains(*piece)).last();
+        if let Some(last) = had {
+            claim.next = last + 1;
+            claim.moved = now;
+        }
+    }
+
     fn bytes(&self) -> usize {
         self.having.as_ref().map_or(0, |set| set.pieces().div_ceil(8) as usize)
     }
@@ -146,6 +156,7 @@ impl Site {
         party.wanted_until = word.until;
         party.claim = word.claim.map(|(stripe, until)| renewed(party.claim, stripe, until, word.patience, now));
         party.having = word.having.filter(|set| others + set.pieces().div_ceil(8) as usize <= room.having_bytes);
+        party.move_claim(now);
         self.having_bytes = others + party.bytes();
         Some(new)
     }
@@ -176,8 +187,16 @@ impl Site {
             claim.next = run.end;
             claim.moved = now;
         }
+        party.move_claim(now);
         party.size = Some(size);
         self.having_bytes = others + party.bytes();
+    }
+
+    /// A piece came of what a node claimed.
+    pub(super) fn brought(&mut self, content: &ContentId, node: &NodeId, now: Instant) {
+        if let Some(claim) = self.party_mut(content, node).and_then(|party| party.claim.as_mut()) {
+            claim.moved = now;
+        }
     }
 
     /// How large the blob is, as a node says.
@@ -192,13 +211,6 @@ impl Site {
         let others = self.sorted(content, 0, |node, party| party.size.is_some() && trusted(node));
         owners.chain(others).find_map(|node| self.size_said(content, &node))
     }
-    /// A piece came of what a node claimed.
-    pub(super) fn brought(&mut self, content: &ContentId, node: &NodeId, now: Instant) {
-        if let Some(claim) = self.party_mut(content, node).and_then(|party| party.claim.as_mut()) {
-            claim.moved = now;
-        }
-    }
-
 
     /// What others have of a blob without having all, and take part in.
     pub(super) fn sets(&self, content: &ContentId) -> impl Iterator<Item = (NodeId, &PieceSet)> {

@@ -20,7 +20,7 @@
 //! nobody waits for such words either. A set of pieces is `0..3/8`, the first three of eight:
 //! ```text
 //! P wants A | P wants A 0..3/8 | P wants A offline | P claims A 0.. | P claims A 3..5/8 | P claims A 3..5/8 turn 1
-//! P vouches A 0..2/8 | P hashes A 0..2/8 [hearsay] | P hashes A nothing | P left A | P asks hashes A | A recalled 0 1
+//! P claims A 3..5/8 has 0..4 | P vouches A 0..2/8 | P hashes A 0..2/8 [hearsay] | P hashes A nothing | P left A | P asks hashes A | A recalled 0 1
 //! want told A [2/8] [offline] | claim told A 3..5 [turn 1] | vouch told A 0..2 | left told A
 //! ```
 //!
@@ -289,12 +289,13 @@ impl Teller {
                 let having = how.iter().find(|word| word.contains('/')).map(|word| having(word));
                 said(id, Part::Wanted { content: blob(content), origin, having, claim: None })
             }
-            ["claims", content, run, turn @ ..] => {
-                let turn = if let ["turn", turn] = turn { number(turn) } else { 0 };
+            ["claims", content, run, how @ ..] => {
+                let turn = if let ["turn", turn, ..] = how { number(turn) } else { 0 };
                 let (first, end, total) = run_of(run);
-                let none = |total| Having { size: size_of(total), pieces: PieceSet::empty(number(&total.to_string())) };
+                let had = if let [.., "has", had] = how { run_of(had) } else { (0, 0, None) };
+                let having = total.map(|total| having(&format!("{}..{}/{total}", had.0, had.1)));
                 let claim = Some(Claim { stripe: Stripe { first, end, turn }, lease_ms: 4000 });
-                said(id, Part::Wanted { content: blob(content), origin: true, having: total.map(none), claim })
+                said(id, Part::Wanted { content: blob(content), origin: true, having, claim })
             }
             ["vouches", content, run, how @ ..] => {
                 let (first, end, total) = run_of(run);

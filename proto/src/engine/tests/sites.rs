@@ -405,3 +405,31 @@ fn an_owner_keeps_its_claim_as_long_as_pieces_come() {
     story.push_str("44400ms tick -> claim told A 0..128 turn 128\n");
     run_site(&story);
 }
+
+#[test]
+fn a_newcomer_asks_for_the_hashes_of_what_landed_upstream_before_it_came() {
+    run_site(
+        "
+        0ms P connects                -> ask P hello
+        2s want 1 A from app          -> want told A
+     2001ms P claims A 0..32/32 has 0..8 -> fetch 0 A from growing P 8..32; ask P hashes A 0..
+     2002ms P hashes A 0..8/32        -> fetch 1 A from growing P 0..8
+    ",
+    );
+}
+
+#[test]
+fn a_hash_that_was_not_heard_is_asked_for() {
+    run_site(
+        "
+        0ms P connects                -> ask P hello
+        2s P wants A
+        2s want 1 A from app          -> want told A
+     2001ms P claims A 0..32/32       -> fetch 0 A from growing P 0..32
+     2100ms P vouches A 0..8/32       -> expect 0: 0 1 2 3 4 5 6 7
+     2101ms fetch 0 stored 0 1 2 3 4 5 6 7
+     2300ms P claims A 0..32/32 has 0..16 -> cancel 0; fetch 1 A from growing P 16..32; ask P hashes A 8..
+     2301ms P hashes A 8..16/32       -> fetch 2 A from growing P 8..16
+    ",
+    );
+}
