@@ -175,6 +175,7 @@ impl Engine {
         self.site.vouched(content, from, (size, run), self.now, self.room());
         let said = (first..).zip(hashes.0.iter().copied());
         self.hear_hashes(from, content, size, true, said.collect());
+        self.look_again(content);
     }
 
     fn hear_hashes(
@@ -204,7 +205,6 @@ impl Engine {
             self.expose(from, content);
         }
         self.expect_hashes(content, &said);
-        self.look_again(content);
     }
 
     fn trusts_node(&self, content: &ContentId, node: &NodeId) -> bool {
@@ -253,13 +253,14 @@ impl Engine {
 
     /// A peer said the hashes that it was asked for.
     pub(super) fn on_hashes(&mut self, peer: NodeId, content: ContentId, first: PieceIndex, vouches: Vouches) {
-        let mut answers = false;
         for run in vouches.runs {
-            let said: Vec<_> = (run.first..).zip(run.hashes.0).collect();
-            answers |= said.iter().any(|(piece, _)| *piece == first);
+            let said = (run.first..).zip(run.hashes.0).collect();
             self.hear_hashes(peer, content, vouches.size, run.own, said);
         }
-        if !answers {
+        // What was said of a blob of another size was not taken in.
+        if self.transfers.open.get(&content).is_some_and(|transfer| transfer.vouches.is_known(first)) {
+            self.look_again(content);
+        } else {
             self.without_hashes(peer, content);
         }
     }

@@ -419,6 +419,20 @@ fn a_newcomer_asks_for_the_hashes_of_what_landed_upstream_before_it_came() {
 }
 
 #[test]
+fn who_answers_with_hashes_of_another_blob_is_not_waited_for() {
+    run_site(
+        "
+        0ms P connects                -> ask P hello
+        0ms Q connects                -> ask Q hello
+        2s P wants A 0..1/4
+        2s want 1 A from app          -> want told A; ask P hashes A 0..
+     2010ms P hashes A 0..1/5 -> want told A
+     2700ms tick                      -> claim told A 0..4; fetch 0 A from app 0..4
+    ",
+    );
+}
+
+#[test]
 fn a_hash_that_was_not_heard_is_asked_for() {
     run_site(
         "
