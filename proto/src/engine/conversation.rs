@@ -108,6 +108,7 @@ impl Engine {
             (Question::Inventory, ControlResponse::Inventory(page)) => self.on_page(peer, page),
             (Question::Hashes(content, first), ControlResponse::Vouches(vouches)) => {
                 self.on_hashes(peer, content, first, vouches);
+                self.ask_next_hashes(peer, content);
             }
             _ => self.violation(peer, "answered another question"),
         }
@@ -116,7 +117,10 @@ impl Engine {
     pub(super) fn on_request_failed(&mut self, request: RequestId) {
         self.timers.stop(Timer::RequestTimeout(request));
         match self.peers.close(request) {
-            Some((peer, Question::Hashes(content, _))) => self.without_hashes(peer, content),
+            Some((peer, Question::Hashes(content, _))) => {
+                self.without_hashes(peer, content);
+                self.ask_next_hashes(peer, content);
+            }
             Some((peer, Question::Hello | Question::Inventory)) => self.ask_later(peer),
             None => {}
         }

@@ -447,3 +447,17 @@ fn a_hash_that_was_not_heard_is_asked_for() {
     ",
     );
 }
+
+#[test]
+fn a_question_about_hashes_that_waits_for_another_is_asked_after_it() {
+    run_site(
+        "
+        0ms P connects                -> ask P hello
+        1s P wants A 0..1/4
+        1s P wants B 0..1/4
+        2s want 1 A from app          -> want told A; ask P hashes A 0..
+        2s want 2 B from app          -> want told B
+     2001ms P hashes A 0..1/4         -> fetch 0 A from growing P 0..1; want told A; ask P hashes B 0..
+    ",
+    );
+}
