@@ -214,7 +214,7 @@ impl Engine {
         if first && ranged {
             let asked = u32::try_from(FIRST_BYTES / u64::from(layout.piece_len())).unwrap_or(u32::MAX);
             running.run.end = running.run.end.min(asked);
-        } else if !ranged && !whole {
+        } else if !ranged && !whole && !transfer.unranged {
             // It would send what is there already first: better one node has it all than each a part.
             transfer.unranged = true;
             self.cancel_one(fetch);

@@ -449,6 +449,22 @@ fn a_hash_that_was_not_heard_is_asked_for() {
 }
 
 #[test]
+fn an_origin_without_ranges_may_send_again_what_is_there() {
+    run_site(
+        "
+        0ms P connects                -> ask P hello
+        1s A partly 8: 0 1
+        2s want 1 A from app          -> recall A; want told A 2/8
+     2040ms tick                      -> claim told A 2..8; fetch 0 A from app 2..8
+     2050ms fetch 0 started 8 whole   -> cancel 0; claim told A 0..8 turn 128; fetch 1 A from app 2..8
+     2060ms fetch 1 started 8 whole
+     2070ms fetch 1 stored 2 3 4 5 6 7
+     2071ms fetch 1 ended ok          -> complete A
+    ",
+    );
+}
+
+#[test]
 fn a_question_about_hashes_that_waits_for_another_is_asked_after_it() {
     run_site(
         "
