@@ -190,14 +190,19 @@ impl Engine {
             return false;
         };
         let bar = (self.config.takeover_factor, self.config.claim_lease);
-        let slow = self.claims(&content).into_iter().find(|(node, claim)| {
+        let claims = self.claims(&content);
+        // Whom somebody else relieved already may not have heard it yet.
+        let relieved = |node: &NodeId, claim: &super::site::Claim| {
+            Site::owner_at(&content, &claims, claim.next).is_none_or(|(owner, _)| owner != *node)
+        };
+        let slow = claims.iter().find(|(node, claim)| {
             let left = u64::from(claim.stripe.end - claim.next) * piece_len;
             let done = u64::from(claim.next - claim.stripe.first) * piece_len;
             let progress = select::Progress { done, left, since: claim.since };
             let old = self.now.since(claim.since) >= self.config.claim_lease;
-            *node != self.node && old && select::is_slow(progress, rate, self.now, bar)
+            *node != self.node && old && !relieved(node, claim) && select::is_slow(progress, rate, self.now, bar)
         });
-        let Some((_, claim)) = slow else { return false };
+        let Some((_, claim)) = slow.copied() else { return false };
         let Some(turn) = claim.stripe.turn.checked_add(1) else { return false };
         let stripe = Stripe { first: claim.next, turn, ..claim.stripe };
         // What lands there too slowly is not waited for.
@@ -294,12 +299,12 @@ impl Engine {
 
     /// Says what part this node takes, and before that the hashes of what it has.
     pub(super) fn tell(&mut self, content: ContentId) {
+        self.vouch_now(content);
         let claim = self.site.claim_of(&content, &self.node, self.now);
         let until = self.now + self.config.claim_lease;
         self.enter(content, claim.map(|claim| (claim.stripe, until)));
         let Some(transfer) = self.transfers.open.get_mut(&content) else { return };
         transfer.told_at = Some(self.now);
-        self.vouch_now(content);
         let having = transfer
             .pieces
             .as_ref()
@@ -474,13 +479,13 @@ impl Engine {
         let dry = transfer.fetches.iter().filter(|(_, fetch)| {
             let Kind::Stripe(owner, first) = fetch.kind else { return false };
             let Some(next) = fetch.run.clone().find(|piece| !pieces.durable.contains(*piece)) else { return false };
+            let told = transfer.vouches.of(next, |node| self.trusts_for(transfer, node)).is_some();
             match Site::owner_at(&content, &claims, next) {
                 // A hash that was said and not heard does not come again.
                 Some((node, claim)) => (node, claim.stripe.first) != (owner, first) || (next < claim.next && !told),
                 None => !told,
             }
         });
-            let told = transfer.vouches.of(next, |node| self.trusts_for(transfer, node)).is_some();
         for fetch in dry.map(|(id, _)| *id).collect::<Vec<FetchId>>() {
             self.cancel_one(fetch);
         }

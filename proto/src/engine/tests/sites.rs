@@ -477,3 +477,30 @@ fn a_question_about_hashes_that_waits_for_another_is_asked_after_it() {
     ",
     );
 }
+
+#[test]
+fn a_slow_owner_that_another_relieved_is_not_relieved_again() {
+    run_site(
+        "
+        0ms P connects                -> ask P hello
+        0ms Q connects                -> ask Q hello
+        2s P wants A
+        2s want 1 A from app          -> want told A
+     2041ms P claims A 0..32/64        -> fetch 0 A from growing P 0..32; claim told A 32..64; fetch 1 A from app 32..64
+     2042ms P vouches A 0..1/64        -> expect 0: 0
+     2100ms tick
+     2200ms fetch 1 started 64
+     2300ms fetch 1 brought 4000000
+     2301ms fetch 1 stored 32 33 34 35 36 37 38 39 40 41 42 43 44 45 46 47 48 49 50 51 52 53 54 55 56 57 58 59 60 61 62 63 -> vouch told A 32..64
+     2302ms fetch 1 ended ok
+     2303ms fetch 0 started 64
+     2304ms fetch 0 stored 0
+     5000ms P claims A 0..32/64        -> *
+     5900ms Q claims A 1..32/64 turn 1 -> cancel 0; fetch 2 A from growing Q 1..32
+     6200ms tick                      -> *
+     7100ms tick
+     7101ms Q vouches A 1..2/64 -> expect 2: 1
+     7102ms Q vouches A 2..3/64 -> expect 2: 2
+    ",
+    );
+}
