@@ -192,7 +192,7 @@ impl Engine {
             others.into_iter().for_each(|other| self.cancel_one(other));
         }
         let Some((_, transfer)) = self.fetching(fetch) else { return };
-        if contradicts || !transfer.take_size(size) {
+        if contradicts || !transfer.take_size(&content, size) {
             self.act(Action::CancelFetch { fetch });
             let what = if contradicts { "gives the blob another size" } else { "gives the blob an impossible size" };
             return self.fail_fetch(fetch, SourceError::Failed(what.to_owned()));

@@ -50,7 +50,7 @@ impl Engine {
                 (&choice, self.transfers.open.get_mut(&content).filter(|transfer| transfer.pieces.is_none()))
             {
                 // Others that hold it can be asked for the rest at once.
-                transfer.take_size(*size);
+                transfer.take_size(&content, *size);
             }
             return choice;
         }
@@ -136,7 +136,7 @@ impl Engine {
         }
         let size = self.site.size(&content, self.now, |node| *node != self.node && self.trusts_for(transfer, node));
         if let (Some(size), Some(transfer)) = (size, self.transfers.open.get_mut(&content)) {
-            transfer.take_size(size);
+            transfer.take_size(&content, size);
         }
     }
 

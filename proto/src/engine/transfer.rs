@@ -286,8 +286,12 @@ impl Transfer {
         self.pieces.as_ref()?.layout.piece_at(*offset)
     }
 
-    /// Takes over a size that a source gave; pieces of another size are forgotten. `false` if no blob can have it.
-    pub(super) fn take_size(&mut self, size: u64) -> bool {
+    /// Takes over a size that a source gave; pieces of another size are forgotten. `false` if this blob cannot have it.
+    pub(super) fn take_size(&mut self, content: &ContentId, size: u64) -> bool {
+        // Without a piece nothing would show that it is wrong.
+        if size == 0 && *content != ContentId::of(content.algorithm(), &[]) {
+            return false;
+        }
         if self.size() != Some(size) {
             let Some(pieces) = Pieces::none(size) else { return false };
             self.pieces = Some(pieces);
@@ -367,7 +371,7 @@ impl Transfer {
         }
         self.failures.insert(source, error);
         // The size that a source gave without giving pieces binds nobody.
-        if !self.has_pieces() && !self.is_full() && self.fetches.is_empty() {
+        if !self.has_pieces() && self.fetches.is_empty() {
             self.pieces = None;
         }
     }

@@ -422,3 +422,16 @@ fn a_source_that_trickles_stalls_and_a_slow_disk_does_not() {
        51s tick                        -> cancel 0; A of app stalled; origin away; want 1 unavailable
     ");
 }
+
+#[test]
+fn a_peer_that_says_a_blob_is_empty_which_is_not_does_not_end_its_transfer() {
+    run("
+        0ms P connects                -> ask P hello
+        1ms P hello                   -> ask P inventory since 0
+        2ms P inventory A:0
+        3ms want 1 A from app         -> fetch 0 A from P 0..1
+        4ms fetch 0 started 0         -> cancel 0; A of P failed; fetch 1 A from app 0..
+        5ms fetch 1 started 3
+        6ms fetch 1 ended ok          -> complete A
+    ");
+}
