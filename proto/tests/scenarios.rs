@@ -518,6 +518,32 @@ fn an_origin_without_ranges_gives_one_copy_all_the_same() {
 }
 
 #[test]
+fn an_owner_that_leaves_an_origin_without_ranges_costs_bytes_and_never_the_blob() {
+    with_seeds(|seed| {
+        let options = Options { uplink_bytes_per_s: MIB, ..Options::default() };
+        let mut world = World::new(seed, options, Config::default(), repository());
+        let layer = world.publish("large", 64 * MIB, ObjectKind::Blob);
+        for _ in 0..3 {
+            world.add_node().unwrap();
+        }
+        world.set_origin(OriginMode::Unranged);
+        world.run_for(Duration::from_secs(2)).unwrap();
+        world.want(0, layer).unwrap();
+        world.run_for(Duration::from_secs(16)).unwrap();
+        world.want(1, layer).unwrap();
+        world.run_for(Duration::from_secs(24)).unwrap();
+        world.leave(0);
+        world.want(2, layer).unwrap();
+        // What is there already comes again first, and for longer than a claim is believed without a piece.
+        assert!(world.run_until(5 * MINUTE, World::all_ended).unwrap(), "seed {seed}");
+        assert!((1..3).all(|node| world.holds(node, layer)), "seed {seed}");
+        let copies = world.origin_bytes() as f64 / layer.size as f64;
+        assert!(copies < 4.0, "seed {seed}: {copies} copies");
+        world
+    });
+}
+
+#[test]
 fn a_node_that_forges_what_it_took_from_the_origin_is_named_by_all_and_nobody_else_is() {
     with_fewer_seeds(|seed| {
         let mut world = World::new(seed, Options::default(), Config::default(), repository());

@@ -237,7 +237,10 @@ impl Engine {
         let alive = bytes == 0 || running.bytes_watched >= enough;
         if bytes > 0 && running.kind == Kind::Origin {
             transfer.origin_progress = now;
+            // An origin without ranges sends what is there first, of which nothing is stored.
+            self.site.brought(&content, &self.node, now);
         }
+        let Some((_, transfer)) = self.fetching(fetch) else { return };
         if alive {
             transfer.last_progress = now;
             self.watch(fetch);
@@ -253,9 +256,6 @@ impl Engine {
             return;
         }
         transfer.last_progress = now;
-        if transfer.fetches.get(&fetch).is_some_and(|running| running.kind == Kind::Origin) {
-            self.site.brought(&content, &self.node, now);
-        }
         self.watch(fetch);
         self.learn_hashes(content, fetch, new);
         self.end_if_shortened(content, fetch);

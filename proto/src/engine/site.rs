@@ -192,7 +192,7 @@ impl Site {
         self.having_bytes = others + party.bytes();
     }
 
-    /// A piece came of what a node claimed.
+    /// Something came of what a node claimed.
     pub(super) fn brought(&mut self, content: &ContentId, node: &NodeId, now: Instant) {
         if let Some(claim) = self.party_mut(content, node).and_then(|party| party.claim.as_mut()) {
             claim.moved = now;
