@@ -23,6 +23,7 @@ pub mod budget;
 pub mod config;
 mod conversation;
 mod directory;
+mod electing;
 pub mod event;
 mod fetching;
 mod inventory;

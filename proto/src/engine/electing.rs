@@ -1,0 +1,212 @@
+//! What nobody on the site has: whose turn it is to ask the origin for it, and for how much.
+//!
+//! The candidates for the first piece that nobody has or fetches have their turns one after the other, in the common order
+//! (`site.rs`). Invariants: a claim is said before the origin is asked; a transfer asks an origin for one run at a time, and
+//! only for pieces that it owns.
+
+use std::time::Duration;
+
+use super::{
+    Engine,
+    event::Source,
+    planning::{Choice, Step},
+    select,
+    site::{Claim, Site},
+    transfer::{Election, Kind, Transfer},
+};
+use crate::{ContentId, FIRST_BYTES, NodeId, PieceIndex, wire::Stripe};
+
+/// Turns of a claim on all of a blob whose origin gives whole blobs only: it goes before any claim on a part.
+pub(super) const TURN_WHOLE: u8 = 128;
+
+impl Engine {
+    /// What nobody on the site has: from the origin, if it is this node's turn.
+    pub(super) fn ask_origin(&mut self, content: ContentId, preferred: Option<&Source>) -> Choice {
+        let Some(transfer) = self.transfers.open.get(&content) else { return Choice::Nobody };
+        if transfer.origin_fetch().is_some() {
+            return Choice::Enough;
+        }
+        if let Some(claim) = self.site.claim_of(&content, &self.node, self.now) {
+            if let Some(withheld) = self.withhold(content, preferred) {
+                return withheld;
+            }
+            if let Some(step) = self.claimed_step(&content, claim.stripe, preferred) {
+                return Choice::Start(step);
+            }
+            self.site.released(&content, &self.node);
+        }
+        let Some(transfer) = self.transfers.open.get(&content) else { return Choice::Nobody };
+        let others = self.claims(&content);
+        let lease = self.now + self.config.claim_lease;
+        let first = match transfer.size() {
+            // An empty blob is asked for like one whose size is not known.
+            Some(size) if size > 0 => self.front(&content),
+            _ if !transfer.fetches.is_empty() => return Choice::Enough,
+            _ if !others.is_empty() => return Choice::Wait(lease),
+            _ => Some(0),
+        };
+        match first {
+            Some(_) if others.len() >= self.window(transfer) => Choice::Wait(lease),
+            Some(first) => self.elect(content, first, preferred),
+            None if self.take_over(content) => match self.site.claim_of(&content, &self.node, self.now) {
+                Some(claim) => {
+                    self.claimed_step(&content, claim.stripe, preferred).map_or(Choice::Enough, Choice::Start)
+                }
+                None => Choice::Enough,
+            },
+            None if !self.transfers.open.get(&content).is_some_and(|transfer| transfer.fetches.is_empty()) => {
+                Choice::Enough
+            }
+            None => Choice::Nobody,
+        }
+    }
+
+    fn window(&self, transfer: &Transfer) -> usize {
+        if transfer.unranged { 1 } else { self.config.window }
+    }
+
+    /// The next run of what this node claimed.
+    fn claimed_step(&self, content: &ContentId, stripe: Stripe, preferred: Option<&Source>) -> Option<Step> {
+        let transfer = self.transfers.open.get(content)?;
+        let source = self.origin_source(*content, preferred)?;
+        let Some(taken) = transfer.taken().filter(|taken| taken.pieces() > 0) else {
+            let size = transfer.size();
+            let run = if size.is_some() { 0..1 } else { 0..PieceIndex::MAX };
+            return Some(Step { source, kind: Kind::Origin, size, run });
+        };
+        let claims = self.claims(content);
+        let mine = |piece: &PieceIndex| {
+            !taken.contains(*piece)
+                && Site::owner_at(content, &claims, *piece).is_some_and(|(owner, _)| owner == self.node)
+        };
+        let mut pieces = stripe.first..stripe.end.min(taken.pieces());
+        let first = pieces.find(mine)?;
+        let end = pieces.take_while(mine).last().unwrap_or(first) + 1;
+        Some(Step { source, kind: Kind::Origin, size: transfer.size(), run: first..end })
+    }
+
+    pub(super) fn origin_source(&self, content: ContentId, preferred: Option<&Source>) -> Option<Source> {
+        let transfer = self.transfers.open.get(&content)?;
+        let origins = transfer.origins.iter().map(|(repository, kind)| {
+            let down = self.origins.is_down(repository.registry(), self.now);
+            (Source::Origin(repository.clone(), *kind), down)
+        });
+        select::source(preferred, std::iter::empty(), origins, |source| transfer.failures.contains_key(source))
+    }
+
+    /// Nobody fetches what begins at `first`: the candidates have their turns one after the other, so that it gets an owner
+    /// also where words are lost or the first of them is not there any more.
+    fn elect(&mut self, content: ContentId, first: PieceIndex, preferred: Option<&Source>) -> Choice {
+        if let Some(withheld) = self.withhold(content, preferred) {
+            return withheld;
+        }
+        let before = self.transfers.open.get(&content).and_then(|transfer| transfer.election);
+        let begins = match before {
+            Some(election) if election.first == first => election.begins,
+            // Who takes part is known; this is only the next stripe.
+            Some(election) => election.begins.max(self.now),
+            None => {
+                if self.transfers.open.get(&content).is_some_and(|transfer| transfer.told_at != Some(self.now)) {
+                    self.tell(content);
+                }
+                self.settled_at()
+            }
+        };
+        if let Some(transfer) = self.transfers.open.get_mut(&content) {
+            transfer.election = Some(Election { first, begins });
+        }
+        if self.now < begins {
+            return Choice::Wait(begins);
+        }
+        let Some(transfer) = self.transfers.open.get(&content) else { return Choice::Nobody };
+        let candidates = self.site.candidates(&content, first, self.now, |node| self.trusts_for(transfer, node));
+        let place = candidates.iter().position(|node| *node == self.node).unwrap_or(candidates.len());
+        let turn = begins + self.config.claim_grace.saturating_mul(u32::try_from(place).unwrap_or(u32::MAX));
+        if self.now < turn {
+            return Choice::Wait(turn);
+        }
+        let stripe = self.stripe_at(&content, first);
+        self.claim(content, stripe);
+        match self.claimed_step(&content, stripe, preferred) {
+            Some(step) => {
+                self.tell(content);
+                Choice::Start(step)
+            }
+            None => {
+                self.site.released(&content, &self.node);
+                let fetches = self.transfers.open.get(&content).is_some_and(|transfer| !transfer.fetches.is_empty());
+                if fetches { Choice::Enough } else { Choice::Nobody }
+            }
+        }
+    }
+
+    /// The stripe that this node would fetch from `first` on.
+    fn stripe_at(&self, content: &ContentId, first: PieceIndex) -> Stripe {
+        let whole = Stripe { first: 0, end: PieceIndex::MAX, turn: TURN_WHOLE };
+        let Some(transfer) = self.transfers.open.get(content) else { return whole };
+        let (Some(pieces), Some(taken)) = (&transfer.pieces, transfer.taken()) else {
+            return Stripe { turn: 0, ..whole };
+        };
+        let count = pieces.layout.count();
+        if transfer.unranged {
+            return Stripe { end: count, ..whole };
+        }
+        let max = self.config.stripe_bytes_max;
+        let limits = if self.site.is_shared(content, &self.node, self.now) { (0, max) } else { (max, max) };
+        let rate = self.uplink_rate.unwrap_or(FIRST_BYTES * 1000 / millis(self.config.stripe_time));
+        let len = select::pieces_for(rate, self.config.stripe_time, limits, pieces.layout.piece_len());
+        let claims = self.claims(content);
+        let had = |piece: PieceIndex| {
+            let havers =
+                self.site.havers(content, piece).any(|node| node != self.node && self.can_ask(transfer, &node));
+            havers && transfer.vouches.of(piece, |node| self.trusts_for(transfer, node)).is_some()
+        };
+        let free = |piece: &PieceIndex| {
+            !taken.contains(*piece) && Site::owner_at(content, &claims, *piece).is_none() && !had(*piece)
+        };
+        let end = (first..first.saturating_add(len).min(count)).take_while(free).last().unwrap_or(first) + 1;
+        Stripe { first, end, turn: 0 }
+    }
+
+    /// Takes the rest of a stripe over from an owner that is much slower than this node was. Nothing else is left.
+    fn take_over(&mut self, content: ContentId) -> bool {
+        let (Some(transfer), Some(rate)) = (self.transfers.open.get(&content), self.uplink_rate) else { return false };
+        let may_ask = self.origin_source(content, None).is_some() && self.may_ask_origin(&content);
+        if transfer.unranged || !may_ask {
+            return false;
+        }
+        let Some(piece_len) = transfer.pieces.as_ref().map(|pieces| u64::from(pieces.layout.piece_len())) else {
+            return false;
+        };
+        let bar = (self.config.takeover_factor, self.config.claim_lease);
+        let claims = self.claims(&content);
+        // Whom somebody else relieved already may not have heard it yet.
+        let relieved = |node: &NodeId, claim: &Claim| {
+            Site::owner_at(&content, &claims, claim.next).is_none_or(|(owner, _)| owner != *node)
+        };
+        let slow = claims.iter().find(|(node, claim)| {
+            let left = u64::from(claim.stripe.end - claim.next) * piece_len;
+            let done = u64::from(claim.next - claim.stripe.first) * piece_len;
+            let progress = select::Progress { done, left, since: claim.since };
+            let old = self.now.since(claim.since) >= self.config.claim_lease;
+            *node != self.node && old && !relieved(node, claim) && select::is_slow(progress, rate, self.now, bar)
+        });
+        let Some((_, claim)) = slow.copied() else { return false };
+        let Some(turn) = claim.stripe.turn.checked_add(1) else { return false };
+        let stripe = Stripe { first: claim.next, turn, ..claim.stripe };
+        // What lands there too slowly is not waited for.
+        let waiting = transfer.fetches.iter().filter(|(_, fetch)| {
+            matches!(fetch.kind, Kind::Stripe(..)) && fetch.run.start < stripe.end && stripe.first < fetch.run.end
+        });
+        for fetch in waiting.map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.cancel_one(fetch);
+        }
+        self.claim(content, stripe);
+        self.tell(content);
+        true
+    }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1)
+}
