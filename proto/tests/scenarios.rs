@@ -669,3 +669,22 @@ fn an_owner_whose_uplink_is_slow_is_relieved_and_holds_nobody_up() {
         world
     });
 }
+
+#[test]
+fn nodes_that_come_while_a_layer_lands_do_not_wait_for_each_other() {
+    with_fewer_seeds(|seed| {
+        let options = Options { uplink_bytes_per_s: 20 << 20, ..Options::default() };
+        let (mut world, layer) = apart(seed, options, (6, 64 * MIB), |_, _| true);
+        let begun = world.now();
+        for node in 0..6 {
+            world.want(node, layer).unwrap();
+            world.run_for(Duration::from_millis(seed * 97 % 500)).unwrap();
+        }
+        all_have(&mut world, 6, layer);
+        assert_eq!(world.origin_bytes(), layer.size, "one copy");
+        // The uplink alone needs 3.2 s, and the last one may come 2.5 s after the first.
+        let took = world.now().since(begun);
+        assert!(took < Duration::from_secs(7), "seed {seed}: {took:?}");
+        world
+    });
+}

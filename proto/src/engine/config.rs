@@ -141,6 +141,9 @@ pub struct Config {
     pub hedge_factor: u64,
     /// How much earlier, at the least. 1 s.
     pub hedge_gain: Duration,
+    /// Without bytes, after which a stream of pieces that somebody else has is left for whoever has them: two nodes that
+    /// heard different words may wait for each other. 1 s; four times as long if the source is known to have them too.
+    pub stream_patience: Duration,
     /// Pieces from the first missing one on among which the rarest is asked for first. 256: a blob of 64 MiB.
     pub rarity_window: u32,
     /// Bytes that a source must bring within its stall time. 16 KiB: one that brings less trickles.
@@ -267,6 +270,7 @@ impl Default for Config {
             peer_rate_assumed: 8 << 20,
             hedge_factor: 4,
             hedge_gain: Duration::from_secs(1),
+            stream_patience: Duration::from_secs(1),
             rarity_window: 256,
             stall_bytes_min: 16 << 10,
             claim_lease: Duration::from_secs(4),

@@ -88,6 +88,7 @@ impl Engine {
             size,
             run: run.clone(),
             began: self.now,
+            moved: self.now,
             bytes: 0,
             stored: 0,
             bytes_watched: 0,
@@ -103,15 +104,14 @@ impl Engine {
         let Some((_, transfer)) = self.fetching(fetch) else { return };
         let Some(running) = transfer.fetches.get_mut(&fetch) else { return };
         running.bytes_watched = 0;
-        let (kind, next) = (running.kind, running.run.clone());
-        let next = next
-            .into_iter()
-            .find(|piece| transfer.pieces.as_ref().is_none_or(|pieces| !pieces.durable.contains(*piece)));
-        let vouched = next.is_some_and(|piece| transfer.vouches.is_known(piece));
+        let (kind, run) = (running.kind, running.run.clone());
+        let missing =
+            |piece: &PieceIndex| transfer.pieces.as_ref().is_none_or(|pieces| !pieces.durable.contains(*piece));
+        let awaited = || run.clone().find(missing).is_some_and(|piece| !transfer.vouches.is_known(piece));
         let stall = match kind {
             Kind::Origin => self.config.fetch_stall_origin,
             // What is vouched for is there and need not be waited for.
-            Kind::Stripe(..) if !vouched => self.config.fetch_stall_growing,
+            Kind::Stripe(..) if awaited() => self.config.fetch_stall_growing,
             Kind::Stripe(..) | Kind::Holder | Kind::Haver => self.config.fetch_stall_peer,
         };
         self.timers.set(Timer::Stall(fetch), self.now, stall);
@@ -160,7 +160,7 @@ impl Engine {
             if !std::mem::take(&mut transfer.waits) {
                 transfer.next_round();
             }
-            self.advance(content, None);
+            self.look_again(content);
         }
     }
 
@@ -232,6 +232,9 @@ impl Engine {
         let (now, enough) = (self.now, self.config.stall_bytes_min);
         let Some((content, transfer)) = self.fetching(fetch) else { return };
         let Some(running) = transfer.fetches.get_mut(&fetch) else { return };
+        if bytes > 0 {
+            running.moved = now;
+        }
         running.bytes = running.bytes.saturating_add(bytes);
         running.bytes_watched = running.bytes_watched.saturating_add(bytes);
         let alive = bytes == 0 || running.bytes_watched >= enough;
@@ -256,6 +259,9 @@ impl Engine {
             return;
         }
         transfer.last_progress = now;
+        if let Some(running) = transfer.fetches.get_mut(&fetch) {
+            running.moved = now;
+        }
         self.watch(fetch);
         self.learn_hashes(content, fetch, new);
         self.end_if_shortened(content, fetch);

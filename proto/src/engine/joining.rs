@@ -15,7 +15,7 @@ use super::{
     select,
     site::{Room, Site, Word},
     timers::Timer,
-    transfer::{Kind, Transfer},
+    transfer::{Fetch, Kind, Transfer},
 };
 use crate::{
     ContentId, NodeId, PieceIndex,
@@ -291,15 +291,29 @@ impl Engine {
             let Kind::Stripe(owner, first) = fetch.kind else { return false };
             let Some(next) = fetch.run.clone().find(|piece| !pieces.durable.contains(*piece)) else { return false };
             let told = transfer.vouches.of(next, |node| self.trusts_for(transfer, node)).is_some();
+            // It is somewhere; should nothing come, upstream may be waiting for this node.
+            let stale = || self.is_elsewhere(&content, next, fetch);
             match Site::owner_at(&content, &claims, next) {
+                Some((node, claim)) if (node, claim.stripe.first) != (owner, first) => true,
                 // A hash that was said and not heard does not come again.
-                Some((node, claim)) => (node, claim.stripe.first) != (owner, first) || (next < claim.next && !told),
-                None => !told,
+                Some((_, claim)) => next < claim.next && (!told || stale()),
+                None => !told || stale(),
             }
         });
         for fetch in dry.map(|(id, _)| *id).collect::<Vec<FetchId>>() {
             self.cancel_one(fetch);
         }
+    }
+
+    /// Whether a stream brings nothing for too long and others are known to have its next piece. A source that has it too
+    /// gets more time: it may only be busy.
+    fn is_elsewhere(&self, content: &ContentId, piece: PieceIndex, fetch: &Fetch) -> bool {
+        let Some(transfer) = self.transfers.open.get(content) else { return false };
+        let holders = self.directory.holders(content).map(|(peer, _)| peer);
+        let having = self.site.havers(content, piece).chain(holders).filter(|node| self.can_ask(transfer, node));
+        let (source, others): (Vec<_>, Vec<_>) = having.partition(|node| fetch.peer() == Some(*node));
+        let patience = self.config.stream_patience * if source.is_empty() { 1 } else { 4 };
+        others.iter().any(|node| *node != self.node) && self.now.since(fetch.moved) >= patience
     }
 
     /// A peer is gone: whatever waited for it looks again, and everybody says what they have, since it may have been the

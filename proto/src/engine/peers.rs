@@ -163,6 +163,12 @@ impl Peers {
         self.connected.get(peer).is_some_and(|state| state.hashes_open.is_none())
     }
 
+    /// Whether somebody has yet to answer about hashes of a blob, or of another, after which it will be asked.
+    pub(super) fn answers_hashes(&self, content: &ContentId) -> bool {
+        self.open.values().any(|(_, question)| matches!(question, Question::Hashes(of, _) if of == content))
+            || self.connected.values().any(|state| state.hashes_open.is_some())
+    }
+
     /// A peer brought so many bytes a second.
     pub(super) fn measured(&mut self, peer: &NodeId, rate: u64) {
         if let Some(state) = self.connected.get_mut(peer) {

@@ -59,9 +59,14 @@ impl Engine {
         if let Some(step) = self.ask_upstream(&content) {
             return Choice::Start(step);
         }
-        match self.ask_haver(content) {
-            Some(choice) => choice,
-            None => self.ask_origin(content, preferred),
+        if let Some(step) = self.ask_haver(content) {
+            return Choice::Start(step);
+        }
+        match self.ask_origin(content, preferred) {
+            Choice::Nobody if self.peers.answers_hashes(&content) => {
+                Choice::Wait(self.now + self.config.request_timeout)
+            }
+            choice => choice,
         }
     }
 
@@ -179,7 +184,7 @@ impl Engine {
     }
 
     /// Pieces that somebody has who has not all of them. Their hashes must be known; else they are asked for.
-    fn ask_haver(&mut self, content: ContentId) -> Option<Choice> {
+    fn ask_haver(&mut self, content: ContentId) -> Option<Step> {
         let transfer = self.transfers.open.get(&content)?;
         let (taken, size) = (transfer.taken()?, transfer.size()?);
         let claims = self.claims(&content);
@@ -209,7 +214,8 @@ impl Engine {
             if let Some(peer) = asked {
                 self.ask_hashes(peer, content, first);
             }
-            return Some(Choice::Wait(self.now + self.config.request_timeout));
+            // The answer comes soon; what nobody has need not wait for it.
+            return None;
         }
         // Each node asks another one first, so that those who have it share the work.
         let (peer, set) = having.into_iter().min_by_key(|(peer, _)| (self.transfers.load(peer), self.apart(peer)))?;
@@ -217,7 +223,7 @@ impl Engine {
             set.contains(*piece) && !shut.contains(*piece) && transfer.vouches.of(*piece, trusted).is_some()
         };
         let end = (first + 1..shut.pieces()).take_while(more).last().unwrap_or(first) + 1;
-        Some(Choice::Start(Step { source: Source::Peer(*peer), kind: Kind::Haver, size: Some(size), run: first..end }))
+        Some(Step { source: Source::Peer(*peer), kind: Kind::Haver, size: Some(size), run: first..end })
     }
 
     /// A number for a peer that is another one at every node.

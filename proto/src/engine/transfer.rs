@@ -112,6 +112,8 @@ pub(super) struct Fetch {
     pub(super) run: Range<PieceIndex>,
     /// When it was asked.
     pub(super) began: Instant,
+    /// When bytes last came, or it was asked.
+    pub(super) moved: Instant,
     /// Bytes that came since, as far as was told.
     pub(super) bytes: u64,
     /// Bytes of the pieces that were stored since.

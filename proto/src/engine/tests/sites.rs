@@ -268,7 +268,7 @@ fn a_newcomer_asks_for_the_hashes_of_what_somebody_has() {
      2020ms fetch 0 started 4
      2030ms fetch 0 stored 0 1
      2031ms fetch 0 ended ok
-     2040ms P hashes A nothing         -> want told A 2/4
+     2040ms P hashes A nothing
      2100ms tick
     ",
     );
@@ -346,7 +346,7 @@ fn who_claims_and_brings_nothing_is_not_waited_for_for_ever() {
        17s P claims A 0..4/4           -> ask P hello
        20s P claims A 0..4/4           -> want told A
        23s P claims A 0..4/4           -> want told A
-       26s P claims A 0..4/4           -> want told A; cancel 0; claim told A 0..4; fetch 1 A from app 0..4
+       26s P claims A 0..4/4           -> cancel 0; claim told A 0..4; fetch 1 A from app 0..4
        29s P claims A 0..4/4           -> claim told A 0..4; claim told A 0..4
        32s P claims A 0..4/4           -> claim told A 0..4; claim told A 0..4
     ",
@@ -426,7 +426,7 @@ fn who_answers_with_hashes_of_another_blob_is_not_waited_for() {
         0ms Q connects                -> ask Q hello
         2s P wants A 0..1/4
         2s want 1 A from app          -> want told A; ask P hashes A 0..
-     2010ms P hashes A 0..1/5 -> want told A
+     2010ms P hashes A 0..1/5
      2700ms tick                      -> claim told A 0..4; fetch 0 A from app 0..4
     ",
     );
@@ -473,7 +473,7 @@ fn a_question_about_hashes_that_waits_for_another_is_asked_after_it() {
         1s P wants B 0..1/4
         2s want 1 A from app          -> want told A; ask P hashes A 0..
         2s want 2 B from app          -> want told B
-     2001ms P hashes A 0..1/4         -> fetch 0 A from growing P 0..1; want told A; ask P hashes B 0..
+     2001ms P hashes A 0..1/4          -> fetch 0 A from growing P 0..1; ask P hashes B 0..
     ",
     );
 }
