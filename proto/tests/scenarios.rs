@@ -494,7 +494,7 @@ fn devices_with_uplinks_of_their_own_bring_a_layer_together() {
             world.want(node, layer).unwrap();
         }
         assert!(world.run_until(MINUTE, World::all_ended).unwrap());
-        assert_eq!(world.origin_bytes(), layer.size, "one copy");
+        hardly_more_than_one_copy(&world, layer);
         // One uplink alone needs 10.7 s; four of them less than half of it, with what the first stripe takes alone.
         let took = world.now().since(begun);
         assert!(took < Duration::from_secs(5), "{took:?}");
@@ -591,6 +591,12 @@ fn apart(
     (world, layer)
 }
 
+/// Two may claim the same pieces before each has heard the other; one of them stops at once.
+fn hardly_more_than_one_copy(world: &World, layer: Blob) {
+    let copies = world.origin_bytes() as f64 / layer.size as f64;
+    assert!(copies < 1.05, "seed {}: {copies} copies", world.seed());
+}
+
 fn all_have(world: &mut World, nodes: usize, layer: Blob) {
     assert!(world.run_until(5 * MINUTE, World::all_ended).unwrap(), "seed {}", world.seed());
     assert!((0..nodes).all(|node| world.holds(node, layer)), "seed {}", world.seed());
@@ -642,7 +648,7 @@ fn an_origin_that_limits_each_connection_is_asked_over_several() {
             world.want(node, layer).unwrap();
         }
         all_have(&mut world, 5, layer);
-        assert_eq!(world.origin_bytes(), layer.size, "one copy");
+        hardly_more_than_one_copy(&world, layer);
         // Over one connection it would take 54 s.
         let took = world.now().since(begun);
         assert!(took < Duration::from_secs(30), "seed {seed}: {took:?}");
@@ -681,7 +687,7 @@ fn nodes_that_come_while_a_layer_lands_do_not_wait_for_each_other() {
             world.run_for(Duration::from_millis(seed * 97 % 500)).unwrap();
         }
         all_have(&mut world, 6, layer);
-        assert_eq!(world.origin_bytes(), layer.size, "one copy");
+        hardly_more_than_one_copy(&world, layer);
         // The uplink alone needs 3.2 s, and the last one may come 2.5 s after the first.
         let took = world.now().since(begun);
         assert!(took < Duration::from_secs(7), "seed {seed}: {took:?}");
