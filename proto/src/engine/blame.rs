@@ -51,28 +51,19 @@ impl Engine {
     /// All of it came from the origin.
     fn origin_is_wrong(&mut self, content: ContentId) {
         self.absolve(content);
-        let Some(transfer) = self.transfers.open.get_mut(&content) else { return };
+        let Some(transfer) = self.transfers.open.get(&content) else { return };
         let origins: Vec<_> = transfer.origins.iter().map(|(name, kind)| Source::Origin(name.clone(), *kind)).collect();
-        for source in origins {
-            transfer.failures.insert(source.clone(), SourceError::WrongBytes);
-            self.actions.push_back(Action::Note(Note::SourceFailed {
-                content,
-                source,
-                error: SourceError::WrongBytes,
-            }));
-        }
+        origins.into_iter().for_each(|origin| self.rule_out(content, origin));
         self.drop_all(content);
     }
 
     /// Everything has this one's word.
     fn blame(&mut self, content: ContentId, supplier: Supplier) {
-        let Some(transfer) = self.transfers.open.get_mut(&content) else { return };
+        let Some(transfer) = self.transfers.open.get(&content) else { return };
         let pieces = transfer.supplied_by(&supplier);
         match supplier {
             Supplier::Peer(peer) => {
-                let (source, error) = (Source::Peer(peer), SourceError::WrongBytes);
-                transfer.failures.insert(source.clone(), error.clone());
-                self.act(Action::Note(Note::SourceFailed { content, source, error }));
+                self.rule_out(content, Source::Peer(peer));
                 self.expose(peer, content);
             }
             Supplier::Hearsay(peer) => self.doubt(content, peer),
@@ -95,15 +86,22 @@ impl Engine {
             }
         }
         if let Supplier::Peer(peer) | Supplier::Hearsay(peer) = supplier {
-            let source = Source::Peer(peer);
-            transfer.failures.insert(source.clone(), SourceError::WrongBytes);
-            self.act(Action::Note(Note::SourceFailed { content, source, error: SourceError::WrongBytes }));
+            self.rule_out(content, Source::Peer(peer));
             self.doubt(content, peer);
             if let Some(transfer) = self.transfers.open.get_mut(&content) {
                 transfer.audited.insert(peer);
             }
         }
         self.drop_pieces(content, pieces);
+    }
+
+    /// A source is not asked for this blob any more.
+    fn rule_out(&mut self, content: ContentId, source: Source) {
+        let error = SourceError::WrongBytes;
+        if let Some(transfer) = self.transfers.open.get_mut(&content) {
+            transfer.failures.insert(source.clone(), error.clone());
+        }
+        self.act(Action::Note(Note::SourceFailed { content, source, error }));
     }
 
     /// Whoever was doubted before somebody was found to be wrong gets another chance.

@@ -54,11 +54,13 @@ impl Engine {
                 }
                 None => Choice::Enough,
             },
-            None if !self.transfers.open.get(&content).is_some_and(|transfer| transfer.fetches.is_empty()) => {
-                Choice::Enough
-            }
-            None => Choice::Nobody,
+            None => self.enough_or_nobody(&content),
         }
+    }
+
+    /// There is nobody to be asked but those who are.
+    fn enough_or_nobody(&self, content: &ContentId) -> Choice {
+        if self.transfers.is_fetching(content) { Choice::Enough } else { Choice::Nobody }
     }
 
     fn window(&self, transfer: &Transfer) -> usize {
@@ -79,10 +81,8 @@ impl Engine {
             !taken.contains(*piece)
                 && Site::owner_at(content, &claims, *piece).is_some_and(|(owner, _)| owner == self.node)
         };
-        let mut pieces = stripe.first..stripe.end.min(taken.pieces());
-        let first = pieces.find(mine)?;
-        let end = pieces.take_while(mine).last().unwrap_or(first) + 1;
-        Some(Step { source, kind: Kind::Origin, size: transfer.size(), run: first..end })
+        let run = select::first_run(stripe.first..stripe.end.min(taken.pieces()), mine)?;
+        Some(Step { source, kind: Kind::Origin, size: transfer.size(), run })
     }
 
     pub(super) fn origin_source(&self, content: ContentId, preferred: Option<&Source>) -> Option<Source> {
@@ -134,8 +134,7 @@ impl Engine {
             }
             None => {
                 self.site.released(&content, &self.node);
-                let fetches = self.transfers.open.get(&content).is_some_and(|transfer| !transfer.fetches.is_empty());
-                if fetches { Choice::Enough } else { Choice::Nobody }
+                self.enough_or_nobody(&content)
             }
         }
     }
@@ -156,11 +155,7 @@ impl Engine {
         let rate = self.uplink_rate.unwrap_or(FIRST_BYTES * 1000 / millis(self.config.stripe_time));
         let len = select::pieces_for(rate, self.config.stripe_time, limits, pieces.layout.piece_len());
         let claims = self.claims(content);
-        let had = |piece: PieceIndex| {
-            let havers =
-                self.site.havers(content, piece).any(|node| node != self.node && self.can_ask(transfer, &node));
-            havers && transfer.vouches.of(piece, |node| self.trusts_for(transfer, node)).is_some()
-        };
+        let had = |piece: PieceIndex| self.is_had(content, transfer, piece) && self.vouched(transfer, piece).is_some();
         let free = |piece: &PieceIndex| {
             !taken.contains(*piece) && Site::owner_at(content, &claims, *piece).is_none() && !had(*piece)
         };

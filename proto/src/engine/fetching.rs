@@ -66,21 +66,20 @@ impl Engine {
 
     /// A transfer whose fetches do all there is to do looks whether one of them is slow, now and then.
     fn look_later(&mut self, content: ContentId) {
-        if self.transfers.open.get(&content).is_some_and(|transfer| !transfer.fetches.is_empty()) {
+        if self.transfers.is_fetching(&content) {
             self.wait(content, self.now + self.config.hedge_gain);
         }
     }
 
     fn start_fetch(&mut self, content: ContentId, step: Step) {
         let fetch = self.transfers.next_fetch();
-        let Some(transfer) = self.transfers.open.get_mut(&content) else { return };
+        let Some(transfer) = self.transfers.open.get(&content) else { return };
         self.timers.stop(Timer::Retry(content));
         let Step { source, kind, size, run } = step;
-        let growing = matches!(kind, Kind::Haver | Kind::Stripe(..));
-        let doubted = &transfer.doubted;
-        let trusted = |node: &NodeId| !self.peers.is_penalised(node, self.now) && !doubted.contains(node);
-        let expected = |piece| Some((piece, transfer.vouches.of(piece, trusted)?.hash));
+        let growing = kind.is_growing();
+        let expected = |piece| Some((piece, self.vouched(transfer, piece)?.hash));
         let expected = if growing { run.clone().filter_map(expected).collect() } else { Vec::new() };
+        let Some(transfer) = self.transfers.open.get_mut(&content) else { return };
         self.transfers.fetches.insert(fetch, content);
         let running = Fetch {
             source: source.clone(),
@@ -119,7 +118,7 @@ impl Engine {
 
     /// No source is left in this round: tries again later if that may work and somebody may still wait, else ends.
     fn exhausted(&mut self, content: ContentId) {
-        if self.transfers.open.get(&content).is_some_and(|transfer| !transfer.fetches.is_empty()) {
+        if self.transfers.is_fetching(&content) {
             return self.look_later(content);
         }
         if self.withhold(content, None).is_some() {
@@ -218,7 +217,6 @@ impl Engine {
             // It would send what is there already first: better one node has it all than each a part.
             transfer.unranged = true;
             self.cancel_one(fetch);
-            self.site.released(&content, &self.node);
             return self.look_again(content);
         } else if !ranged {
             transfer.unranged = true;
@@ -275,7 +273,6 @@ impl Engine {
             |running: &Fetch| running.shortened && running.run.clone().all(|piece| pieces.durable.contains(piece));
         if transfer.fetches.get(&fetch).is_some_and(done) {
             self.cancel_one(fetch);
-            self.site.released(&content, &self.node);
             self.advance(content, None);
         }
     }

@@ -91,11 +91,12 @@ impl Engine {
         }
     }
 
-    /// Enters into the blob's list what this node has of it and fetches of it.
-    fn enter(&mut self, content: ContentId, claim: Option<(Stripe, Instant)>) {
-        let Some(transfer) = self.transfers.open.get(&content) else { return };
+    /// Enters into the blob's list what this node fetches of it. Returns whether it could ask an origin.
+    fn enter(&mut self, content: ContentId, claim: Option<(Stripe, Instant)>) -> bool {
+        let Some(transfer) = self.transfers.open.get(&content) else { return false };
+        let origin = self.reaches_origin_for(&content);
         let word = Word {
-            origin: self.reaches_origin_for(&content),
+            origin,
             size: transfer.size(),
             // What this node has it knows itself.
             having: None,
@@ -106,6 +107,7 @@ impl Engine {
         // There are as many as transfers at most, and without its own claim a node could not fetch.
         let room = Room { parts: usize::MAX, ..self.room() };
         self.site.wanted(content, self.node, word, self.now, room);
+        origin
     }
 
     /// Says what part this node takes, and before that the hashes of what it has.
@@ -113,7 +115,7 @@ impl Engine {
         self.vouch_now(content);
         let claim = self.site.claim_of(&content, &self.node, self.now);
         let until = self.now + self.config.claim_lease;
-        self.enter(content, claim.map(|claim| (claim.stripe, until)));
+        let origin = self.enter(content, claim.map(|claim| (claim.stripe, until)));
         let Some(transfer) = self.transfers.open.get_mut(&content) else { return };
         transfer.told_at = Some(self.now);
         let having = transfer
@@ -124,7 +126,6 @@ impl Engine {
         let lease = self.config.claim_lease;
         let lease_ms = u32::try_from(lease.as_millis()).unwrap_or(u32::MAX);
         let claim = claim.map(|claim| Claim { stripe: claim.stripe, lease_ms });
-        let origin = self.reaches_origin_for(&content);
         self.say(Part::Wanted { content, origin, having, claim });
         let wait = match claim {
             Some(_) => lease / 3,
@@ -261,7 +262,6 @@ impl Engine {
         let (mut missing, end) = (missing.peekable(), fetch.run.end);
         if missing.peek().is_some_and(others) {
             self.cancel_one(id);
-            self.site.released(&content, &self.node);
         } else if let Some(theirs) = missing.find(others).filter(|piece| *piece < end) {
             self.site.shorten(&content, &self.node, theirs);
             if let Some(fetch) = self.transfers.open.get_mut(&content).and_then(|open| open.fetches.get_mut(&id)) {
@@ -278,7 +278,6 @@ impl Engine {
         let first = Site::owner_at(&content, &self.claims(&content), 0);
         if first.is_some_and(|(owner, _)| owner != self.node) {
             self.cancel_one(id);
-            self.site.released(&content, &self.node);
         }
     }
 
@@ -290,7 +289,7 @@ impl Engine {
         let dry = transfer.fetches.iter().filter(|(_, fetch)| {
             let Kind::Stripe(owner, first) = fetch.kind else { return false };
             let Some(next) = fetch.run.clone().find(|piece| !pieces.durable.contains(*piece)) else { return false };
-            let told = transfer.vouches.of(next, |node| self.trusts_for(transfer, node)).is_some();
+            let told = self.vouched(transfer, next).is_some();
             // It is somewhere; should nothing come, upstream may be waiting for this node.
             let stale = || self.is_elsewhere(&content, next, fetch);
             match Site::owner_at(&content, &claims, next) {

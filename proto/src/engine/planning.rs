@@ -13,6 +13,7 @@ use super::{
     select,
     site::{Claim, Site},
     transfer::{Kind, Transfer},
+    vouches::Vouch,
 };
 use crate::{ContentId, NodeId, PieceIndex, PieceSet, piece::PieceLayout};
 
@@ -84,6 +85,16 @@ impl Engine {
         self.trusts_for(transfer, peer)
             && self.peers.is_connected(peer)
             && !transfer.failures.contains_key(&Source::Peer(*peer))
+    }
+
+    /// The hash of a piece on which those agree who are believed.
+    pub(super) fn vouched(&self, transfer: &Transfer, piece: PieceIndex) -> Option<Vouch> {
+        transfer.vouches.of(piece, |node| self.trusts_for(transfer, node))
+    }
+
+    /// Whether somebody has a piece who can be asked for it and has not all of the blob.
+    pub(super) fn is_had(&self, content: &ContentId, transfer: &Transfer, piece: PieceIndex) -> bool {
+        self.site.havers(content, piece).any(|node| node != self.node && self.can_ask(transfer, &node))
     }
 
     /// A run of pieces from a peer that has all of them. `None` if there is no such peer.
@@ -167,19 +178,17 @@ impl Engine {
             }
             let theirs = |piece: &PieceIndex| {
                 // The hash of what landed there before this node came is not said again: it has to be asked for.
-                let told = *piece >= claim.next || transfer.vouches.of(*piece, trusted).is_some();
+                let told = *piece >= claim.next || self.vouched(transfer, *piece).is_some();
                 told && !taken.contains(*piece)
                     && Site::owner_at(content, &claims, *piece)
                         .is_some_and(|(node, claim)| node == *owner && claim.stripe.first == stripe.first)
             };
-            let mut pieces = stripe.first..stripe.end.min(taken.pieces());
-            let first = pieces.find(theirs)?;
-            let end = pieces.take_while(theirs).last().unwrap_or(first) + 1;
+            let run = select::first_run(stripe.first..stripe.end.min(taken.pieces()), theirs)?;
             let of = (*owner, stripe.first, self.node);
             let line = self.site.upstream(content, of, self.now, self.config.fan_out, trusted);
             let peer = line.into_iter().find(|peer| self.can_ask(transfer, peer))?;
             let kind = Kind::Stripe(*owner, stripe.first);
-            Some(Step { source: Source::Peer(peer), kind, size: Some(size), run: first..end })
+            Some(Step { source: Source::Peer(peer), kind, size: Some(size), run })
         })
     }
 
@@ -203,9 +212,8 @@ impl Engine {
         let from = transfer.first_reader().unwrap_or(0);
         let find = |from| select::rarest(&shut, from, self.config.rarity_window, &sets);
         let first = find(from).or_else(|| find(shut.prefix()))?;
-        let trusted = |node: &NodeId| self.trusts_for(transfer, node);
         let having: Vec<_> = havers.iter().filter(|(_, set)| set.contains(first)).collect();
-        if transfer.vouches.of(first, trusted).is_none() {
+        if self.vouched(transfer, first).is_none() {
             if transfer.vouches.is_known(first) {
                 // Those who said its hash disagree: only the origin can tell.
                 return None;
@@ -220,7 +228,7 @@ impl Engine {
         // Each node asks another one first, so that those who have it share the work.
         let (peer, set) = having.into_iter().min_by_key(|(peer, _)| (self.transfers.load(peer), self.apart(peer)))?;
         let more = |piece: &PieceIndex| {
-            set.contains(*piece) && !shut.contains(*piece) && transfer.vouches.of(*piece, trusted).is_some()
+            set.contains(*piece) && !shut.contains(*piece) && self.vouched(transfer, *piece).is_some()
         };
         let end = (first + 1..shut.pieces()).take_while(more).last().unwrap_or(first) + 1;
         Some(Step { source: Source::Peer(*peer), kind: Kind::Haver, size: Some(size), run: first..end })
@@ -240,10 +248,8 @@ impl Engine {
         let claims = self.claims(content);
         let fetched = |piece: &PieceIndex| Site::owner_at(content, &claims, *piece).is_some();
         let had = |piece: &PieceIndex| {
-            let agreed = transfer.vouches.of(*piece, |node| self.trusts_for(transfer, node)).is_some();
-            let contested = !agreed && transfer.vouches.is_known(*piece);
-            !contested
-                && self.site.havers(content, *piece).any(|node| node != self.node && self.can_ask(transfer, &node))
+            let contested = self.vouched(transfer, *piece).is_none() && transfer.vouches.is_known(*piece);
+            !contested && self.is_had(content, transfer, *piece)
         };
         let reader = transfer.first_reader().unwrap_or(0);
         let mut pieces = (reader..taken.pieces()).chain(0..reader);

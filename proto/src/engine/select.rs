@@ -30,6 +30,16 @@ pub(super) fn run(taken: &PieceSet, first_reader: Option<PieceIndex>, len_max: u
     first_reader.and_then(|piece| taken.missing_run(piece, len_max)).or_else(|| taken.missing_run(0, len_max))
 }
 
+/// The first run of consecutive pieces among `pieces` that all fit.
+pub(super) fn first_run(
+    mut pieces: Range<PieceIndex>,
+    fits: impl Fn(&PieceIndex) -> bool,
+) -> Option<Range<PieceIndex>> {
+    let first = pieces.find(&fits)?;
+    let end = pieces.take_while(&fits).last().unwrap_or(first) + 1;
+    Some(first..end)
+}
+
 /// How many pieces a run has that takes `time` at `rate` bytes a second, within bounds in bytes; at least one.
 pub(super) fn pieces_for(rate: u64, time: Duration, (min, max): (u64, u64), piece_len: u32) -> u32 {
     let ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
@@ -122,6 +132,12 @@ mod tests {
         durable.insert(7);
         assert_eq!(run(&durable, Some(7), 9), Some(1..3));
         assert_eq!(run(&PieceSet::full(3), None, 9), None);
+    }
+
+    #[test]
+    fn the_first_run_ends_before_what_does_not_fit() {
+        let among = |pieces| first_run(pieces, |piece| ![0, 3].contains(piece));
+        assert_eq!((among(0..9), among(0..2), among(0..1)), (Some(1..3), Some(1..2), None));
     }
 
     #[test]

@@ -314,10 +314,11 @@ impl Site {
         piece: PieceIndex,
     ) -> Option<(NodeId, Claim)> {
         let covering = claims.iter().filter(|(_, claim)| (claim.stripe.first..claim.stripe.end).contains(&piece));
+        let rank = |claim: &Claim| (claim.stripe.turn, claim.stripe.first);
+        let order = |(node, claim): &(NodeId, Claim)| weight(content, claim.stripe.first, node);
+        // Between equals only, since each weight takes a hash and this is asked for every piece.
         covering
-            .max_by_key(|(node, claim)| {
-                (claim.stripe.turn, claim.stripe.first, weight(content, claim.stripe.first, node))
-            })
+            .max_by(|one, other| rank(&one.1).cmp(&rank(&other.1)).then_with(|| order(one).cmp(&order(other))))
             .copied()
     }
 

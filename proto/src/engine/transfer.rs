@@ -102,6 +102,13 @@ pub(super) enum Kind {
     Origin,
 }
 
+impl Kind {
+    /// Whether the source has not all of the blob, and others vouch for what it sends.
+    pub(super) const fn is_growing(self) -> bool {
+        matches!(self, Self::Haver | Self::Stripe(..))
+    }
+}
+
 /// A fetch that runs.
 #[derive(Debug)]
 pub(super) struct Fetch {
@@ -339,13 +346,13 @@ impl Transfer {
         stored: impl Iterator<Item = (PieceIndex, Option<PieceHash>)>,
     ) -> Vec<(PieceIndex, Option<PieceHash>)> {
         let (Some(fetch), Some(pieces)) = (self.fetches.get(&id), &mut self.pieces) else { return Vec::new() };
-        let supplier = |piece| match (fetch.kind, &fetch.source) {
-            (Kind::Haver | Kind::Stripe(..), _) => self
+        let supplier = |piece| match &fetch.source {
+            _ if fetch.kind.is_growing() => self
                 .vouches
                 .of(piece, |node| !self.doubted.contains(node))
                 .map(|vouch| if vouch.sure { Supplier::Peer(vouch.by) } else { Supplier::Hearsay(vouch.by) }),
-            (_, Source::Peer(peer)) => Some(Supplier::Peer(*peer)),
-            (_, Source::Origin(..)) => Some(Supplier::Origin),
+            Source::Peer(peer) => Some(Supplier::Peer(*peer)),
+            Source::Origin(..) => Some(Supplier::Origin),
         };
         let (mut new, mut stored_bytes) = (Vec::new(), 0);
         for (piece, hash) in stored.filter(|(piece, _)| fetch.run.contains(piece)) {
@@ -461,6 +468,11 @@ impl Transfers {
     pub(super) fn load(&self, peer: &NodeId) -> usize {
         let fetches = self.open.values().flat_map(|transfer| transfer.fetches.values());
         fetches.filter(|fetch| fetch.peer() == Some(*peer)).count()
+    }
+
+    /// Whether fetches of a transfer run.
+    pub(super) fn is_fetching(&self, content: &ContentId) -> bool {
+        self.open.get(content).is_some_and(|transfer| !transfer.fetches.is_empty())
     }
 
     pub(super) fn next_fetch(&mut self) -> FetchId {

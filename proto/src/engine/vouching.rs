@@ -109,7 +109,7 @@ impl Engine {
         let Some(transfer) = self.transfers.open.get(&content) else { return };
         let Some(pieces) = &transfer.pieces else { return };
         let piece = run.clone().find(|piece| !pieces.durable.contains(*piece));
-        let said = piece.and_then(|piece| transfer.vouches.of(piece, |node| self.trusts_for(transfer, node)));
+        let said = piece.and_then(|piece| self.vouched(transfer, piece));
         if let (Some(piece), Some(said), Some(transfer)) = (piece, said, self.transfers.open.get_mut(&content)) {
             transfer.disputes.insert(piece, (relay, said.hash));
         }
@@ -214,15 +214,12 @@ impl Engine {
     /// Running fetches get the hashes that they wait for.
     fn expect_hashes(&mut self, content: ContentId, said: &[(PieceIndex, PieceHash)]) {
         let Some(transfer) = self.transfers.open.get(&content) else { return };
-        let agreed = |piece: &PieceIndex| {
-            let vouch = transfer.vouches.of(*piece, |node| self.trusts_for(transfer, node))?;
-            Some((*piece, vouch.hash))
-        };
+        let agreed = |piece: &PieceIndex| Some((*piece, self.vouched(transfer, *piece)?.hash));
         let wanted = |fetch: &Fetch| {
             let pieces = said.iter().map(|(piece, _)| piece).filter(|piece| fetch.run.contains(*piece));
             pieces.filter_map(agreed).collect::<Vec<_>>()
         };
-        let growing = transfer.fetches.iter().filter(|(_, fetch)| matches!(fetch.kind, Kind::Stripe(..) | Kind::Haver));
+        let growing = transfer.fetches.iter().filter(|(_, fetch)| fetch.kind.is_growing());
         let found: Vec<_> =
             growing.map(|(id, fetch)| (*id, wanted(fetch))).filter(|(_, new)| !new.is_empty()).collect();
         for (fetch, pieces) in found {
