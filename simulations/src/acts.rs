@@ -31,8 +31,21 @@ impl World {
                 let (first, end) = (pieces.start, pieces.end);
                 let expected = expected.into_iter().collect();
                 let (unsized_, layout) = (size.is_none(), None);
-                let flow =
-                    Flow { content, source, growing, layout, expected, unsized_, first, next: first, end, sent: 0 };
+                let (next, sent, unreported_bytes, reported_at) = (first, 0, 0, self.now);
+                let flow = Flow {
+                    content,
+                    source,
+                    growing,
+                    layout,
+                    expected,
+                    unsized_,
+                    first,
+                    next,
+                    end,
+                    sent,
+                    unreported_bytes,
+                    reported_at,
+                };
                 self.begin_flow(node, fetch, flow);
             }
             Action::Expect { fetch, pieces } => {

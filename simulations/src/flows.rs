@@ -21,6 +21,9 @@ use crate::{
 /// How often a flow looks whether what it waits for has come.
 const LOOK_INTERVAL: Duration = Duration::from_millis(5);
 
+/// Between two reports of how many bytes came, as nodes make them; pieces that are there are told at once.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
+
 /// How a connection ends whose other side is gone.
 pub(crate) fn broken() -> SourceError {
     SourceError::Unreachable("connection reset".to_owned())
@@ -174,7 +177,14 @@ impl World {
         if growing && expected != Some(hash) {
             return self.end_flow(node, fetch, Err(SourceError::WrongBytes));
         }
-        self.handle(node, Event::FetchProgress { fetch, bytes })?;
+        let now = self.now();
+        let Some(flow) = self.nodes[node].flows.get_mut(&fetch) else { return Ok(()) };
+        flow.unreported_bytes += bytes;
+        if now.since(flow.reported_at) >= PROGRESS_INTERVAL {
+            flow.reported_at = now;
+            let bytes = std::mem::take(&mut flow.unreported_bytes);
+            self.handle(node, Event::FetchProgress { fetch, bytes })?;
+        }
         if let Some(flow) = self.nodes[node].flows.get_mut(&fetch) {
             flow.next += 1;
             flow.sent += 1;

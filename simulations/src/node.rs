@@ -6,7 +6,7 @@ use layermesh_proto::{
     ContentId, NodeId, PieceHash, PieceIndex, PieceLayout,
     engine::{
         Engine,
-        event::{CallId, FetchId, PromiseId, RequestId, Resolution, ResolveId, Source, WantError, WantId},
+        event::{CallId, FetchId, Instant, PromiseId, RequestId, Resolution, ResolveId, Source, WantError, WantId},
     },
 };
 
@@ -44,6 +44,9 @@ pub(crate) struct Flow {
     pub(crate) next: PieceIndex,
     pub(crate) end: PieceIndex,
     pub(crate) sent: u32,
+    /// Bytes that came since the last report.
+    pub(crate) unreported_bytes: u64,
+    pub(crate) reported_at: Instant,
 }
 
 /// One device.

@@ -87,6 +87,9 @@ pub struct Config {
     /// ten times what gossip takes on a LAN, give or take a quarter. With 10 ms a whole image was no faster, and busy
     /// nodes claimed the same blobs.
     pub settle: Duration,
+    /// The same while somebody fetches something of the blob already. 120 ms: the uplink is busy, so that nothing is lost, and
+    /// words of busy nodes have taken 50 ms.
+    pub settle_while_fetched: Duration,
     /// From its start during which a node without a peer asks no origin for what others may want too. 500 ms: mDNS finds peers
     /// in a few hundred milliseconds, and a site that is switched on together shall not ask once a device.
     pub settle_after_start: Duration,
@@ -253,6 +256,7 @@ impl Default for Config {
             losses_max: 3,
             rejections_max: 16,
             settle: Duration::from_millis(30),
+            settle_while_fetched: Duration::from_millis(120),
             settle_after_start: Duration::from_millis(500),
             settle_after_connect: Duration::from_millis(300),
             answer_newcomers: Duration::from_millis(15),

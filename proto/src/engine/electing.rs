@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::{
     Engine,
-    event::Source,
+    event::{Instant, Source},
     planning::{Choice, Step},
     select,
     site::{Claim, Site},
@@ -42,7 +42,10 @@ impl Engine {
             // An empty blob is asked for like one whose size is not known.
             Some(size) if size > 0 => self.front(&content),
             _ if !transfer.fetches.is_empty() => return Choice::Enough,
-            _ if !others.is_empty() => return Choice::Wait(lease),
+            _ if !others.is_empty() => {
+                self.begin_election(content, 0);
+                return Choice::Wait(lease);
+            }
             _ => Some(0),
         };
         match first {
@@ -100,21 +103,7 @@ impl Engine {
         if let Some(withheld) = self.withhold(content, preferred) {
             return withheld;
         }
-        let before = self.transfers.open.get(&content).and_then(|transfer| transfer.election);
-        let begins = match before {
-            Some(election) if election.first == first => election.begins,
-            // Who takes part is known; this is only the next stripe.
-            Some(election) => election.begins.max(self.now),
-            None => {
-                if self.transfers.open.get(&content).is_some_and(|transfer| transfer.told_at != Some(self.now)) {
-                    self.tell(content);
-                }
-                self.settled_at()
-            }
-        };
-        if let Some(transfer) = self.transfers.open.get_mut(&content) {
-            transfer.election = Some(Election { first, begins });
-        }
+        let begins = self.begin_election(content, first);
         if self.now < begins {
             return Choice::Wait(begins);
         }
@@ -139,6 +128,26 @@ impl Engine {
         }
     }
 
+    /// From when on the candidates for what begins at `first` have their turns: once this node has heard who takes part, which
+    /// takes a while for the first election of a transfer only.
+    fn begin_election(&mut self, content: ContentId, first: PieceIndex) -> Instant {
+        let begins = match self.transfers.open.get(&content).and_then(|transfer| transfer.election) {
+            Some(election) if election.first == first => return election.begins,
+            Some(election) => election.begins.max(self.now),
+            None => {
+                if self.transfers.open.get(&content).is_some_and(|transfer| transfer.told_at != Some(self.now)) {
+                    self.tell(content);
+                }
+                let fetched = !self.claims(&content).is_empty();
+                self.settled_at(fetched)
+            }
+        };
+        if let Some(transfer) = self.transfers.open.get_mut(&content) {
+            transfer.election = Some(Election { first, begins });
+        }
+        begins
+    }
+
     /// The stripe that this node would fetch from `first` on.
     fn stripe_at(&self, content: &ContentId, first: PieceIndex) -> Stripe {
         let whole = Stripe { first: 0, end: PieceIndex::MAX, turn: TURN_WHOLE };
@@ -155,9 +164,9 @@ impl Engine {
         let rate = self.uplink_rate.unwrap_or(FIRST_BYTES * 1000 / millis(self.config.stripe_time));
         let len = select::pieces_for(rate, self.config.stripe_time, limits, pieces.layout.piece_len());
         let claims = self.claims(content);
-        let had = |piece: PieceIndex| self.is_had(content, transfer, piece) && self.vouched(transfer, piece).is_some();
         let free = |piece: &PieceIndex| {
-            !taken.contains(*piece) && Site::owner_at(content, &claims, *piece).is_none() && !had(*piece)
+            let fetched = Site::owner_at(content, &claims, *piece).is_some();
+            !taken.contains(*piece) && !fetched && !self.is_had(content, transfer, *piece)
         };
         let end = (first..first.saturating_add(len).min(count)).take_while(free).last().unwrap_or(first) + 1;
         Stripe { first, end, turn: 0 }

@@ -168,7 +168,7 @@ impl Engine {
         for content in contents {
             if let Some(transfer) = self.transfers.open.get_mut(&content) {
                 transfer.pardon(peer);
-                self.advance(content, None);
+                self.look_again(content);
             }
         }
     }
@@ -236,17 +236,24 @@ impl Engine {
         running.bytes = running.bytes.saturating_add(bytes);
         running.bytes_watched = running.bytes_watched.saturating_add(bytes);
         let alive = bytes == 0 || running.bytes_watched >= enough;
-        if bytes > 0 && running.kind == Kind::Origin {
-            transfer.origin_progress = now;
-            // An origin without ranges sends what is there first, of which nothing is stored.
-            self.site.brought(&content, &self.node, now);
-        }
-        let Some((_, transfer)) = self.fetching(fetch) else { return };
+        let brings = bytes > 0 && running.kind == Kind::Origin;
         if alive {
             transfer.last_progress = now;
             self.watch(fetch);
         }
+        if brings {
+            // An origin without ranges sends what is there first, of which nothing is stored.
+            self.origin_brought(content);
+        }
         self.hedge(content);
+    }
+
+    /// Bytes came from an origin, so that this node's claim is good for longer.
+    fn origin_brought(&mut self, content: ContentId) {
+        if let Some(transfer) = self.transfers.open.get_mut(&content) {
+            transfer.origin_progress = self.now;
+        }
+        self.site.brought(&content, &self.node, self.now);
     }
 
     pub(super) fn on_fetch_stored(&mut self, fetch: FetchId, stored: Vec<(PieceIndex, PieceHash)>) {
@@ -257,8 +264,10 @@ impl Engine {
             return;
         }
         transfer.last_progress = now;
-        if let Some(running) = transfer.fetches.get_mut(&fetch) {
-            running.moved = now;
+        let Some(running) = transfer.fetches.get_mut(&fetch) else { return };
+        running.moved = now;
+        if running.kind == Kind::Origin {
+            self.origin_brought(content);
         }
         self.watch(fetch);
         self.learn_hashes(content, fetch, new);
@@ -293,7 +302,6 @@ impl Engine {
         transfer.store(fetch, run.map(|piece| (piece, None)));
         transfer.last_progress = now;
         self.take_fetch(fetch);
-        self.vouch_now(content);
         self.advance(content, Some(&source));
     }
 
@@ -329,7 +337,6 @@ impl Engine {
         if let SourceError::Store(what) = error {
             return self.end_transfer(content, Err(WantError::Store(what)));
         }
-        self.vouch_now(content);
         match running.kind {
             Kind::Stripe(..) | Kind::Haver => self.upstream_failed(content, &running, error),
             Kind::Holder | Kind::Origin => {
@@ -406,7 +413,8 @@ impl Engine {
         }
     }
 
-    /// Takes a fetch that is over out of its transfer; what it brought tells how fast its source is.
+    /// Takes a fetch that is over out of its transfer; what it brought tells how fast its source is. The hashes of what came
+    /// from an origin are said at once: others may wait for the last of them, and this node may have its blob whole now.
     fn take_fetch(&mut self, fetch: FetchId) -> Option<(ContentId, Fetch)> {
         let now = self.now;
         let (content, transfer) = self.fetching(fetch)?;
@@ -423,6 +431,7 @@ impl Engine {
         }
         if running.kind == Kind::Origin {
             self.site.released(&content, &self.node);
+            self.vouch_now(content);
         }
         Some((content, running))
     }

@@ -28,13 +28,14 @@ impl Engine {
         Room { parts: self.config.limits.parts, having_bytes: self.config.limits.having_bytes }
     }
 
-    /// When the others' wants will have been heard.
-    pub(super) fn settled_at(&mut self) -> Instant {
+    /// When the others' wants will have been heard, of a blob of which somebody fetches something already or not.
+    pub(super) fn settled_at(&mut self, fetched: bool) -> Instant {
         let started = self.started.unwrap_or(self.now);
         if self.peers.len() == 0 {
             return self.now.max(started + self.config.settle_after_start);
         }
-        let among_peers = self.now + self.random.around(self.config.settle);
+        let settle = if fetched { self.config.settle_while_fetched } else { self.config.settle };
+        let among_peers = self.now + self.random.around(settle);
         // Words to those just met may not reach them yet.
         let met = self.met.map_or(Instant::default(), |met| met + self.config.settle_after_connect);
         among_peers.max(met)
@@ -281,7 +282,8 @@ impl Engine {
         }
     }
 
-    /// Leaves streams of pieces that nobody brings, or somebody else along another tree.
+    /// Leaves streams of pieces that nobody brings, or somebody else along another tree, and such as were to bring more than
+    /// their owner fetches: it had not said yet where its stripe ends, or it gave up a part.
     fn leave_dry_streams(&mut self, content: ContentId) {
         let Some(transfer) = self.transfers.open.get(&content) else { return };
         let Some(pieces) = &transfer.pieces else { return };
@@ -295,7 +297,7 @@ impl Engine {
             match Site::owner_at(&content, &claims, next) {
                 Some((node, claim)) if (node, claim.stripe.first) != (owner, first) => true,
                 // A hash that was said and not heard does not come again.
-                Some((_, claim)) => next < claim.next && (!told || stale()),
+                Some((_, claim)) => claim.stripe.end < fetch.run.end || next < claim.next && (!told || stale()),
                 None => !told || stale(),
             }
         });

@@ -92,9 +92,11 @@ impl Engine {
         transfer.vouches.of(piece, |node| self.trusts_for(transfer, node))
     }
 
-    /// Whether somebody has a piece who can be asked for it and has not all of the blob.
+    /// Whether a piece can be had from somebody who has not all of the blob. One whose hash is contested cannot: only the
+    /// origin can tell.
     pub(super) fn is_had(&self, content: &ContentId, transfer: &Transfer, piece: PieceIndex) -> bool {
-        self.site.havers(content, piece).any(|node| node != self.node && self.can_ask(transfer, &node))
+        let contested = transfer.vouches.is_known(piece) && self.vouched(transfer, piece).is_none();
+        !contested && self.site.havers(content, piece).any(|node| node != self.node && self.can_ask(transfer, &node))
     }
 
     /// A run of pieces from a peer that has all of them. `None` if there is no such peer.
@@ -247,13 +249,9 @@ impl Engine {
         let taken = transfer.taken()?;
         let claims = self.claims(content);
         let fetched = |piece: &PieceIndex| Site::owner_at(content, &claims, *piece).is_some();
-        let had = |piece: &PieceIndex| {
-            let contested = self.vouched(transfer, *piece).is_none() && transfer.vouches.is_known(*piece);
-            !contested && self.is_had(content, transfer, *piece)
-        };
         let reader = transfer.first_reader().unwrap_or(0);
         let mut pieces = (reader..taken.pieces()).chain(0..reader);
-        pieces.find(|piece| !taken.contains(*piece) && !fetched(piece) && !had(piece))
+        pieces.find(|piece| !taken.contains(*piece) && !fetched(piece) && !self.is_had(content, transfer, *piece))
     }
 
     /// Once nothing is left to be asked for: an idle holder gets the rest of a run whose source is much slower.

@@ -346,10 +346,10 @@ impl Transfer {
         stored: impl Iterator<Item = (PieceIndex, Option<PieceHash>)>,
     ) -> Vec<(PieceIndex, Option<PieceHash>)> {
         let (Some(fetch), Some(pieces)) = (self.fetches.get(&id), &mut self.pieces) else { return Vec::new() };
-        let supplier = |piece| match &fetch.source {
+        let supplier = |piece, hash| match &fetch.source {
             _ if fetch.kind.is_growing() => self
                 .vouches
-                .of(piece, |node| !self.doubted.contains(node))
+                .who_said(piece, hash)
                 .map(|vouch| if vouch.sure { Supplier::Peer(vouch.by) } else { Supplier::Hearsay(vouch.by) }),
             Source::Peer(peer) => Some(Supplier::Peer(*peer)),
             Source::Origin(..) => Some(Supplier::Origin),
@@ -359,7 +359,9 @@ impl Transfer {
             if pieces.durable.insert(piece) {
                 let bytes = pieces.layout.bytes_of(piece);
                 stored_bytes += bytes.end - bytes.start;
-                if let (Some(supplier), Some(hash)) = (supplier(piece), hash) {
+                if let Some(hash) = hash
+                    && let Some(supplier) = supplier(piece, hash)
+                {
                     pieces.known.insert(piece, (supplier, hash));
                 }
                 self.rounds = 0;

@@ -64,6 +64,12 @@ impl Vouches {
         found
     }
 
+    /// On whose word a piece with this hash was taken: the surest of those who said it, whatever became of them since.
+    pub(super) fn who_said(&self, piece: PieceIndex, hash: PieceHash) -> Option<Vouch> {
+        let words = self.words.get(&piece)?.iter().filter(|vouch| vouch.hash == hash);
+        words.min_by_key(|vouch| !vouch.sure).copied()
+    }
+
     /// Whether anybody said a hash of a piece.
     pub(super) fn is_known(&self, piece: PieceIndex) -> bool {
         self.words.contains_key(&piece)
@@ -106,8 +112,10 @@ mod tests {
         let third = vouch(3, 8, true).by;
         assert_eq!(vouches.of(0, |node| *node != third), Some(vouch(2, 7, true)));
         assert_eq!(vouches.refuted(0, PieceHash([7; 32])), [vouch(3, 8, true)]);
+        assert_eq!(vouches.who_said(0, PieceHash([7; 32])), Some(vouch(2, 7, true)), "also while it is contested");
         vouches.forget(&third);
         assert_eq!(vouches.of(0, |_| true), Some(vouch(2, 7, true)));
+        assert_eq!(vouches.who_said(0, PieceHash([8; 32])), None);
         assert_eq!(vouches.of(1, |_| true), None);
     }
 

@@ -55,7 +55,13 @@ pub(super) fn run(story: &str) {
 /// Runs a story.
 pub(super) fn run_with(config: Config, story: &str) {
     let none = Duration::ZERO;
-    let config = Config { settle: none, settle_after_start: none, settle_after_connect: none, ..config };
+    let config = Config {
+        settle: none,
+        settle_while_fetched: none,
+        settle_after_start: none,
+        settle_after_connect: none,
+        ..config
+    };
     tell(Teller::new(config, false), story);
 }
 
@@ -285,7 +291,7 @@ impl Teller {
                 Event::Announced { from: id, announcement: Announcement::Changed { since, changes } }
             }
             ["wants", content, how @ ..] => {
-                let origin = *how != ["offline"];
+                let origin = !how.contains(&"offline");
                 let having = how.iter().find(|word| word.contains('/')).map(|word| having(word));
                 said(id, Part::Wanted { content: blob(content), origin, having, claim: None })
             }

@@ -94,6 +94,78 @@ fn an_owner_that_leaves_is_followed_by_whoever_has_most_and_nothing_comes_twice(
 }
 
 #[test]
+fn a_newcomer_does_not_make_an_owner_let_go_whose_pieces_came_without_a_report_of_bytes() {
+    run_site(
+        "
+        0ms P connects                -> ask P hello
+        0ms Q connects                -> ask Q hello
+        2s P wants A
+        2s want 1 A from app          -> want told A
+     2041ms P claims A 0..32/64        -> fetch 0 A from growing P 0..32; claim told A 32..64; fetch 1 A from app 32..64
+     2060ms fetch 1 started 64
+     2100ms fetch 1 stored 32 33       -> vouch told A 32..34
+     2110ms Q wants A
+     2130ms tick                       -> claim told A 32..64
+    ",
+    );
+}
+
+#[test]
+fn the_last_hashes_are_said_before_the_blob_is_done_also_where_another_took_the_rest_of_the_stripe() {
+    run_site(
+        "
+        0ms P connects                -> ask P hello
+        2s P wants A
+        2s want 1 A from app          -> want told A
+     2041ms P claims A 0..1/4          -> fetch 0 A from growing P 0..1; claim told A 1..4; fetch 1 A from app 1..4
+     2060ms fetch 0 started 4
+     2060ms fetch 1 started 4
+     2070ms P vouches A 0..1/4         -> expect 0: 0
+     2080ms fetch 0 stored 0
+     2081ms fetch 0 ended ok
+     2090ms P claims A 3..4/4          -> fetch 2 A from growing P 3..4
+     2100ms fetch 1 stored 1           -> vouch told A 1..2
+     2110ms P vouches A 3..4/4         -> expect 2: 3
+     2115ms fetch 2 stored 3
+     2116ms fetch 2 ended ok
+     2120ms fetch 1 stored 2           -> vouch told A 2..3; cancel 1; complete A
+    ",
+    );
+}
+
+#[test]
+fn a_stream_ends_where_its_owners_stripe_does_also_if_that_is_heard_later() {
+    run_site(
+        "
+        0ms P connects                -> ask P hello
+        0ms Q connects                -> ask Q hello
+        2s P claims A 0..
+        2s want 1 A from app          -> want told A
+     2041ms Q wants A 0..0/64 offline  -> fetch 0 A from growing P 0..64
+     2042ms P claims A 0..32/64        -> cancel 0; fetch 1 A from growing P 0..32
+     2200ms tick                       -> claim told A 32..64; fetch 2 A from app 32..64
+    ",
+    );
+}
+
+#[test]
+fn a_stream_whose_owner_has_it_all_does_not_wait_for_hashes() {
+    run_site(
+        "
+        0ms P connects                -> ask P hello
+        2s P wants A
+        2s want 1 A from app          -> want told A
+     2041ms P claims A 0..4/4          -> fetch 0 A from growing P 0..4
+     2060ms fetch 0 started 4
+     2070ms P vouches A 0..2/4         -> expect 0: 0 1
+     2080ms fetch 0 stored 0 1
+     2090ms P announces A:4            -> ask P inventory since 0
+     2091ms P inventory A:4            -> cancel 0; fetch 1 A from P 2..4
+    ",
+    );
+}
+
+#[test]
 fn a_turn_that_is_not_taken_passes_to_the_next() {
     run_site(
         "
@@ -287,7 +359,7 @@ fn hashes_are_told_to_those_who_ask_and_to_those_who_join() {
      2060ms fetch 0 stored 0 1
      2070ms P wants A                  -> vouch told A 0..2
      2080ms P asks hashes A            -> answer hashes 0..2 3..4 hearsay
-     2090ms tick                       -> want told A 3/4
+     2090ms tick                       -> claim told A 0..3
     ",
     );
 }
