@@ -208,7 +208,7 @@ impl Driver {
                 self.addresses.remove(&peer);
                 Event::PeerDisconnected { peer }
             }
-            SwarmEvent::Announced { from, announcement } => Event::Announced { from, announcement },
+            SwarmEvent::Announced { from, sequence, announcement } => Event::Announced { from, sequence, announcement },
             SwarmEvent::Requested { call, from, request } => Event::Requested { call, from, request },
             SwarmEvent::Responded { request, response } => Event::Responded { request, response },
             SwarmEvent::RequestFailed { request } => Event::RequestFailed { request },

@@ -75,6 +75,7 @@ fn announcements() -> Vec<Event> {
         let changes = vec![Change { seq: seq + 1, entry: Entry::Held { content, size: 1 << 20 } }];
         Event::Announced {
             from: node(peer),
+            sequence: seq,
             announcement: Announcement::Changed { since: position(peer, seq), changes },
         }
     };

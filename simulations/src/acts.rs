@@ -98,12 +98,14 @@ impl World {
 
     fn gossip(&mut self, node: NodeIndex, announcement: &Announcement) {
         let from = self.nodes[node].id;
+        // As real nodes do, which number from the time of their start on.
+        let sequence = self.now.as_nanos().saturating_add(self.nodes[node].id());
         for other in (0..self.nodes.len()).filter(|other| *other != node) {
             let lost = self.random.next_u32() % 1000 < self.options.gossip_loss_per_mille;
             let after = self.lan_time();
             if !lost && self.nodes[other].is_up() {
                 let announcement = announcement.clone();
-                self.plan(after, other, Happening::Event(Event::Announced { from, announcement }));
+                self.plan(after, other, Happening::Event(Event::Announced { from, sequence, announcement }));
             }
         }
     }

@@ -128,6 +128,8 @@ pub enum SwarmEvent {
     Announced {
         /// The author.
         from: NodeId,
+        /// The author's later messages have higher numbers, also after it started again, as long as its clock goes forward.
+        sequence: u64,
         /// The message.
         announcement: Announcement,
     },

@@ -332,7 +332,10 @@ impl Task {
         let gossip = &mut self.swarm.behaviour_mut().gossip;
         gossip.report_message_validation_result(&message_id, &propagation_source, verdict);
         match (author, decoded) {
-            (Some(from), Ok(announcement)) => self.tell(SwarmEvent::Announced { from, announcement }),
+            (Some(from), Ok(announcement)) => {
+                let sequence = message.sequence_number.unwrap_or_default();
+                self.tell(SwarmEvent::Announced { from, sequence, announcement });
+            }
             (author, Err(error)) => debug!(?author, via = %propagation_source, %error, "malformed announcement"),
             (None, Ok(_)) => debug!(via = %propagation_source, "an announcement without a node as its author"),
         }

@@ -122,7 +122,7 @@ async fn announce_until_heard(from: &SwarmHandle, by: &mut Node) -> (NodeId, Ann
         loop {
             from.announce(announcement.clone());
             let heard = timeout(Duration::from_millis(200), by.events.recv()).await;
-            if let Ok(Some(SwarmEvent::Announced { from, announcement })) = heard {
+            if let Ok(Some(SwarmEvent::Announced { from, announcement, .. })) = heard {
                 return (from, announcement);
             }
         }
@@ -328,7 +328,7 @@ async fn malformed_announcements_are_not_taken_and_not_relayed() {
     .await;
     assert_eq!((heard.source, heard.data), (Some(liar.id()), good));
     let first = a.wait("an announcement", |event| match event {
-        SwarmEvent::Announced { from, announcement } => Some((from, announcement)),
+        SwarmEvent::Announced { from, announcement, .. } => Some((from, announcement)),
         _ => None,
     });
     assert_eq!(first.await, (node_id(&liar.id()).unwrap(), Announcement::Summary(summary(3))));

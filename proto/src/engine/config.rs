@@ -101,6 +101,9 @@ pub struct Config {
     pub claim_lease: Duration,
     /// For the node whose turn it is to claim a blob. 500 ms: far longer than gossip takes; then the next one is due.
     pub claim_grace: Duration,
+    /// In which one of a node's words may overtake another on its way, so that the older one is dropped. 2 s: far longer than
+    /// gossip takes, and short for a device whose clock was set back.
+    pub overtaken_within: Duration,
     /// Between two repetitions of a want, give or take a quarter. 5 s: for those who joined the site or missed it.
     pub want_interval: Duration,
     /// After which a peer's word that it wants a blob is forgotten. 20 s: three repetitions lost in a row.
@@ -279,6 +282,7 @@ impl Default for Config {
             stall_bytes_min: 16 << 10,
             claim_lease: Duration::from_secs(4),
             claim_grace: Duration::from_millis(500),
+            overtaken_within: Duration::from_secs(2),
             want_interval: Duration::from_secs(5),
             want_expiry: Duration::from_secs(20),
             fan_out: 2,

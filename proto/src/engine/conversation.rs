@@ -204,7 +204,7 @@ impl Engine {
         self.wake(held, peer);
     }
 
-    pub(super) fn on_announced(&mut self, from: NodeId, announcement: Announcement) {
+    pub(super) fn on_announced(&mut self, from: NodeId, sequence: u64, announcement: Announcement) {
         if !self.peers.is_connected(&from) {
             return;
         }
@@ -217,7 +217,7 @@ impl Engine {
                 self.on_position(from, position);
             }
             Announcement::Changed { since, changes } => self.on_changed(from, since, changes),
-            Announcement::Taking(part) => self.on_part(from, part),
+            Announcement::Taking(part) => self.on_part(from, sequence, part),
         }
     }
 

@@ -155,6 +155,8 @@ pub enum Event {
     Announced {
         /// The author.
         from: NodeId,
+        /// The author's later messages have higher numbers. Messages may overtake each other on their way.
+        sequence: u64,
         /// The message.
         announcement: Announcement,
     },

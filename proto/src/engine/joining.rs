@@ -97,6 +97,8 @@ impl Engine {
         let Some(transfer) = self.transfers.open.get(&content) else { return false };
         let origin = self.reaches_origin_for(&content);
         let word = Word {
+            sequence: 0,
+            overtaken_within: Duration::ZERO,
             origin,
             size: transfer.size(),
             // What this node has it knows itself.
@@ -171,10 +173,10 @@ impl Engine {
     }
 
     /// A peer says what part it takes.
-    pub(super) fn on_part(&mut self, from: NodeId, part: Part) {
+    pub(super) fn on_part(&mut self, from: NodeId, sequence: u64, part: Part) {
         let content = match part {
             Part::Wanted { content, origin, having, claim } => {
-                self.on_wanted(from, content, origin, having, claim);
+                self.on_wanted((from, sequence), content, origin, having, claim);
                 content
             }
             Part::Vouched { content, size, first, hashes } => {
@@ -190,7 +192,7 @@ impl Engine {
 
     fn on_wanted(
         &mut self,
-        from: NodeId,
+        (from, sequence): (NodeId, u64),
         content: ContentId,
         origin: bool,
         having: Option<Having>,
@@ -204,7 +206,16 @@ impl Engine {
         });
         let size = having.as_ref().map(|having| having.size);
         let patience = self.patience(&content);
-        let word = Word { origin, size, having: having.map(|having| having.pieces), claim, patience, until };
+        let word = Word {
+            sequence,
+            overtaken_within: self.config.overtaken_within,
+            origin,
+            size,
+            having: having.map(|having| having.pieces),
+            claim,
+            patience,
+            until,
+        };
         match self.site.wanted(content, from, word, self.now, self.room()) {
             None => {
                 self.site.expire(self.now);

@@ -167,7 +167,7 @@ impl Engine {
         match event {
             Event::PeerConnected { peer } => self.on_connected(peer),
             Event::PeerDisconnected { peer } => self.on_disconnected(peer),
-            Event::Announced { from, announcement } => self.on_announced(from, announcement),
+            Event::Announced { from, sequence, announcement } => self.on_announced(from, sequence, announcement),
             Event::Requested { call, from, request } => self.on_requested(call, from, request),
             Event::Responded { request, response } => self.on_responded(request, response),
             Event::RequestFailed { request } => self.on_request_failed(request),

@@ -59,6 +59,8 @@ struct Party {
     /// Its want is believed until then.
     wanted_until: Instant,
     claim: Option<Claim>,
+    /// Number of its last word, and when that came.
+    heard: (u64, Instant),
 }
 
 impl Party {
@@ -87,6 +89,10 @@ fn renewed(old: Option<Claim>, stripe: Stripe, until: Instant, patience: Duratio
 /// What a node says of its part in a blob.
 #[derive(Debug, Clone)]
 pub(super) struct Word {
+    /// The node's later words have higher numbers.
+    pub(super) sequence: u64,
+    /// For how long after a later word it counts for nothing.
+    pub(super) overtaken_within: Duration,
     /// It could ask the origin.
     pub(super) origin: bool,
     /// The blob's size in bytes, if it knows.
@@ -134,7 +140,14 @@ impl Site {
         if !self.blobs.contains_key(&content) && self.blobs.len() >= room.parts {
             return None;
         }
-        let absent = Party { origin: false, size: None, having: None, wanted_until: Instant::default(), claim: None };
+        let absent = Party {
+            origin: false,
+            size: None,
+            having: None,
+            wanted_until: Instant::default(),
+            claim: None,
+            heard: (0, Instant::default()),
+        };
         Some(self.blobs.entry(content).or_default().entry(node).or_insert(absent))
     }
 
@@ -150,6 +163,11 @@ impl Site {
         let before = self.having_bytes;
         let party = self.party(content, node, room)?;
         let new = party.wanted_until == Instant::default();
+        let (latest, at) = party.heard;
+        if word.sequence < latest && now.since(at) < word.overtaken_within {
+            return Some(false);
+        }
+        party.heard = (word.sequence, now);
         let others = before - party.bytes();
         party.origin = word.origin;
         party.size = word.size;
@@ -402,6 +420,8 @@ mod tests {
 
     fn word(until: u64) -> Word {
         Word {
+            sequence: 0,
+            overtaken_within: Duration::from_secs(2),
             origin: true,
             size: None,
             having: None,
@@ -531,5 +551,19 @@ mod tests {
         assert_eq!(site.wanted(blob(2), node(0), word(9), at(5), ROOM), Some(true));
         site.left(&blob(1), &node(0));
         assert!(site.claims(&blob(1), at(1), |_| true).is_empty());
+    }
+
+    #[test]
+    fn a_word_that_was_overtaken_counts_for_nothing() {
+        let mut site = Site::default();
+        let say = |site: &mut Site, sequence, first, now| {
+            let claim = Some((stripe(first, first + 1, 0), at(99)));
+            site.wanted(blob(0), node(0), Word { sequence, claim, ..word(99) }, now, ROOM);
+            site.claim_of(&blob(0), &node(0), now).map(|claim| claim.stripe.first)
+        };
+        assert_eq!(say(&mut site, 7, 3, at(1)), Some(3));
+        assert_eq!(say(&mut site, 6, 2, at(1)), Some(3));
+        assert_eq!(say(&mut site, 8, 4, at(1)), Some(4));
+        assert_eq!(say(&mut site, 1, 5, at(3)), Some(5), "its clock was set back");
     }
 }

@@ -186,7 +186,11 @@ fn from_peers() -> impl Strategy<Value = Event> {
     prop_oneof![
         node().prop_map(|peer| Event::PeerConnected { peer }),
         node().prop_map(|peer| Event::PeerDisconnected { peer }),
-        (node(), announcement).prop_map(|(from, announcement)| Event::Announced { from, announcement }),
+        (node(), 0..9u64, announcement).prop_map(|(from, sequence, announcement)| Event::Announced {
+            from,
+            sequence,
+            announcement
+        }),
         (node(), request).prop_map(|(from, request)| Event::Requested { call: CallId(0), from, request }),
         (0u64..12, response()).prop_map(|(id, response)| Event::Responded { request: RequestId(id), response }),
         (0u64..12).prop_map(|id| Event::RequestFailed { request: RequestId(id) }),

@@ -282,13 +282,15 @@ impl Teller {
                 let request = self.inventory.remove(name).expect("no inventory question is open");
                 Event::Responded { request, response: ControlResponse::Inventory(page) }
             }
-            ["announces", "summary"] => {
-                Event::Announced { from: id, announcement: Announcement::Summary(self.hello_of(name).summary) }
-            }
+            ["announces", "summary"] => Event::Announced {
+                from: id,
+                sequence: 0,
+                announcement: Announcement::Summary(self.hello_of(name).summary),
+            },
             ["announces", entries @ ..] => {
                 let since = self.position(name);
                 let changes = self.changes(name, entries);
-                Event::Announced { from: id, announcement: Announcement::Changed { since, changes } }
+                Event::Announced { from: id, sequence: 0, announcement: Announcement::Changed { since, changes } }
             }
             ["wants", content, how @ ..] => {
                 let origin = !how.contains(&"offline");
@@ -493,7 +495,7 @@ fn minute_of_week(day: &str, time: &str) -> u16 {
 }
 
 fn said(from: NodeId, part: Part) -> Event {
-    Event::Announced { from, announcement: Announcement::Taking(part) }
+    Event::Announced { from, sequence: 0, announcement: Announcement::Taking(part) }
 }
 
 /// The run of `first..end` and the total of `first..end/total`.

@@ -18,7 +18,16 @@ fn the_order_for_blob_a() {
     let (now, room) = (Instant::default(), Room { parts: 1, having_bytes: 0 });
     for name in ["me", "P", "Q"] {
         let until = Instant::from_nanos(1);
-        let word = Word { origin: true, size: None, having: None, claim: None, patience: Duration::ZERO, until };
+        let word = Word {
+            sequence: 0,
+            overtaken_within: Duration::ZERO,
+            origin: true,
+            size: None,
+            having: None,
+            claim: None,
+            patience: Duration::ZERO,
+            until,
+        };
         site.wanted(blob("A"), peer(name), word, now, room);
     }
     let order = |first| site.candidates(&blob("A"), first, now, |_| true);

@@ -171,7 +171,7 @@ fn an_answer_that_repeats_what_was_announced_meanwhile_is_taken() {
         });
         (open.unwrap(), said.iter().any(|action| matches!(action, Action::Note(_))))
     };
-    let announced = |announcement| Event::Announced { from: peer("P"), announcement };
+    let announced = |announcement| Event::Announced { from: peer("P"), sequence: 0, announcement };
     let (hello, _) = tell(Event::PeerConnected { peer: peer("P") });
     let answer = ControlResponse::Hello(Hello { bulk_port: 1, version: String::new(), summary: summary(1) });
     let (first, _) = tell(Event::Responded { request: hello, response: answer });
