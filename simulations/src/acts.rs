@@ -98,8 +98,7 @@ impl World {
 
     fn gossip(&mut self, node: NodeIndex, announcement: &Announcement) {
         let from = self.nodes[node].id;
-        // As real nodes do, which number from the time of their start on.
-        let sequence = self.now.as_nanos().saturating_add(self.nodes[node].id());
+        let sequence = self.nodes[node].id();
         for other in (0..self.nodes.len()).filter(|other| *other != node) {
             let lost = self.random.next_u32() % 1000 < self.options.gossip_loss_per_mille;
             let after = self.lan_time();

@@ -92,11 +92,16 @@ impl Engine {
         transfer.vouches.of(piece, |node| self.trusts_for(transfer, node))
     }
 
+    /// Whether hashes of a piece were said and those who are believed do not agree on one.
+    fn is_contested(&self, transfer: &Transfer, piece: PieceIndex) -> bool {
+        transfer.vouches.is_known(piece) && self.vouched(transfer, piece).is_none()
+    }
+
     /// Whether a piece can be had from somebody who has not all of the blob. One whose hash is contested cannot: only the
     /// origin can tell.
     pub(super) fn is_had(&self, content: &ContentId, transfer: &Transfer, piece: PieceIndex) -> bool {
-        let contested = transfer.vouches.is_known(piece) && self.vouched(transfer, piece).is_none();
-        !contested && self.site.havers(content, piece).any(|node| node != self.node && self.can_ask(transfer, &node))
+        !self.is_contested(transfer, piece)
+            && self.site.havers(content, piece).any(|node| node != self.node && self.can_ask(transfer, &node))
     }
 
     /// A run of pieces from a peer that has all of them. `None` if there is no such peer.
@@ -215,11 +220,11 @@ impl Engine {
         let find = |from| select::rarest(&shut, from, self.config.rarity_window, &sets);
         let first = find(from).or_else(|| find(shut.prefix()))?;
         let having: Vec<_> = havers.iter().filter(|(_, set)| set.contains(first)).collect();
+        if self.is_contested(transfer, first) {
+            // Only the origin can tell.
+            return None;
+        }
         if self.vouched(transfer, first).is_none() {
-            if transfer.vouches.is_known(first) {
-                // Those who said its hash disagree: only the origin can tell.
-                return None;
-            }
             let asked = having.into_iter().map(|(node, _)| *node).find(|node| self.peers.may_ask_hashes(node));
             if let Some(peer) = asked {
                 self.ask_hashes(peer, content, first);
