@@ -31,7 +31,7 @@ use crate::{
     config::Config,
     counters::Counters,
     driver::{Driver, Parts, TASK_EVENT_QUEUE_LEN},
-    exchange::{BulkClient, BulkServer},
+    exchange::{BulkClient, BulkServer, gather_entropy},
     fetch::FetchContext,
     identity,
     mesh::Mesh,
@@ -97,6 +97,7 @@ struct Listen {
 impl Node {
     async fn start(config: &Config) -> anyhow::Result<Self> {
         make_data_dir(&config.data_dir)?;
+        let entropy = tokio::task::spawn_blocking(gather_entropy);
         let keypair = identity::load_or_create(&config.data_dir.join("identity"))?;
         let node = identity::node_id(&keypair).ok_or_else(|| anyhow!("the identity is not an Ed25519 key"))?;
         let counters = Arc::new(Counters::default());
@@ -159,6 +160,7 @@ impl Node {
             counters,
             limits: mirror::Limits::default(),
         };
+        entropy.await??;
         fronts.spawn(mirror::serve(mirror_listener, state, fronts_stop.clone()));
         fronts.spawn(bulk.run(fronts_stop.clone()));
         fronts.spawn(status::run(status_listener, view.clone(), fronts_stop.clone()));

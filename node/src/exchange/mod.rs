@@ -38,7 +38,7 @@ mod write_guard;
 pub use client::{BulkBody, BulkClient};
 pub use server::{BindError, BulkServer};
 pub use source::{BlobRead, BlobSource};
-pub use tls::TlsSetupError;
+pub use tls::{TlsSetupError, gather_entropy};
 
 /// Header in which a piece map's answer carries the blob's size in bytes.
 const BLOB_SIZE: &str = "layermesh-blob-size";
