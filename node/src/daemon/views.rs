@@ -39,6 +39,10 @@ impl mirror::BlobRead for BlobReader {
         Self::size(self).await
     }
 
+    async fn verified(&mut self) -> u64 {
+        Self::verified(self).await
+    }
+
     async fn read(&mut self, offset: u64, max: usize) -> Result<Bytes, mirror::ReadError> {
         Self::read(self, offset, max).await.map_err(of_mirror)
     }

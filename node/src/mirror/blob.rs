@@ -170,17 +170,24 @@ impl<S: MirrorStore> Supply<S> {
         self.end.min(self.size.saturating_sub(1)).saturating_sub(self.offset)
     }
 
+    /// Waits for the verdict on the whole blob. A client has its last byte before the node's own copy is durable: ten
+    /// devices of a site sync at the same moment, and their clients would all wait for it.
     async fn wait_for_the_end(&mut self) -> Result<(), Interruption> {
-        if let Some(want) = &mut self.want {
-            want.ended().await?;
-        }
+        let size = match &mut self.want {
+            Some(want) => tokio::select! {
+                biased;
+                size = self.reader.verified() => Some(size),
+                ended = want.ended() => {
+                    ended?;
+                    // One that has gone again by now has no size to compare, and its last byte does not come.
+                    self.ask.store.size_of(&self.ask.content)
+                }
+            },
+            None => None,
+        };
         self.growing = false;
-        // The size was known before the blob was verified. A blob that has gone again by now has no size to compare,
-        // and its last byte does not come.
-        match self.ask.store.size_of(&self.ask.content) {
-            Some(size) if size != self.size => Err(Interruption::WrongSize),
-            _ => Ok(()),
-        }
+        // What was said of the size before the blob was verified may have been wrong.
+        if size.is_some_and(|size| size != self.size) { Err(Interruption::WrongSize) } else { Ok(()) }
     }
 
     async fn want_again(&mut self) {
@@ -239,5 +246,21 @@ mod tests {
         assert_eq!(whole.next().await, Ok(Some(Bytes::from_static(b"012345678"))));
         driver.end(content, Err(WantError::NotFound)).await;
         assert_eq!(whole.next().await, Err(Interruption::Want(WantError::NotFound)));
+    }
+
+    #[tokio::test]
+    async fn a_whole_ends_when_it_is_known_to_be_right_though_it_is_not_durable() {
+        let (_driver, mesh) = FakeDriver::spawn();
+        let store = FakeStore::new();
+        let content = ContentId::of(Algorithm::Sha256, b"0123456789");
+        store.begin(content, "0123456789");
+        store.grow(content, 0..10);
+        let repository = Repository::new("a.io", "b").unwrap();
+        let ask = Ask { store: store.clone(), mesh, content, repository, stall: PATIENCE };
+        let mut whole = Supply::open(ask).await.unwrap();
+        assert_eq!(whole.next().await, Ok(Some(Bytes::from_static(b"012345678"))));
+        store.verify(content);
+        assert_eq!(whole.next().await, Ok(Some(Bytes::from_static(b"9"))));
+        assert_eq!(whole.next().await, Ok(None));
     }
 }

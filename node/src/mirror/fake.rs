@@ -66,6 +66,8 @@ impl<T> Watched<T> {
 struct Stored {
     bytes: Bytes,
     size: Option<u64>,
+    /// Whether it is known to be right; held implies it.
+    verified: bool,
     held: bool,
     readable: Vec<Range<u64>>,
     /// Where reads find damage, and how often.
@@ -80,6 +82,7 @@ impl Stored {
         let Some((offset, times)) = self.damaged else { return };
         self.damaged = (times > 1).then_some((offset, times - 1));
         self.held = false;
+        self.verified = false;
         self.readable.clear();
         self.readable.push(0..offset);
     }
@@ -125,9 +128,15 @@ impl FakeStore {
 
     /// The blob is whole.
     pub(super) fn complete(&self, content: ContentId) {
+        self.verify(content);
+        self.0.change(|blobs| blobs.get_mut(&content).unwrap().held = true);
+    }
+
+    /// All of the blob is there and right, and not durable yet.
+    pub(super) fn verify(&self, content: ContentId) {
         self.0.change(|blobs| {
             let stored = blobs.get_mut(&content).unwrap();
-            stored.held = true;
+            stored.verified = true;
             stored.readable.push(0..stored.bytes.len() as u64);
         });
     }
@@ -179,6 +188,10 @@ pub(super) struct FakeReader {
 impl BlobRead for FakeReader {
     async fn size(&mut self) -> u64 {
         self.store.0.wait(|blobs| blobs.get(&self.content)?.size).await
+    }
+
+    async fn verified(&mut self) -> u64 {
+        self.store.0.wait(|blobs| blobs.get(&self.content).filter(|stored| stored.verified)?.size).await
     }
 
     async fn read(&mut self, offset: u64, max: usize) -> Result<Bytes, ReadError> {

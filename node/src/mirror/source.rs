@@ -57,6 +57,10 @@ pub trait BlobRead: Send + 'static {
     /// The blob's size in bytes, once it is known. Waits for ever if it never is.
     fn size(&mut self) -> impl Future<Output = u64> + Send;
 
+    /// The blob's size in bytes, once all of it together has been found to be what its digest says; it need not be
+    /// durable yet. Waits for ever if it never is.
+    fn verified(&mut self) -> impl Future<Output = u64> + Send;
+
     /// Verified bytes from `offset` on: at least one, at most `max` (which is not 0). Waits for ever if they never
     /// come.
     ///

@@ -153,6 +153,10 @@ impl Inner {
         if let Err(mismatch) = growing.verdict(prefix) {
             return Err(CompleteError::WrongDigest { found: mismatch.found });
         }
+        // Whoever streams it needs to know that it is right, not that it would survive a power cut.
+        if !growing.set_verified() {
+            return Err(CompleteError::Incomplete { missing: growing.missing() });
+        }
         growing.sync_bytes(&*self.ops)?;
         // After a write that failed, the metadata could not be written again before the next start.
         if self.ops.free_bytes(&self.paths.root)? < commit_bytes(&map) {

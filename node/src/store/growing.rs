@@ -153,6 +153,26 @@ impl Growing {
         self.changed.send_replace(());
     }
 
+    /// Notes that the digest is right, unless a piece was dropped since it ran; `false` then. Readers learn of it before
+    /// the blob is durable.
+    pub(super) fn set_verified(&self) -> bool {
+        {
+            let mut state = lock(&self.state);
+            if !state.readable.is_full() {
+                return false;
+            }
+            state.verified = true;
+        }
+        self.changed.send_replace(());
+        true
+    }
+
+    /// Whether all of it together has been found to be the blob, durable or not.
+    pub(super) fn is_verified(&self) -> bool {
+        let state = lock(&self.state);
+        state.phase == Phase::Whole || (state.phase == Phase::Growing && state.verified)
+    }
+
     pub(super) fn durable(&self) -> PieceSet {
         lock(&self.state).durable.clone()
     }

@@ -100,6 +100,32 @@ impl BlobReader {
         }
     }
 
+    /// The blob's size in bytes, once all of it together has been found to be the blob. That may be before it is
+    /// durable, and before [`Store::size_of`] knows it. Waits for ever if it never is.
+    pub async fn verified(&mut self) -> u64 {
+        loop {
+            let mut changed = self.store.0.changed.subscribe();
+            self.let_go_of_discarded();
+            let growing = match &self.source {
+                Some(Source::Whole(whole)) => return whole.map.layout().blob_size(),
+                Some(Source::Growing(growing)) => Some(Arc::clone(growing)),
+                None => self.store.0.growing(&self.content),
+            };
+            if let Some(growing) = growing {
+                let mut changed = growing.changed.subscribe();
+                match growing.phase() {
+                    Phase::Discarded => {}
+                    _ if growing.is_verified() => return growing.layout.blob_size(),
+                    _ => wait(&mut changed).await,
+                }
+            } else if let Some(size) = self.store.size_of(&self.content) {
+                return size;
+            } else {
+                wait(&mut changed).await;
+            }
+        }
+    }
+
     /// Between 1 and `max` bytes from `offset` on, checked; empty only at or past the blob's end, or if `max` is 0.
     /// Waits until the piece there is readable. Reading in order checks each piece once.
     ///

@@ -35,6 +35,8 @@ pub(super) struct State {
     /// Pieces that have other bytes than before, and at which upset they got them.
     replaced: BTreeMap<PieceIndex, u64>,
     pub(super) phase: Phase,
+    /// Whether the digest ran over all pieces as they are now, and is the blob's.
+    pub(super) verified: bool,
 }
 
 impl State {
@@ -48,6 +50,7 @@ impl State {
             upsets: 0,
             replaced: BTreeMap::new(),
             phase: Phase::Growing,
+            verified: false,
         }
     }
 
@@ -57,6 +60,7 @@ impl State {
             return false;
         }
         self.upsets += 1;
+        self.verified = false;
         if self.durable.remove(index) {
             self.revoked.insert(index);
         }

@@ -82,6 +82,7 @@ impl Node {
     pub async fn pull_blob(&self, repository: &str, content: &ContentId) -> Bytes {
         let answer = self.get(&format!("{repository}/blobs/{content}")).await;
         assert!(answer.is(content), "{}: {content}: {}{}", self.name, answer.shown(), self.last_words());
+        self.has_stored([content]).await;
         answer.body
     }
 }
@@ -130,6 +131,7 @@ async fn pull(node: &Node, naming: Naming, repository: &str, reference: &str) ->
         bytes += size;
         pulled.insert(content);
     }
+    node.has_stored(&pulled).await;
     (pulled, bytes)
 }
 

@@ -22,11 +22,12 @@ use std::{
 use layermesh::{
     admin::{
         client::AdminClient,
-        run_file::RunFile,
+        run_file::{ADMIN_SOCKET, RunFile},
         types::{Blob, NodeStatus, Peer},
     },
     embedded::Registry,
 };
+use layermesh_proto::ContentId;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::{
     process::{Child, Command},
@@ -179,7 +180,11 @@ impl Node {
     }
 
     pub async fn blobs(&self) -> Vec<Blob> {
-        AdminClient::new(&self.run().admin).blobs().await.unwrap_or_else(|error| panic!("{error}{}", self.last_words()))
+        // Where this test sees it, should the node have mounted something there.
+        AdminClient::new(&self.data_dir.join(ADMIN_SOCKET))
+            .blobs()
+            .await
+            .unwrap_or_else(|error| panic!("{error}{}", self.last_words()))
     }
 
     pub async fn peers(&self) -> Vec<Peer> {
@@ -191,6 +196,16 @@ impl Node {
         let what = format!("hears that {peer} holds {blobs} blobs");
         self.wait_until(&what, async || {
             self.peers().await.iter().any(|other| other.peer_id == peer && other.blobs >= blobs)
+        })
+        .await;
+    }
+
+    /// Waits until this node holds all of these: a client has its last byte a moment before they are durable.
+    pub async fn has_stored(&self, contents: impl IntoIterator<Item = &ContentId>) {
+        let wanted: Vec<String> = contents.into_iter().map(ContentId::to_string).collect();
+        self.wait_until("stores what was pulled", async || {
+            let held = self.blobs().await;
+            wanted.iter().all(|digest| held.iter().any(|blob| blob.digest == *digest))
         })
         .await;
     }

@@ -38,6 +38,7 @@ async fn pull_with_retries(node: &Node, blob: &ContentId) -> Vec<Answer> {
         assert!(right || answer.is_clear_failure(), "wrong bytes as if they were right{}", node.last_words());
         answers.push(answer);
         if right {
+            node.has_stored([blob]).await;
             return answers;
         }
     }

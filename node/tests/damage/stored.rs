@@ -102,6 +102,7 @@ async fn mend(site: &Site, node: &Node, what: &str, blob: &ContentId, again_max:
     let before = site.registry.bytes_sent();
     let answer = node.get(&format!("app/blobs/{blob}")).await;
     assert!(answer.is(blob), "{what}: {}{}", answer.shown(), node.last_words());
+    node.has_stored([blob]).await;
     let again = site.registry.bytes_sent() - before;
     assert!(again <= again_max, "{what}: {again} bytes came again, at most {again_max} were lost");
 }

@@ -61,7 +61,13 @@ async fn a_full_disk_keeps_what_is_durable_and_goes_on_when_there_is_room() {
     // Nothing is tried that the metadata would not survive; and all is there for when there is room.
     ops.left.store(100_000, Ordering::SeqCst);
     assert!(matches!(soon(store.complete(content)).await, Err(CompleteError::NoSpace)));
+    // A reader has no part in this: the blob is right, until a piece of it is dropped.
+    let mut reader = store.reader(content);
+    assert_eq!((soon(reader.verified()).await, store.size_of(&content)), (SIZE as u64, None));
+    soon(store.drop_pieces(&content, &[0]).unwrap().sync()).await.unwrap();
+    assert!(futures::poll!(std::pin::pin!(reader.verified())).is_pending());
     ops.left.store(u64::MAX, Ordering::SeqCst);
+    write(&partial, &bytes, [0]).await;
     soon(store.complete(content)).await.unwrap();
     assert!(read_blob(&store, content).await.unwrap() == bytes);
 }
