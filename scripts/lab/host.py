@@ -78,14 +78,16 @@ def install_missing(commands: dict[str, str]) -> None:
 class Lab:
     """Directory, processes and lock of one run. Use it as a context manager."""
 
-    def __init__(self, prefix: str, keep: bool, show_logs: bool = True) -> None:
-        """`prefix` begins the names of all that the run makes; with `keep` the directory stays after success.
+    def __init__(self, prefix: str, keep: bool, show_logs: bool = True, parent: Path | None = None) -> None:
+        """`prefix` begins the names of all that the run makes; with `keep` the directory stays after success. It is made
+        in `parent`, or where temporary files are.
 
         With `show_logs` the ends of all logs are printed after a failure.
         """
         self.prefix = prefix
         self.keep = keep
         self.show_logs = show_logs
+        self.parent = parent
         self.failed = False
         self._processes: list[tuple[str, subprocess.Popen]] = []
         self._lock = open(f"/run/lock/{prefix}lock", "w", encoding="utf-8")
@@ -99,7 +101,7 @@ class Lab:
             raise Failure(f"another run holds {self._lock.name}") from None
         os.umask(0o022)  # nodes run as another user and read what is written here
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-        self.dir = Path(tempfile.mkdtemp(prefix=self.prefix))
+        self.dir = Path(tempfile.mkdtemp(prefix=self.prefix, dir=self.parent))
         self.dir.chmod(0o755)
         self.logs = self.dir / "logs"
         self.logs.mkdir()
