@@ -190,7 +190,8 @@ impl Engine {
         };
         let slow = claims.iter().find(|(node, claim)| {
             let left = u64::from(claim.stripe.end - claim.next) * piece_len;
-            let done = u64::from(claim.next - claim.stripe.first) * piece_len;
+            // A piece that is on its way shows only once it is there: on a slow uplink it may take longer than a lease.
+            let done = u64::from(claim.next - claim.stripe.first + 1) * piece_len;
             let progress = select::Progress { done, left, since: claim.since };
             let old = self.now.since(claim.since) >= self.config.claim_lease;
             *node != self.node && old && !relieved(node, claim) && select::is_slow(progress, rate, self.now, bar)

@@ -413,6 +413,28 @@ fn a_slow_owner_is_relieved_once_nothing_else_is_left() {
 }
 
 #[test]
+fn an_owner_whose_next_piece_is_on_its_way_over_a_slow_uplink_is_not_relieved() {
+    run_site(
+        "
+        0ms P connects                     -> ask P hello
+         2s P wants A
+         2s want 1 A from app              -> want told A
+     2041ms P claims A 0..1/34             -> fetch 0 A from growing P 0..1; claim told A 1..33; fetch 1 A from app 1..33
+     2200ms fetch 1 started 34
+     2300ms P vouches A 0..1/34            -> expect 0: 0
+     2301ms fetch 0 stored 0
+     2302ms fetch 0 ended ok
+        15s P claims A 33..34/34           -> claim told A 1..33; claim told A 1..33; claim told A 1..33; claim told A 1..33; claim told A 1..33; claim told A 1..33; claim told A 1..33; announce summary; claim told A 1..33; claim told A 1..33; ask P hello; fetch 2 A from growing P 33..34
+        18s P claims A 33..34/34           -> claim told A 1..33; claim told A 1..33
+    20300ms fetch 1 brought 4000000        -> want told A 1/34
+    20301ms fetch 1 stored 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31 32 -> vouch told A 1..33
+    20302ms fetch 1 ended ok
+        21s P claims A 33..34/34
+    ",
+    );
+}
+
+#[test]
 fn who_claims_and_brings_nothing_is_not_waited_for_for_ever() {
     run_site(
         "
