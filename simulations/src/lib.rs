@@ -17,6 +17,8 @@ mod flows;
 mod network;
 mod node;
 mod queue;
+pub mod report;
+pub mod scenario;
 mod store;
 mod world;
 
