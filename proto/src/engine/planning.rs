@@ -100,8 +100,8 @@ impl Engine {
     /// Whether a piece can be had from somebody who has not all of the blob. One whose hash is contested cannot: only the
     /// origin can tell.
     pub(super) fn is_had(&self, content: &ContentId, transfer: &Transfer, piece: PieceIndex) -> bool {
-        !self.is_contested(transfer, piece)
-            && self.site.havers(content, piece).any(|node| node != self.node && self.can_ask(transfer, &node))
+        self.site.havers(content, piece).any(|node| node != self.node && self.can_ask(transfer, &node))
+            && !self.is_contested(transfer, piece)
     }
 
     /// A run of pieces from a peer that has all of them. `None` if there is no such peer.
@@ -185,8 +185,9 @@ impl Engine {
             }
             let theirs = |piece: &PieceIndex| {
                 // The hash of what landed there before this node came is not said again: it has to be asked for.
-                let told = *piece >= claim.next || self.vouched(transfer, *piece).is_some();
-                told && !taken.contains(*piece)
+                let told = || *piece >= claim.next || self.vouched(transfer, *piece).is_some();
+                !taken.contains(*piece)
+                    && told()
                     && Site::owner_at(content, &claims, *piece)
                         .is_some_and(|(node, claim)| node == *owner && claim.stripe.first == stripe.first)
             };
@@ -204,17 +205,22 @@ impl Engine {
         let transfer = self.transfers.open.get(&content)?;
         let (taken, size) = (transfer.taken()?, transfer.size()?);
         let claims = self.claims(&content);
-        let usable = |(node, set): &(NodeId, &PieceSet)| {
-            let same = self.site.size_said(&content, node) == Some(size) && set.pieces() == taken.pieces();
-            *node != self.node && same && self.can_ask(transfer, node)
-        };
-        let havers: Vec<_> = self.site.sets(&content).filter(usable).collect();
         let mut shut = taken;
         for (_, claim) in &claims {
-            for piece in claim.next.max(claim.stripe.first)..claim.stripe.end.min(shut.pieces()) {
-                shut.insert(piece);
-            }
+            shut.insert_run(claim.next.max(claim.stripe.first)..claim.stripe.end);
         }
+        if shut.is_full() {
+            return None;
+        }
+        let usable = |(node, set, said): &(NodeId, &PieceSet, Option<u64>)| {
+            // Whoever takes part is connected.
+            *said == Some(size)
+                && set.pieces() == shut.pieces()
+                && *node != self.node
+                && self.trusts_for(transfer, node)
+                && (transfer.failures.is_empty() || !transfer.failures.contains_key(&Source::Peer(*node)))
+        };
+        let havers: Vec<_> = self.site.sets(&content).filter(usable).map(|(node, set, _)| (node, set)).collect();
         let sets: Vec<_> = havers.iter().map(|(_, set)| *set).collect();
         let from = transfer.first_reader().unwrap_or(0);
         let find = |from| select::rarest(&shut, from, self.config.rarity_window, &sets);
