@@ -42,7 +42,7 @@ const MBIT: u64 = 125_000;
 /// Time that devices have to find each other before they are told.
 const SETTLING: Duration = Duration::from_secs(20);
 /// Virtual time after which a run is given up.
-const LIMIT: Duration = Duration::from_secs(24 * 3600);
+const LIMIT: Duration = Duration::from_secs(3 * 3600);
 
 fn main() {
     let arguments: Vec<_> = std::env::args().skip(1).collect();

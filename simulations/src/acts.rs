@@ -47,6 +47,7 @@ impl World {
                     unstored: 0,
                     passage: None,
                     waits: false,
+                    counted: 0,
                     unreported_bytes: 0,
                     reported_at: self.now,
                 };

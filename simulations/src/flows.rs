@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use layermesh_proto::{
     ContentId, FIRST_BYTES, PieceHash, PieceIndex, PieceLayout,
-    engine::event::{Event, FetchId, Source, SourceError},
+    engine::event::{Event, FetchId, Instant, Source, SourceError},
 };
 
 use crate::{
@@ -32,6 +32,13 @@ pub(crate) fn broken() -> SourceError {
 /// How a connection ends that the other side never took up.
 pub(crate) fn refused() -> SourceError {
     SourceError::Unreachable("connection refused".to_owned())
+}
+
+/// What becomes of what is on its way.
+enum Way {
+    Open,
+    Silent,
+    Broken,
 }
 
 impl World {
@@ -200,7 +207,41 @@ impl World {
             flow.passage = Some((passage, self.now, bytes));
         }
         self.plan(after, node, Happening::Piece { fetch });
+        if after > PROGRESS_INTERVAL {
+            self.plan(PROGRESS_INTERVAL, node, Happening::Progress { fetch, since: self.now });
+        }
         Ok(())
+    }
+
+    /// Part of a piece has come.
+    pub(crate) fn progress(&mut self, node: NodeIndex, fetch: FetchId, since: Instant) -> Result<(), Violation> {
+        let Some(flow) = self.nodes[node].flows.get(&fetch) else { return Ok(()) };
+        let Some((passage, ..)) = flow.passage.filter(|(_, out, _)| *out == since) else { return Ok(()) };
+        match self.way(node, flow) {
+            Way::Open => {}
+            Way::Silent => return Ok(()),
+            Way::Broken => return self.end_flow(node, fetch, Err(broken())),
+        }
+        self.plan(PROGRESS_INTERVAL, node, Happening::Progress { fetch, since });
+        let passed = passage.passed(self.now.since(since));
+        let Some(flow) = self.nodes[node].flows.get_mut(&fetch) else { return Ok(()) };
+        let new = passed.saturating_sub(flow.counted);
+        flow.counted += new;
+        self.report_progress(node, fetch, new)
+    }
+
+    /// Whether what a flow's source sends gets here.
+    fn way(&self, node: NodeIndex, flow: &Flow) -> Way {
+        if flow.peer.is_some() {
+            return if self.sender(node, flow).is_some() { Way::Open } else { Way::Silent };
+        }
+        match self.origin.mode {
+            // What is on its way is lost; TCP tells nobody for long.
+            _ if !self.mesh.reaches_origin(node) => Way::Silent,
+            OriginMode::Up | OriginMode::Corrupt | OriginMode::Unranged => Way::Open,
+            OriginMode::Silent => Way::Silent,
+            OriginMode::Refusing => Way::Broken,
+        }
     }
 
     /// A piece has come.
@@ -210,15 +251,14 @@ impl World {
         let Some((passage, _, bytes)) = flow.passage.take() else { return Ok(()) };
         self.links.arrive(passage, now);
         let (content, piece, sent) = (flow.content, flow.next, flow.sent);
+        let new = bytes.saturating_sub(std::mem::take(&mut flow.counted));
         let Some(flow) = self.nodes[node].flows.get(&fetch) else { return Ok(()) };
+        match self.way(node, flow) {
+            Way::Open => {}
+            Way::Silent => return Ok(()),
+            Way::Broken => return self.end_flow(node, fetch, Err(broken())),
+        }
         if flow.peer.is_none() {
-            match self.origin.mode {
-                // What is on its way is lost; TCP tells nobody for long.
-                _ if !self.mesh.reaches_origin(node) => return Ok(()),
-                OriginMode::Up | OriginMode::Corrupt | OriginMode::Unranged => {}
-                OriginMode::Silent => return Ok(()),
-                OriginMode::Refusing => return self.end_flow(node, fetch, Err(broken())),
-            }
             self.origin.bytes += bytes;
             self.nodes[node].bytes_from_origin += bytes;
         } else {
@@ -236,7 +276,7 @@ impl World {
         if growing && expected != Some(hash) {
             return self.throw_away(node, fetch, bytes);
         }
-        self.report_progress(node, fetch, bytes)?;
+        self.report_progress(node, fetch, new)?;
         let owner = &mut self.nodes[node];
         let Some(flow) = owner.flows.get_mut(&fetch) else {
             // The engine stopped it when it heard of the bytes.

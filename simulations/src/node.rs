@@ -81,6 +81,8 @@ pub(crate) struct Flow {
     pub(crate) passage: Option<(Passage, Instant, u64)>,
     /// It waits for what its source has not yet, or for a hash.
     pub(crate) waits: bool,
+    /// Bytes of the piece on its way that were reported.
+    pub(crate) counted: u64,
     /// Bytes that came since the last report.
     pub(crate) unreported_bytes: u64,
     pub(crate) reported_at: Instant,

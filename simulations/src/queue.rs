@@ -25,6 +25,8 @@ pub(crate) enum Happening {
     Open { fetch: FetchId },
     /// The next piece of a fetch has arrived.
     Piece { fetch: FetchId },
+    /// A piece that set out then is on its way for long: it is told how much came.
+    Progress { fetch: FetchId, since: Instant },
     /// A piece of a fetch is on the disk.
     Stored { fetch: FetchId, piece: PieceIndex, hash: PieceHash },
     /// A fetch whose pieces wait for the disk says so.

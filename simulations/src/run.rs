@@ -205,6 +205,7 @@ impl World {
             }
             Happening::Open { fetch } => self.open(node, fetch),
             Happening::Piece { fetch } => self.piece(node, fetch),
+            Happening::Progress { fetch, since } => self.progress(node, fetch, since),
             Happening::Stored { fetch, piece, hash } => self.stored(node, fetch, (piece, hash)),
             Happening::Storing { fetch } => self.storing(node, fetch),
             Happening::More { fetch } => self.more(node, fetch),
