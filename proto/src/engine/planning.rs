@@ -57,11 +57,15 @@ impl Engine {
         }
         self.join(content);
         self.adopt_size(content);
-        if let Some(step) = self.ask_upstream(&content) {
-            return Choice::Start(step);
-        }
-        if let Some(step) = self.ask_haver(content) {
-            return Choice::Start(step);
+        let claims = self.claims(&content);
+        let taken = self.transfers.open.get(&content).and_then(Transfer::taken);
+        if let Some(taken) = taken.filter(|taken| !taken.is_full()) {
+            if let Some(step) = self.ask_upstream(&content, &claims, &taken) {
+                return Choice::Start(step);
+            }
+            if let Some(step) = self.ask_haver(content, &claims, taken) {
+                return Choice::Start(step);
+            }
         }
         match self.ask_origin(content, preferred) {
             Choice::Nobody if self.peers.answers_hashes(&content) => {
@@ -170,10 +174,9 @@ impl Engine {
     }
 
     /// Pieces that another node fetches from the origin, from whoever is upstream.
-    fn ask_upstream(&self, content: &ContentId) -> Option<Step> {
+    fn ask_upstream(&self, content: &ContentId, claims: &[(NodeId, Claim)], taken: &PieceSet) -> Option<Step> {
         let transfer = self.transfers.open.get(content)?;
-        let (taken, size) = (transfer.taken()?, transfer.size()?);
-        let claims = self.claims(content);
+        let size = transfer.size()?;
         let trusted = |node: &NodeId| self.trusts_for(transfer, node);
         let mut others: Vec<_> = claims.iter().filter(|(node, _)| *node != self.node).collect();
         let reader = transfer.first_reader().unwrap_or(0);
@@ -188,7 +191,7 @@ impl Engine {
                 let told = || *piece >= claim.next || self.vouched(transfer, *piece).is_some();
                 !taken.contains(*piece)
                     && told()
-                    && Site::owner_at(content, &claims, *piece)
+                    && Site::owner_at(content, claims, *piece)
                         .is_some_and(|(node, claim)| node == *owner && claim.stripe.first == stripe.first)
             };
             let run = select::first_run(stripe.first..stripe.end.min(taken.pieces()), theirs)?;
@@ -201,15 +204,14 @@ impl Engine {
     }
 
     /// Pieces that somebody has who has not all of them. Their hashes must be known; else they are asked for.
-    fn ask_haver(&mut self, content: ContentId) -> Option<Step> {
+    fn ask_haver(&mut self, content: ContentId, claims: &[(NodeId, Claim)], taken: PieceSet) -> Option<Step> {
         let transfer = self.transfers.open.get(&content)?;
-        let (taken, size) = (transfer.taken()?, transfer.size()?);
-        let claims = self.claims(&content);
+        let size = transfer.size()?;
         let mut shut = taken;
-        for (_, claim) in &claims {
+        for (_, claim) in claims {
             shut.insert_run(claim.next.max(claim.stripe.first)..claim.stripe.end);
         }
-        if shut.is_full() {
+        if !self.site.may_have_beyond(&content, &shut) {
             return None;
         }
         let usable = |(node, set, said): &(NodeId, &PieceSet, Option<u64>)| {
@@ -255,14 +257,14 @@ impl Engine {
 
     /// The first piece that nobody on the site has or fetches, as far as this node has heard: from where a reader waits on,
     /// else from the start.
-    pub(super) fn front(&self, content: &ContentId) -> Option<PieceIndex> {
+    pub(super) fn front(&self, content: &ContentId, claims: &[(NodeId, Claim)]) -> Option<PieceIndex> {
         let transfer = self.transfers.open.get(content)?;
         let taken = transfer.taken()?;
-        let claims = self.claims(content);
-        let fetched = |piece: &PieceIndex| Site::owner_at(content, &claims, *piece).is_some();
+        let fetched = |piece: &PieceIndex| Site::owner_at(content, claims, *piece).is_some();
         let reader = transfer.first_reader().unwrap_or(0);
-        let mut pieces = (reader..taken.pieces()).chain(0..reader);
-        pieces.find(|piece| !taken.contains(*piece) && !fetched(piece) && !self.is_had(content, transfer, *piece))
+        let free = |piece: &PieceIndex| !fetched(piece) && !self.is_had(content, transfer, *piece);
+        let missing = |from| std::iter::successors(taken.next_missing(from), |piece| taken.next_missing(piece + 1));
+        missing(reader).find(free).or_else(|| missing(0).take_while(|piece| *piece < reader).find(free))
     }
 
     /// Once nothing is left to be asked for: an idle holder gets the rest of a run whose source is much slower.

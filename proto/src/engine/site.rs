@@ -60,6 +60,8 @@ struct Party {
     wanted_until: Instant,
     /// Number of its last word, and when that came.
     heard: (u64, Instant),
+    /// Its weight for what begins at a piece, kept since a hash is dear and an election goes on for many words.
+    weighed: Option<(PieceIndex, u64)>,
 }
 
 impl Claim {
@@ -123,6 +125,20 @@ struct Parts {
     parties: BTreeMap<NodeId, Party>,
     /// Apart from the parties, since few of them have one and they are gone through all the time.
     claims: BTreeMap<NodeId, Claim>,
+    /// The pieces that somebody had at some time, 64 to a number, as large as the largest of the parties' sets was: most
+    /// questions who has a piece are about one that nobody has.
+    had: Vec<u64>,
+}
+
+/// Takes over what somebody has.
+fn note_had(had: &mut Vec<u64>, set: &PieceSet) {
+    let words = set.pieces().div_ceil(64) as usize;
+    if had.len() < words {
+        had.resize(words, 0);
+    }
+    for (at, word) in had.iter_mut().enumerate().take(words) {
+        *word |= set.word(at);
+    }
 }
 
 /// Everybody's part in every blob, this node's included. Others are connected peers: whoever leaves is forgotten.
@@ -150,7 +166,7 @@ impl Site {
         content: ContentId,
         node: NodeId,
         room: Room,
-    ) -> Option<(&mut Party, &mut BTreeMap<NodeId, Claim>)> {
+    ) -> Option<(&mut Party, &mut BTreeMap<NodeId, Claim>, &mut Vec<u64>)> {
         if !self.blobs.contains_key(&content) && self.blobs.len() >= room.parts {
             return None;
         }
@@ -160,9 +176,10 @@ impl Site {
             having: None,
             wanted_until: Instant::default(),
             heard: (0, Instant::default()),
+            weighed: None,
         };
-        let Parts { parties, claims } = self.blobs.entry(content).or_default();
-        Some((parties.entry(node).or_insert(absent), claims))
+        let Parts { parties, claims, had } = self.blobs.entry(content).or_default();
+        Some((parties.entry(node).or_insert(absent), claims, had))
     }
 
     /// A node says what part it takes. Returns whether it is new; `None` if a limit forbids to remember it.
@@ -175,7 +192,7 @@ impl Site {
         room: Room,
     ) -> Option<bool> {
         let before = self.having_bytes;
-        let (party, claims) = self.party(content, node, room)?;
+        let (party, claims, had) = self.party(content, node, room)?;
         let new = party.wanted_until == Instant::default();
         let (latest, at) = party.heard;
         if word.sequence < latest && now.since(at) < word.overtaken_within {
@@ -187,6 +204,9 @@ impl Site {
         party.size = word.size;
         party.wanted_until = word.until;
         party.having = word.having.filter(|set| others + set.pieces().div_ceil(8) as usize <= room.having_bytes);
+        if let Some(set) = &party.having {
+            note_had(had, set);
+        }
         match word.claim {
             Some((stripe, until)) => {
                 let mut claim = renewed(claims.get(&node).copied(), stripe, until, word.patience, now);
@@ -212,7 +232,7 @@ impl Site {
     ) {
         let before = self.having_bytes;
         let Some(count) = PieceLayout::for_size(size).map(|layout| layout.count()) else { return };
-        let Some((party, claims)) = self.party(content, node, room) else { return };
+        let Some((party, claims, had)) = self.party(content, node, room) else { return };
         let others = before - party.bytes();
         let fits = others + count.div_ceil(8) as usize <= room.having_bytes;
         if party.having.as_ref().is_none_or(|set| set.pieces() != count) {
@@ -220,6 +240,7 @@ impl Site {
         }
         if let Some(set) = &mut party.having {
             set.insert_run(run.clone());
+            note_had(had, set);
         }
         if let Some(claim) = claims.get_mut(&node) {
             if run.contains(&claim.next) {
@@ -295,7 +316,7 @@ impl Site {
 
     /// A node takes no part any more.
     pub(super) fn left(&mut self, content: &ContentId, node: &NodeId) {
-        if let Some(Parts { parties, claims }) = self.blobs.get_mut(content) {
+        if let Some(Parts { parties, claims, .. }) = self.blobs.get_mut(content) {
             let gone = parties.remove(node);
             claims.remove(node);
             self.having_bytes -= gone.map_or(0, |party| party.bytes());
@@ -363,6 +384,16 @@ impl Site {
             .copied()
     }
 
+    /// Weighs the parties of a blob for what begins at a piece, to be asked for their order many times.
+    pub(super) fn weigh(&mut self, content: &ContentId, first: PieceIndex) {
+        let parties = self.blobs.get_mut(content).into_iter().flat_map(|parts| &mut parts.parties);
+        for (node, party) in parties {
+            if party.weighed.is_none_or(|(of, _)| of != first) {
+                party.weighed = Some((first, weight(content, first, node)));
+            }
+        }
+    }
+
     /// Who may fetch what begins at a piece from the origin, in order: those that fetch nothing of it.
     pub(super) fn candidates(
         &self,
@@ -380,14 +411,26 @@ impl Site {
     /// Those of a blob's parties that `fits`, the first in order first.
     fn sorted(&self, content: &ContentId, first: PieceIndex, fits: impl Fn(&NodeId, &Party) -> bool) -> Vec<NodeId> {
         let mut sorted: Vec<_> = self.parties(content).filter(|(node, party)| fits(node, party)).collect();
-        sorted.sort_by_cached_key(|(node, _)| Reverse(weight(content, first, node)));
+        sorted.sort_by_cached_key(|(node, party)| match party.weighed {
+            Some((of, weight)) if of == first => Reverse(weight),
+            _ => Reverse(weight(content, first, node)),
+        });
         sorted.into_iter().map(|(node, _)| *node).collect()
+    }
+
+    /// Whether some piece outside a set may be had from somebody. Without one it cannot.
+    pub(super) fn may_have_beyond(&self, content: &ContentId, set: &PieceSet) -> bool {
+        let had = self.blobs.get(content).into_iter().flat_map(|parts| &parts.had);
+        had.enumerate().any(|(at, word)| word & !set.word(at) != 0)
     }
 
     /// Who has a piece without having all, and takes part.
     pub(super) fn havers<'a>(&'a self, content: &ContentId, piece: PieceIndex) -> impl Iterator<Item = NodeId> + 'a {
         let parties = self.blobs.get(content).into_iter().flat_map(|parts| &parts.parties);
         let has = move |party: &Party| party.having.as_ref().is_some_and(|set| set.contains(piece));
+        let word =
+            |parts: &Parts| parts.had.get(piece as usize / 64).is_some_and(|word| word & (1 << (piece % 64)) != 0);
+        let parties = parties.take(if self.blobs.get(content).is_some_and(word) { usize::MAX } else { 0 });
         parties.filter(move |(_, party)| has(party)).map(|(node, _)| *node)
     }
 
