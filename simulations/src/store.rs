@@ -96,7 +96,8 @@ impl Store {
     /// Takes a blob over if all its pieces are there and good. Returns what became whole.
     pub(crate) fn complete(&mut self, content: ContentId, size: Option<u64>) -> Option<Partial> {
         let partial = self.partial.get(&content)?;
-        if !self.careless && !(size == Some(partial.size) && partial.is_whole(&content)) {
+        let whole = size == Some(partial.size) && partial.is_whole(&content);
+        if !whole && !self.careless {
             return None;
         }
         let partial = self.partial.remove(&content)?;
