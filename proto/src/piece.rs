@@ -251,6 +251,26 @@ impl PieceSet {
         true
     }
 
+    /// Adds a run of pieces; those that the blob does not have are not added.
+    pub fn insert_run(&mut self, run: Range<PieceIndex>) {
+        let (start, end) = (run.start, run.end.min(self.pieces));
+        let mut at = start;
+        while at < end {
+            let upto = (at / 64 * 64).saturating_add(64).min(end);
+            let (low, len) = (at % 64, upto - at);
+            let mask = (u64::MAX >> (64 - len)) << low;
+            let word = &mut self.words[at as usize / 64];
+            self.count += (mask & !*word).count_ones();
+            *word |= mask;
+            at = upto;
+        }
+    }
+
+    /// The bits of 64 pieces from number `64 * index` on, piece 0 in the lowest.
+    pub(crate) fn word(&self, index: usize) -> u64 {
+        self.words.get(index).copied().unwrap_or(0)
+    }
+
     /// Removes a piece. Returns whether it was there.
     pub fn remove(&mut self, index: PieceIndex) -> bool {
         if !self.contains(index) {
@@ -264,10 +284,24 @@ impl PieceSet {
     /// The first run of pieces at or after `from` that are not in the set, at most `len_max` long; `None` if
     /// there is none.
     pub fn missing_run(&self, from: PieceIndex, len_max: u32) -> Option<Range<PieceIndex>> {
-        let start = (from..self.pieces).find(|&index| !self.contains(index))?;
+        let start = self.next_missing(from)?;
         let end_max = start.saturating_add(len_max.max(1)).min(self.pieces);
         let end = (start..end_max).find(|&index| self.contains(index)).unwrap_or(end_max);
         Some(start..end)
+    }
+
+    /// The first piece at or after `from` that is not in the set.
+    pub fn next_missing(&self, from: PieceIndex) -> Option<PieceIndex> {
+        let mut at = from;
+        while at < self.pieces {
+            let missing = !self.words[at as usize / 64] >> (at % 64);
+            if missing != 0 {
+                let found = at + missing.trailing_zeros();
+                return (found < self.pieces).then_some(found);
+            }
+            at = (at / 64 + 1) * 64;
+        }
+        None
     }
 
     /// Number of pieces from the start without a gap.

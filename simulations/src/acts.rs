@@ -1,69 +1,71 @@
 //! What drivers do: everything that an engine says, done in the world.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use layermesh_proto::{
-    NodeId,
-    engine::event::{Action, Event, RequestId},
-    wire::{Announcement, ControlRequest},
+    NodeId, PieceHash, PieceIndex,
+    engine::event::{Action, CallId, Event, FetchId, RequestId},
+    wire::{
+        Announcement, ControlRequest, ControlResponse,
+        codec::{encode_announcement, encode_control_request, encode_control_response},
+    },
 };
 use rand_chacha::rand_core::Rng;
 
 use crate::{
+    checks,
     node::Flow,
-    queue::Happening,
+    queue::{Gossip, Happening},
     world::{NodeIndex, World},
 };
 
+/// From what was asked of the store to its answer, when it has not to read much.
+const STORE_TIME: Duration = Duration::from_millis(1);
+
 impl World {
     /// Does what an engine says.
-    pub(crate) fn perform(&mut self, node: NodeIndex, action: Action) {
+    pub(crate) fn perform(&mut self, node: NodeIndex, action: Action) -> Result<(), String> {
         match action {
-            Action::Announce(announcement) => self.gossip(node, &announcement),
-            Action::Request { request, peer, body } => self.ask(node, request, peer, body),
-            Action::Respond { call, response } => {
-                if let Some((target, request)) = self.nodes[node].calls.remove(&call) {
-                    let after = self.lan_time();
-                    self.queue.plan(self.now + after, target, Happening::Answer { request, response });
-                }
-            }
+            Action::Announce(announcement) => self.gossip(node, announcement)?,
+            Action::Request { request, peer, body } => self.ask(node, request, peer, body)?,
+            Action::Respond { call, response } => self.respond(node, call, response)?,
             Action::Fetch { fetch, content, source, size, pieces, growing, expected } => {
-                let (first, end) = (pieces.start, pieces.end);
-                let expected = expected.into_iter().collect();
-                let (unsized_, layout) = (size.is_none(), None);
-                let (next, sent, unreported_bytes, reported_at) = (first, 0, 0, self.now);
+                self.touched.push((content, pieces.clone()));
                 let flow = Flow {
                     content,
                     source,
+                    peer: None,
                     growing,
-                    layout,
-                    expected,
-                    unsized_,
-                    first,
-                    next,
-                    end,
-                    sent,
-                    unreported_bytes,
-                    reported_at,
+                    layout: None,
+                    expected: expected.into_iter().collect(),
+                    unsized_: size.is_none(),
+                    first: pieces.start,
+                    next: pieces.start,
+                    landed: pieces.start,
+                    end: pieces.end,
+                    sent: 0,
+                    unstored: 0,
+                    passage: None,
+                    waits: false,
+                    counted: 0,
+                    unreported_bytes: 0,
+                    reported_at: self.now,
                 };
                 self.begin_flow(node, fetch, flow);
             }
-            Action::Expect { fetch, pieces } => {
-                if let Some(flow) = self.nodes[node].flows.get_mut(&fetch) {
-                    flow.expected.extend(pieces);
-                }
+            Action::Expect { fetch, pieces } => self.expect(node, fetch, pieces),
+            Action::Drop { content, pieces } => {
+                self.touched.extend(pieces.iter().map(|piece| (content, *piece..piece + 1)));
+                self.nodes[node].store.drop(&content, &pieces);
             }
-            Action::Drop { content, pieces } => self.nodes[node].store.drop(&content, &pieces),
             Action::Recall { content } => {
                 let pieces = self.nodes[node].store.recall(&content);
-                self.plan(Duration::from_millis(1), node, Happening::Event(Event::Recalled { content, pieces }));
+                self.plan(STORE_TIME, node, Happening::Event(Event::Recalled { content, pieces }));
             }
             Action::CancelFetch { fetch } => {
-                self.nodes[node].flows.remove(&fetch);
+                self.remove_flow(node, fetch);
             }
-            Action::Complete { content } => {
-                self.plan(Duration::from_millis(1), node, Happening::Checked { content });
-            }
+            Action::Complete { content } => self.plan(STORE_TIME, node, Happening::Checked { content }),
             Action::AskOrigin { lookup, reference } => {
                 self.plan(self.options.uplink_latency * 2, node, Happening::AtOrigin { lookup, reference });
             }
@@ -71,8 +73,9 @@ impl World {
                 self.nodes[node].store.bindings.insert(binding.reference.to_string(), binding);
             }
             Action::WantEnded { want, result } => {
-                if let Some((_, ended)) = self.nodes[node].wants.get_mut(&want) {
-                    *ended = Some(result);
+                if let Some(want) = self.nodes[node].wants.get_mut(&want) {
+                    want.ended = Some((self.now, result));
+                    self.open_wants -= 1;
                 }
             }
             Action::Resolved { resolve, result } => {
@@ -85,27 +88,77 @@ impl World {
             Action::PaceUplink { .. } => {}
             Action::Note(note) => self.notes.push((node, note)),
         }
+        Ok(())
     }
 
-    fn ask(&mut self, node: NodeIndex, request: RequestId, peer: NodeId, body: ControlRequest) {
-        let from = self.nodes[node].id;
-        let after = self.lan_time();
-        match self.by_id.get(&peer).copied().filter(|peer| self.nodes[*peer].is_up()) {
-            Some(peer) => self.plan(after, peer, Happening::Question { from, request, body }),
-            None => self.plan(after, node, Happening::Event(Event::RequestFailed { request })),
+    fn expect(&mut self, node: NodeIndex, fetch: FetchId, pieces: Vec<(PieceIndex, PieceHash)>) {
+        let Some(flow) = self.nodes[node].flows.get_mut(&fetch) else { return };
+        let awaited = flow.waits && pieces.iter().any(|(piece, _)| *piece == flow.next);
+        flow.expected.extend(pieces);
+        if awaited {
+            self.plan(Duration::ZERO, node, Happening::More { fetch });
         }
     }
 
-    fn gossip(&mut self, node: NodeIndex, announcement: &Announcement) {
+    fn ask(&mut self, node: NodeIndex, request: RequestId, peer: NodeId, body: ControlRequest) -> Result<(), String> {
+        let bytes = checks::encoded(encode_control_request(&body))?;
+        self.nodes[node].traffic.sent += bytes;
+        let from = self.nodes[node].id;
+        let after = self.lan_time();
+        match self.index_of(&peer) {
+            Some(peer) if self.nodes[peer].is_up() => {
+                if self.mesh.hears(node, peer) {
+                    self.plan(after, peer, Happening::Question { from, request, body, bytes });
+                }
+            }
+            _ => self.plan(after, node, Happening::Event(Event::RequestFailed { request })),
+        }
+        Ok(())
+    }
+
+    fn respond(&mut self, node: NodeIndex, call: CallId, response: ControlResponse) -> Result<(), String> {
+        let Some((target, request)) = self.nodes[node].calls.remove(&call) else { return Ok(()) };
+        let bytes = checks::encoded(encode_control_response(&response))?;
+        self.nodes[node].traffic.sent += bytes;
+        let after = self.lan_time();
+        if self.mesh.hears(node, target.node) {
+            self.queue.plan(self.now + after, target, Happening::Answer { from: node, request, response, bytes });
+        }
+        Ok(())
+    }
+
+    /// Everybody hears it who is connected, maybe through others, which takes another way.
+    fn gossip(&mut self, node: NodeIndex, announcement: Announcement) -> Result<(), String> {
+        let bytes = checks::encoded(encode_announcement(&announcement))?;
         let from = self.nodes[node].id;
         let sequence = self.nodes[node].id();
+        self.nodes[node].traffic.sent += bytes * self.mesh.degree(node) as u64;
+        let mut listeners = Vec::with_capacity(self.nodes.len());
         for other in (0..self.nodes.len()).filter(|other| *other != node) {
-            let lost = self.random.next_u32() % 1000 < self.options.gossip_loss_per_mille;
-            let after = self.lan_time();
-            if !lost && self.nodes[other].is_up() {
-                let announcement = announcement.clone();
-                self.plan(after, other, Happening::Event(Event::Announced { from, sequence, announcement }));
+            if !self.nodes[other].is_up() || !self.mesh.is_heard(node, other) {
+                continue;
             }
+            let lost = self.options.gossip_loss_per_mille > 0
+                && self.random.next_u32() % 1000 < self.options.gossip_loss_per_mille;
+            let mut after = self.lan_time();
+            if !self.mesh.are_connected(node, other) {
+                after += self.lan_time();
+            }
+            if !lost {
+                listeners.push((self.now + after, self.target(other)));
+            }
+        }
+        // The first to hear it is taken from the end.
+        listeners.sort_unstable_by(|one, other| other.cmp(one));
+        let announcement = Arc::new(announcement);
+        self.plan_gossip(Box::new(Gossip { from, sequence, announcement, bytes, listeners }));
+        Ok(())
+    }
+
+    /// Plans the next arrival of a gossip message.
+    pub(crate) fn plan_gossip(&mut self, gossip: Box<Gossip>) {
+        if let Some((at, target)) = gossip.listeners.last().copied() {
+            self.queue.plan(at, target, Happening::Gossip(gossip));
         }
     }
 }

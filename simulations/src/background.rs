@@ -2,10 +2,13 @@
 
 use layermesh_proto::engine::{
     Urgency,
+    budget::MINUTES_PER_WEEK,
     event::{Event, WantId},
 };
 
 use crate::{Blob, NodeIndex, Violation, World};
+
+const SECONDS_PER_MINUTE: i64 = 60;
 
 impl World {
     /// A blob is to be at a node some day, and nobody waits for it.
@@ -22,5 +25,16 @@ impl World {
     /// If a safety rule is broken.
     pub fn set_wall_clock(&mut self, node: NodeIndex, minute_of_week: u16) -> Result<(), Violation> {
         self.handle(node, Event::Clock { minute_of_week })
+    }
+
+    /// What a node is told of its wall clock when it starts, if anybody knows it and the node goes by it. Engines count the
+    /// minutes from there on.
+    pub(crate) fn clock_of(&self, node: NodeIndex) -> Option<Event> {
+        let start = self.options.start_minute.filter(|_| self.has_windows())?;
+        let passed_s = i64::try_from(self.now.as_nanos() / 1_000_000_000).unwrap_or(i64::MAX);
+        let seconds = passed_s.saturating_add(self.nodes[node].options.skew_s);
+        let minutes = i64::from(start).saturating_add(seconds.div_euclid(SECONDS_PER_MINUTE));
+        let minute_of_week = minutes.rem_euclid(i64::from(MINUTES_PER_WEEK));
+        Some(Event::Clock { minute_of_week: u16::try_from(minute_of_week).ok()? })
     }
 }

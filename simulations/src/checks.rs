@@ -1,25 +1,34 @@
 //! Safety: what must hold after every event, whatever happens.
 //!
 //! - Nothing is announced, and no want ends well, unless the store holds the blob whole.
+//! - What the store takes for whole has all its pieces, and they are the blob's.
 //! - No piece that is durable is asked for, and none of two sources at a time.
 //! - The engine and the store agree on the state of every piece of a transfer.
-//! - One event leads to a bounded number of actions.
+//! - One event leads to a bounded number of actions, and what they say can be said on the wire.
+//!
+//! After an event those pieces are looked at that it or what came of it concerned, and all of a node's now and then
+//! ([`CHECK_ALL_EVERY`]): so a check costs about as much as the event.
 
-use std::{error::Error, fmt};
+use std::{error::Error, fmt, ops::Range};
 
 use layermesh_proto::{
-    ContentId, PieceLayout,
+    ContentId, PieceIndex, PieceLayout,
     engine::{
-        PieceState,
+        Engine, PieceState,
         event::{Action, Instant, Source},
     },
-    wire::{Announcement, Change, ControlResponse, Entry},
+    wire::{Announcement, Change, ControlResponse, EncodeError, Entry},
 };
 
-use crate::node::{Fault, Flow, Node};
+use crate::{
+    node::{Fault, Flow, Node},
+    store::Partial,
+};
 
 /// Most actions that one event may lead to: every want of a full transfer ends, and some more.
 pub const ACTIONS_PER_EVENT_MAX: usize = 10_000;
+/// Events of a node after which all its pieces are checked; as many as it has pieces, if they are more.
+pub const CHECK_ALL_EVERY: u32 = 256;
 
 /// A safety rule was broken.
 #[derive(Clone, PartialEq, Eq)]
@@ -32,7 +41,7 @@ pub struct Violation {
     pub node: usize,
     /// What.
     pub what: String,
-    /// The last things that happened to the node.
+    /// The last things that happened to the node, if the world explains itself.
     pub recent: Vec<String>,
 }
 
@@ -60,7 +69,7 @@ pub(crate) fn action(node: &Node, action: &Action) -> Result<(), String> {
         Action::Respond { response: ControlResponse::Inventory(page), .. } => announced(node, &page.changes),
         Action::Fetch { fetch, content, pieces, .. } => {
             let same = |flow: &&Flow| flow.content == *content;
-            let overlaps = |flow: &&Flow| flow.next.max(flow.first) < pieces.end && pieces.start < flow.end;
+            let overlaps = |flow: &&Flow| awaited(flow).start < pieces.end && pieces.start < flow.end;
             // Only what its owner gave up may still be on its way.
             let given_up = |flow: &&Flow| !matches!(flow.source, Source::Origin(..));
             if let Some(flow) = node.flows.values().filter(same).filter(overlaps).find(given_up) {
@@ -74,9 +83,9 @@ pub(crate) fn action(node: &Node, action: &Action) -> Result<(), String> {
         }
         Action::WantEnded { want, result } => match node.wants.get(want) {
             None => Err(format!("want {want} ended, but nobody has it")),
-            Some((_, Some(_))) => Err(format!("want {want} ended twice")),
-            Some((content, None)) if result.is_ok() && !node.store.whole.contains_key(content) => {
-                Err(format!("want {want} ended well without {content}"))
+            Some(known) if known.ended.is_some() => Err(format!("want {want} ended twice")),
+            Some(known) if result.is_ok() && !node.store.whole.contains_key(&known.content) => {
+                Err(format!("want {want} ended well without {}", known.content))
             }
             Some(_) => Ok(()),
         },
@@ -97,30 +106,68 @@ fn announced(node: &Node, changes: &[Change]) -> Result<(), String> {
     Ok(())
 }
 
-/// Checks that engine and store agree, when all actions of an event are done.
-pub(crate) fn pieces(node: &Node) -> Result<(), String> {
-    let Some(engine) = &node.engine else { return Ok(()) };
+/// The bytes that a message takes; a message that has no encoding breaks a rule.
+pub(crate) fn encoded(message: Result<Vec<u8>, EncodeError>) -> Result<u64, String> {
+    message.map(|bytes| bytes.len() as u64).map_err(|error| format!("says what cannot be said: {error}"))
+}
+
+/// Checks what a store took for whole.
+pub(crate) fn whole(content: &ContentId, taken: &Partial) -> Result<(), String> {
+    if taken.is_whole(content) { Ok(()) } else { Err(format!("{content} is taken for whole and is not")) }
+}
+
+/// The pieces that a flow is still to bring.
+fn awaited(flow: &Flow) -> Range<PieceIndex> {
+    flow.landed.max(flow.first)..flow.end
+}
+
+/// Checks that engine and store agree on all pieces of all transfers, and says how many those are.
+pub(crate) fn pieces(node: &Node) -> Result<u32, String> {
+    let Some(engine) = &node.engine else { return Ok(0) };
+    let mut checked = 0_u32;
     for transfer in engine.transfers() {
-        let Some(layout) = transfer.size.and_then(PieceLayout::for_size) else { continue };
-        let content = transfer.content;
-        let partial = node.store.partial.get(&content).filter(|partial| partial.size == layout.blob_size());
-        for piece in 0..layout.count() {
-            let stored = partial.is_some_and(|partial| partial.pieces.contains_key(&piece));
-            let bringing =
-                |flow: &&Flow| flow.content == content && (flow.next.max(flow.first)..flow.end).contains(&piece);
-            let flow = node.flows.values().find(bringing);
-            let state = engine.piece_state(&content, piece);
-            let expected = match (stored, flow) {
-                (true, _) => PieceState::Durable,
-                (false, Some(_)) => PieceState::InFlight,
-                (false, None) => PieceState::Missing,
-            };
-            // The end of what is asked of an origin may have been given up to another node.
-            let given_up = state == Some(PieceState::Missing)
-                && flow.is_some_and(|flow| matches!(flow.source, Source::Origin(..)));
-            if state != Some(expected) && !given_up {
-                return Err(format!("piece {piece} of {content} is {expected:?}, the engine says {state:?}"));
-            }
+        run(node, engine, &transfer.content, (transfer.size, 0..PieceIndex::MAX))?;
+        let count = transfer.size.and_then(PieceLayout::for_size).map_or(0, |layout| layout.count());
+        checked = checked.saturating_add(count);
+    }
+    Ok(checked)
+}
+
+/// The same for those that something concerned.
+pub(crate) fn touched(node: &Node, runs: &[(ContentId, Range<PieceIndex>)]) -> Result<(), String> {
+    let Some(engine) = &node.engine else { return Ok(()) };
+    for (at, (content, pieces)) in runs.iter().enumerate() {
+        let before = at.checked_sub(1).and_then(|before| runs.get(before));
+        if before != Some(&(*content, pieces.clone())) {
+            run(node, engine, content, (engine.size_of(content), pieces.clone()))?;
+        }
+    }
+    Ok(())
+}
+
+fn run(
+    node: &Node,
+    engine: &Engine,
+    content: &ContentId,
+    (size, pieces): (Option<u64>, Range<PieceIndex>),
+) -> Result<(), String> {
+    let Some(layout) = size.and_then(PieceLayout::for_size) else { return Ok(()) };
+    let partial = node.store.partial.get(content).filter(|partial| partial.size == layout.blob_size());
+    let flows: Vec<_> = node.flows.values().filter(|flow| flow.content == *content).collect();
+    for piece in pieces.start..pieces.end.min(layout.count()) {
+        let stored = partial.is_some_and(|partial| partial.pieces.contains_key(&piece));
+        let flow = flows.iter().find(|flow| awaited(flow).contains(&piece));
+        let state = engine.piece_state(content, piece);
+        let expected = match (stored, flow) {
+            (true, _) => PieceState::Durable,
+            (false, Some(_)) => PieceState::InFlight,
+            (false, None) => PieceState::Missing,
+        };
+        // The end of what is asked of an origin may have been given up to another node.
+        let given_up =
+            state == Some(PieceState::Missing) && flow.is_some_and(|flow| matches!(flow.source, Source::Origin(..)));
+        if state != Some(expected) && !given_up {
+            return Err(format!("piece {piece} of {content} is {expected:?}, the engine says {state:?}"));
         }
     }
     Ok(())

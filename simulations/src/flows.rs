@@ -1,25 +1,25 @@
 //! Fetches in the world: pieces that come from a peer or the origin, one after the other.
 //!
-//! Invariant: a piece takes as long as its share of the sender's and the receiver's rate says when it sets out.
+//! Invariants: only a piece on its way takes a share of links (`links.rs`); a fetch whose source has not got what comes next,
+//! or whose hash is not known, waits and is woken when that changes, so that waiting costs nothing.
 
 use std::time::Duration;
 
 use layermesh_proto::{
-    FIRST_BYTES, PieceHash, PieceLayout,
-    engine::event::{Event, FetchId, Source, SourceError},
+    ContentId, FIRST_BYTES, PieceHash, PieceIndex, PieceLayout,
+    engine::event::{Event, FetchId, Instant, Source, SourceError},
 };
 
 use crate::{
     checks::Violation,
-    network::{OriginMode, time_of},
-    node::{Fault, Flow},
-    queue::Happening,
+    disk::UNSTORED_MAX,
+    links::Route,
+    network::OriginMode,
+    node::{Fault, Flow, Taker},
+    queue::{Happening, Target},
     store::hash_of,
     world::{NodeIndex, World},
 };
-
-/// How often a flow looks whether what it waits for has come.
-const LOOK_INTERVAL: Duration = Duration::from_millis(5);
 
 /// Between two reports of how many bytes came, as nodes make them; pieces that are there are told at once.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
@@ -29,15 +29,37 @@ pub(crate) fn broken() -> SourceError {
     SourceError::Unreachable("connection reset".to_owned())
 }
 
+/// How a connection ends that the other side never took up.
+pub(crate) fn refused() -> SourceError {
+    SourceError::Unreachable("connection refused".to_owned())
+}
+
+/// What becomes of what is on its way.
+enum Way {
+    Open,
+    Silent,
+    Broken,
+}
+
 impl World {
     /// A fetch sets out for its source.
-    pub(crate) fn begin_flow(&mut self, node: NodeIndex, fetch: FetchId, flow: Flow) {
-        let latency = match flow.source {
-            Source::Peer(_) => self.options.lan_latency * 2,
+    pub(crate) fn begin_flow(&mut self, node: NodeIndex, fetch: FetchId, mut flow: Flow) {
+        let latency = match &flow.source {
+            Source::Peer(peer) => {
+                flow.peer = self.index_of(peer).map(|peer| self.target(peer));
+                self.options.lan_latency * 2
+            }
             Source::Origin(..) => self.options.uplink_latency * 2,
         };
         self.nodes[node].flows.insert(fetch, flow);
         self.plan(latency, node, Happening::Open { fetch });
+    }
+
+    /// The peer that a flow comes from, if it can still send: it is in the same life, and no partition is between.
+    fn sender(&self, node: NodeIndex, flow: &Flow) -> Option<NodeIndex> {
+        let Target { node: peer, life } = flow.peer?;
+        let there = self.nodes[peer].is_up() && self.nodes[peer].life == life && self.mesh.hears(node, peer);
+        there.then_some(peer)
     }
 
     /// A fetch reaches its source.
@@ -45,26 +67,26 @@ impl World {
         let Some(flow) = self.nodes[node].flows.get(&fetch) else { return Ok(()) };
         let content = flow.content;
         let opened = match &flow.source {
+            Source::Origin(..) if !self.mesh.reaches_origin(node) => Err(refused()),
             Source::Origin(..) => match self.origin.mode {
                 OriginMode::Up | OriginMode::Corrupt | OriginMode::Unranged => {
                     self.origin.blobs.get(&content).copied().ok_or(SourceError::NotFound)
                 }
-                OriginMode::Refusing => Err(SourceError::Unreachable("connection refused".to_owned())),
+                OriginMode::Refusing => Err(refused()),
                 OriginMode::Silent => return Ok(()),
             },
-            Source::Peer(peer) => match self.by_id.get(peer).map(|peer| &self.nodes[*peer]) {
-                Some(peer) if peer.is_up() => {
-                    let begun = peer.store.partial.get(&content).map(|partial| partial.size).filter(|_| flow.growing);
-                    let held = peer.store.whole.get(&content).copied().or(begun);
-                    if flow.growing && held.is_none() && peer.fault != Some(Fault::HasNothing) {
-                        self.plan(LOOK_INTERVAL, node, Happening::Open { fetch });
-                        return Ok(());
-                    }
-                    held.filter(|_| peer.fault != Some(Fault::HasNothing)).ok_or(SourceError::NotFound)
-                }
+            Source::Peer(_) => {
                 // Its power is gone and nobody has noticed yet.
-                _ => return Ok(()),
-            },
+                let Some(at) = self.sender(node, flow) else { return Ok(()) };
+                let peer = &self.nodes[at];
+                let begun = peer.store.partial.get(&content).map(|partial| partial.size).filter(|_| flow.growing);
+                let held = peer.store.whole.get(&content).copied().or(begun);
+                if flow.growing && held.is_none() && peer.fault != Some(Fault::HasNothing) {
+                    self.wait_for(node, fetch, Some(at));
+                    return Ok(());
+                }
+                held.filter(|_| peer.fault != Some(Fault::HasNothing)).ok_or(SourceError::NotFound)
+            }
         };
         match opened {
             Ok(size) => self.start_flow(node, fetch, size),
@@ -81,119 +103,235 @@ impl World {
         flow.end = flow.end.min(layout.count());
         if !ranged {
             flow.next = 0;
+            flow.landed = 0;
         } else if flow.unsized_ && matches!(flow.source, Source::Origin(..)) {
             let first = FIRST_BYTES / u64::from(layout.piece_len());
             flow.end = flow.end.min(u32::try_from(first).unwrap_or(u32::MAX));
         }
+        self.touched.push((content, flow.first..flow.end));
         self.nodes[node].store.begin(content, size);
+        self.wake_takers(node, content, None);
         self.handle(node, Event::FetchStarted { fetch, size, ranged })?;
         self.send_next(node, fetch)
+    }
+
+    /// A fetch waits, for a peer to have more if one is named.
+    fn wait_for(&mut self, node: NodeIndex, fetch: FetchId, peer: Option<NodeIndex>) {
+        let who = self.target(node);
+        let Some(flow) = self.nodes[node].flows.get_mut(&fetch) else { return };
+        flow.waits = true;
+        let (content, piece) = (flow.content, flow.layout.map(|_| flow.next));
+        if let Some(peer) = peer {
+            self.nodes[peer].takers.push(Taker { content, piece, who, fetch });
+        }
+    }
+
+    /// A node has begun a blob, or has one more piece of it: fetches that wait for that go on.
+    pub(crate) fn wake_takers(&mut self, node: NodeIndex, content: ContentId, piece: Option<PieceIndex>) {
+        let mut woken = Vec::new();
+        self.nodes[node].takers.retain(|taker| {
+            let wakes = taker.content == content && (taker.piece.is_none() || taker.piece == piece);
+            if wakes {
+                woken.push((taker.who, taker.fetch));
+            }
+            !wakes
+        });
+        for (who, fetch) in woken {
+            self.queue.plan(self.now + self.options.lan_latency, who, Happening::More { fetch });
+        }
+    }
+
+    /// What a fetch waits for may be there.
+    pub(crate) fn more(&mut self, node: NodeIndex, fetch: FetchId) -> Result<(), Violation> {
+        let Some(flow) = self.nodes[node].flows.get_mut(&fetch) else { return Ok(()) };
+        if !std::mem::take(&mut flow.waits) {
+            return Ok(());
+        }
+        if flow.layout.is_none() { self.open(node, fetch) } else { self.send_next(node, fetch) }
     }
 
     /// The hash that a piece has at the source of a flow, if it is there by now.
     fn offered(&self, node: NodeIndex, flow: &Flow) -> Option<PieceHash> {
         let piece = flow.next;
-        let Source::Peer(peer) = &flow.source else {
+        let Some(Target { node: peer, .. }) = flow.peer else {
             let good = self.origin.mode != OriginMode::Corrupt && self.nodes[node].fault != Some(Fault::Forges);
             return Some(hash_of(&flow.content, piece, good));
         };
-        let peer = self.by_id.get(peer).map(|peer| &self.nodes[*peer])?;
+        let peer = &self.nodes[peer];
         let hash = peer.store.hash(&flow.content, piece)?;
         let wrong = matches!(peer.fault, Some(Fault::WrongMap | Fault::WrongPieces));
         Some(if wrong { hash_of(&flow.content, piece, false) } else { hash })
     }
 
+    /// The way of a flow's pieces, and the most that its source gives.
+    fn route(&self, node: NodeIndex, flow: &Flow) -> (Route, u64) {
+        let own = self.nodes[node].ports;
+        match flow.peer {
+            Some(_) if self.options.shared_radio => (Route::twice(self.radio), u64::MAX),
+            Some(peer) => (Route::over(self.nodes[peer.node].ports.out, own.into), u64::MAX),
+            None => {
+                let last = if self.options.shared_radio { self.radio } else { own.into };
+                (Route::over(own.uplink.unwrap_or(self.uplink), last), self.options.origin_bytes_per_s_each)
+            }
+        }
+    }
+
     /// Plans the arrival of a flow's next piece, or ends the flow.
     pub(crate) fn send_next(&mut self, node: NodeIndex, fetch: FetchId) -> Result<(), Violation> {
         let Some(flow) = self.nodes[node].flows.get(&fetch) else { return Ok(()) };
-        if flow.next >= flow.end {
-            return self.end_flow(node, fetch, Ok(()));
-        }
-        let Some(layout) = flow.layout else { return Ok(()) };
-        let bytes = layout.bytes_of(flow.next);
-        let bytes = bytes.end - bytes.start;
-        let source = flow.source.clone();
-        // What has not landed there, or has no hash here to check it with, is waited for.
-        let waits = self.offered(node, flow).is_none() || !flow.expected.contains_key(&flow.next);
-        if flow.growing && waits {
-            self.plan(LOOK_INTERVAL, node, Happening::More { fetch });
+        if flow.passage.is_some() {
             return Ok(());
         }
-        let same = |flow: &&Flow| match (&flow.source, &source) {
-            (Source::Origin(..), Source::Origin(..)) => true,
-            (one, other) => one == other,
-        };
-        let own = self.options.uplink_of_its_own && matches!(source, Source::Origin(..));
-        let sharing = self.nodes.iter().enumerate().filter(|(other, _)| !own || *other == node);
-        let outgoing = sharing.flat_map(|(_, node)| node.flows.values()).filter(same).count();
-        let rate = match &source {
-            Source::Origin(..) => self.nodes[node].uplink_bytes_per_s.unwrap_or(self.options.uplink_bytes_per_s),
-            Source::Peer(_) => self.options.lan_bytes_per_s,
-        };
-        let each = match &source {
-            Source::Origin(..) => self.options.origin_bytes_per_s_each,
-            Source::Peer(_) => u64::MAX,
-        };
-        let sending = time_of(bytes, rate, outgoing).max(time_of(bytes, each, 1));
-        let receiving = time_of(bytes, self.options.lan_bytes_per_s, self.nodes[node].flows.len());
-        self.plan(sending.max(receiving), node, Happening::Piece { fetch });
+        if flow.next >= flow.end {
+            return if flow.unstored > 0 { Ok(()) } else { self.end_flow(node, fetch, Ok(())) };
+        }
+        let Some(layout) = flow.layout else { return Ok(()) };
+        // The disk says when it is ready for more.
+        if flow.unstored > UNSTORED_MAX {
+            return Ok(());
+        }
+        if flow.growing {
+            // What has not landed there, or has no hash here to check it with, is waited for.
+            let landed = self.offered(node, flow).is_some();
+            if !landed || !flow.expected.contains_key(&flow.next) {
+                let peer = flow.peer.map(|peer| peer.node).filter(|_| !landed);
+                self.wait_for(node, fetch, peer);
+                return Ok(());
+            }
+        }
+        let bytes = layout.bytes_of(flow.next);
+        let bytes = bytes.end - bytes.start;
+        let (route, rate_max) = self.route(node, flow);
+        let (after, passage) = self.links.set_out(route, bytes, rate_max, self.now);
+        if let Some(flow) = self.nodes[node].flows.get_mut(&fetch) {
+            flow.passage = Some((passage, self.now, bytes));
+        }
+        self.plan(after, node, Happening::Piece { fetch });
+        if after > PROGRESS_INTERVAL {
+            self.plan(PROGRESS_INTERVAL, node, Happening::Progress { fetch, since: self.now });
+        }
         Ok(())
+    }
+
+    /// Part of a piece has come.
+    pub(crate) fn progress(&mut self, node: NodeIndex, fetch: FetchId, since: Instant) -> Result<(), Violation> {
+        let Some(flow) = self.nodes[node].flows.get(&fetch) else { return Ok(()) };
+        let Some((passage, ..)) = flow.passage.filter(|(_, out, _)| *out == since) else { return Ok(()) };
+        match self.way(node, flow) {
+            Way::Open => {}
+            Way::Silent => return Ok(()),
+            Way::Broken => return self.end_flow(node, fetch, Err(broken())),
+        }
+        self.plan(PROGRESS_INTERVAL, node, Happening::Progress { fetch, since });
+        let passed = passage.passed(self.now.since(since));
+        let Some(flow) = self.nodes[node].flows.get_mut(&fetch) else { return Ok(()) };
+        let new = passed.saturating_sub(flow.counted);
+        flow.counted += new;
+        self.report_progress(node, fetch, new)
+    }
+
+    /// Whether what a flow's source sends gets here.
+    fn way(&self, node: NodeIndex, flow: &Flow) -> Way {
+        if flow.peer.is_some() {
+            return if self.sender(node, flow).is_some() { Way::Open } else { Way::Silent };
+        }
+        match self.origin.mode {
+            // What is on its way is lost; TCP tells nobody for long.
+            _ if !self.mesh.reaches_origin(node) => Way::Silent,
+            OriginMode::Up | OriginMode::Corrupt | OriginMode::Unranged => Way::Open,
+            OriginMode::Silent => Way::Silent,
+            OriginMode::Refusing => Way::Broken,
+        }
     }
 
     /// A piece has come.
     pub(crate) fn piece(&mut self, node: NodeIndex, fetch: FetchId) -> Result<(), Violation> {
-        let Some(flow) = self.nodes[node].flows.get(&fetch) else { return Ok(()) };
-        let Some(layout) = flow.layout else { return Ok(()) };
+        let now = self.now;
+        let Some(flow) = self.nodes[node].flows.get_mut(&fetch) else { return Ok(()) };
+        let Some((passage, _, bytes)) = flow.passage.take() else { return Ok(()) };
+        self.links.arrive(passage, now);
         let (content, piece, sent) = (flow.content, flow.next, flow.sent);
-        let range = layout.bytes_of(piece);
-        let bytes = range.end - range.start;
-        match &flow.source {
-            Source::Origin(..) => {
-                match self.origin.mode {
-                    OriginMode::Up | OriginMode::Corrupt | OriginMode::Unranged => {}
-                    OriginMode::Silent => return Ok(()),
-                    OriginMode::Refusing => {
-                        return self.end_flow(node, fetch, Err(broken()));
-                    }
-                }
-                self.origin.bytes += bytes;
-                self.nodes[node].bytes_from_origin += bytes;
+        let new = bytes.saturating_sub(std::mem::take(&mut flow.counted));
+        let Some(flow) = self.nodes[node].flows.get(&fetch) else { return Ok(()) };
+        match self.way(node, flow) {
+            Way::Open => {}
+            Way::Silent => return Ok(()),
+            Way::Broken => return self.end_flow(node, fetch, Err(broken())),
+        }
+        if flow.peer.is_none() {
+            self.origin.bytes += bytes;
+            self.nodes[node].bytes_from_origin += bytes;
+        } else {
+            let Some(peer) = self.sender(node, flow) else { return Ok(()) };
+            match self.nodes[peer].fault {
+                Some(Fault::WrongPieces) => return self.throw_away(node, fetch, bytes),
+                Some(Fault::StallsAfter(pieces)) if sent >= pieces => return Ok(()),
+                _ => {}
             }
-            Source::Peer(peer) => {
-                let Some(peer) = self.by_id.get(peer).copied().filter(|peer| self.nodes[*peer].is_up()) else {
-                    return Ok(());
-                };
-                match self.nodes[peer].fault {
-                    Some(Fault::WrongPieces) => return self.end_flow(node, fetch, Err(SourceError::WrongBytes)),
-                    Some(Fault::StallsAfter(pieces)) if sent >= pieces => return Ok(()),
-                    _ => {}
-                }
-                self.nodes[node].bytes_from_peers += bytes;
-            }
+            self.nodes[node].bytes_from_peers += bytes;
         }
         let Some(flow) = self.nodes[node].flows.get(&fetch) else { return Ok(()) };
         let (growing, first, expected) = (flow.growing, flow.first, flow.expected.get(&piece).copied());
         let Some(hash) = self.offered(node, flow) else { return self.end_flow(node, fetch, Err(broken())) };
         if growing && expected != Some(hash) {
-            return self.end_flow(node, fetch, Err(SourceError::WrongBytes));
+            return self.throw_away(node, fetch, bytes);
         }
-        let now = self.now();
-        let Some(flow) = self.nodes[node].flows.get_mut(&fetch) else { return Ok(()) };
-        flow.unreported_bytes += bytes;
-        if now.since(flow.reported_at) >= PROGRESS_INTERVAL {
-            flow.reported_at = now;
-            let bytes = std::mem::take(&mut flow.unreported_bytes);
-            self.handle(node, Event::FetchProgress { fetch, bytes })?;
-        }
-        if let Some(flow) = self.nodes[node].flows.get_mut(&fetch) {
-            flow.next += 1;
-            flow.sent += 1;
-        }
+        self.report_progress(node, fetch, new)?;
+        let owner = &mut self.nodes[node];
+        let Some(flow) = owner.flows.get_mut(&fetch) else {
+            // The engine stopped it when it heard of the bytes.
+            owner.bytes_wasted += bytes;
+            return Ok(());
+        };
+        flow.next += 1;
+        flow.sent += 1;
         if piece >= first {
-            self.nodes[node].store.write(content, piece, hash);
-            self.handle(node, Event::FetchStored { fetch, pieces: vec![(piece, hash)] })?;
+            self.touched.push((content, piece..piece + 1));
+            self.land(node, fetch, (piece, hash, bytes))?;
+        } else {
+            flow.landed = flow.next;
+            owner.bytes_wasted += bytes;
         }
         self.send_next(node, fetch)
+    }
+
+    fn report_progress(&mut self, node: NodeIndex, fetch: FetchId, bytes: u64) -> Result<(), Violation> {
+        let now = self.now;
+        let Some(flow) = self.nodes[node].flows.get_mut(&fetch) else { return Ok(()) };
+        flow.unreported_bytes += bytes;
+        if now.since(flow.reported_at) < PROGRESS_INTERVAL {
+            return Ok(());
+        }
+        flow.reported_at = now;
+        let bytes = std::mem::take(&mut flow.unreported_bytes);
+        self.handle(node, Event::FetchProgress { fetch, bytes })
+    }
+
+    /// What came is not what was vouched for.
+    fn throw_away(&mut self, node: NodeIndex, fetch: FetchId, bytes: u64) -> Result<(), Violation> {
+        self.nodes[node].bytes_wasted += bytes;
+        self.end_flow(node, fetch, Err(SourceError::WrongBytes))
+    }
+
+    /// Takes a flow out. What is on its way is lost.
+    pub(crate) fn remove_flow(&mut self, node: NodeIndex, fetch: FetchId) -> Option<Flow> {
+        let now = self.now;
+        let owner = &mut self.nodes[node];
+        let flow = owner.flows.remove(&fetch)?;
+        if let Some((passage, since, bytes)) = flow.passage {
+            let passed = bytes.min(passage.passed(now.since(since)));
+            self.links.arrive(passage, now);
+            owner.bytes_wasted += passed;
+            if flow.peer.is_none() {
+                self.origin.bytes_broken_off += passed;
+            }
+        }
+        if let Some(layout) = flow.layout.filter(|_| flow.unstored > 0) {
+            let unstored = layout.bytes_of_run(&(flow.landed..flow.next));
+            owner.bytes_wasted += unstored.end - unstored.start;
+        }
+        self.touched.push((flow.content, flow.landed.max(flow.first)..flow.end));
+        Some(flow)
     }
 
     pub(crate) fn end_flow(
@@ -202,7 +340,7 @@ impl World {
         fetch: FetchId,
         result: Result<(), SourceError>,
     ) -> Result<(), Violation> {
-        self.nodes[node].flows.remove(&fetch);
+        self.remove_flow(node, fetch);
         self.handle(node, Event::FetchEnded { fetch, result })
     }
 }

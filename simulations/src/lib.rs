@@ -7,20 +7,29 @@
 //! Invariants: the same seed and the same calls give the same trace ([`World::trace`]); after every event the
 //! safety rules are checked ([`checks`]), and a broken one ends the run with a [`Violation`].
 //!
-//! Deliberately simple: a flow gets its share of the two ends' rates piece by piece, disks are instantaneous,
-//! and blobs have sizes and goodness but no bytes.
+//! Deliberately simple: a piece keeps the share of the links that it set out with (`links.rs`), control messages take no
+//! share of them, and blobs have sizes and goodness but no bytes.
 
 mod acts;
 mod background;
 pub mod checks;
+mod disk;
 mod flows;
+mod links;
 mod network;
 mod node;
 mod queue;
+mod reach;
+pub mod report;
+mod run;
+#[cfg(test)]
+mod sabotage;
+pub mod scenario;
 mod store;
+mod trace;
 mod world;
 
 pub use checks::Violation;
 pub use network::{Options, OriginMode};
-pub use node::Fault;
+pub use node::{Fault, NodeOptions, Traffic};
 pub use world::{Blob, NodeIndex, World};

@@ -1,11 +1,13 @@
 //! What is going to happen, in order of time and then of planning.
+//!
+//! Invariant: two things planned for the same moment happen in the order in which they were planned.
 
-use std::collections::BTreeMap;
+use std::{cmp::Reverse, collections::BinaryHeap, sync::Arc};
 
 use layermesh_proto::{
-    ContentId, NodeId, TagRef,
+    ContentId, NodeId, PieceHash, PieceIndex, TagRef,
     engine::event::{Event, FetchId, Instant, LookupId, RequestId},
-    wire::{ControlRequest, ControlResponse},
+    wire::{Announcement, ControlRequest, ControlResponse},
 };
 
 /// Something that happens to a node.
@@ -13,15 +15,23 @@ use layermesh_proto::{
 pub(crate) enum Happening {
     /// The engine is told.
     Event(Event),
+    /// A gossip message reaches the next of its listeners.
+    Gossip(Box<Gossip>),
     /// A peer's question arrives.
-    Question { from: NodeId, request: RequestId, body: ControlRequest },
+    Question { from: NodeId, request: RequestId, body: ControlRequest, bytes: u64 },
     /// The answer to the node's own question arrives.
-    Answer { request: RequestId, response: ControlResponse },
+    Answer { from: usize, request: RequestId, response: ControlResponse, bytes: u64 },
     /// The source of a fetch is reached.
     Open { fetch: FetchId },
     /// The next piece of a fetch has arrived.
     Piece { fetch: FetchId },
-    /// A fetch looks whether its source has got more by now.
+    /// A piece that set out then is on its way for long: it is told how much came.
+    Progress { fetch: FetchId, since: Instant },
+    /// A piece of a fetch is on the disk.
+    Stored { fetch: FetchId, piece: PieceIndex, hash: PieceHash },
+    /// A fetch whose pieces wait for the disk says so.
+    Storing { fetch: FetchId },
+    /// What a fetch waits for may be there.
     More { fetch: FetchId },
     /// The source of a fetch is gone.
     Broken { fetch: FetchId },
@@ -29,33 +39,64 @@ pub(crate) enum Happening {
     Checked { content: ContentId },
     /// The origin is reached with a question.
     AtOrigin { lookup: LookupId, reference: TagRef },
+    /// The node and another that is in this life find each other.
+    Meet { other: Target },
+    /// A connection with another node counts as gone, unless there is a new one.
+    Parted { other: usize },
+}
+
+/// A gossip message on its way to all that listen.
+#[derive(Debug)]
+pub(crate) struct Gossip {
+    pub(crate) from: NodeId,
+    pub(crate) sequence: u64,
+    pub(crate) announcement: Arc<Announcement>,
+    /// Its encoded length.
+    pub(crate) bytes: u64,
+    /// When it reaches whom, the last first.
+    pub(crate) listeners: Vec<(Instant, Target)>,
 }
 
 /// A node in one of its lives: what was meant for an earlier one is lost.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Target {
     pub(crate) node: usize,
     pub(crate) life: u32,
 }
 
-/// The queue.
+/// The queue: keys in a heap, what they stand for in slots that are used again, since moving large things is dear.
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
-    planned: BTreeMap<(Instant, u64), (Target, Happening)>,
+    order: BinaryHeap<Reverse<(Instant, u64, usize)>>,
+    slots: Vec<Option<(Target, Happening)>>,
+    free: Vec<usize>,
     count: u64,
 }
 
 impl Queue {
     pub(crate) fn plan(&mut self, at: Instant, target: Target, happening: Happening) {
-        self.planned.insert((at, self.count), (target, happening));
+        let planned = Some((target, happening));
+        let slot = match self.free.pop() {
+            Some(slot) => {
+                self.slots[slot] = planned;
+                slot
+            }
+            None => {
+                self.slots.push(planned);
+                self.slots.len() - 1
+            }
+        };
+        self.order.push(Reverse((at, self.count, slot)));
         self.count += 1;
     }
 
     pub(crate) fn next(&self) -> Option<Instant> {
-        self.planned.first_key_value().map(|((at, _), _)| *at)
+        self.order.peek().map(|Reverse((at, ..))| *at)
     }
 
     pub(crate) fn pop(&mut self) -> Option<(Target, Happening)> {
-        self.planned.pop_first().map(|(_, planned)| planned)
+        let Reverse((.., slot)) = self.order.pop()?;
+        self.free.push(slot);
+        self.slots[slot].take()
     }
 }

@@ -1,22 +1,17 @@
-//! The world: virtual time, and everything that drivers do.
+//! The world: what there is, what can be done to it, and what can be asked of it. How time passes is in `run.rs`.
 
 use std::{
-    collections::BTreeMap,
-    fmt::Write as _,
-    hash::{DefaultHasher, Hasher as _},
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
     time::Duration,
 };
 
 use layermesh_proto::{
-    Algorithm, ContentId, NodeId, ObjectKind, Repository, TagRef,
+    Algorithm, ContentId, NodeId, ObjectKind, PieceIndex, Repository, TagRef,
     engine::{
         Config, Engine, PeerView, Urgency,
-        event::{
-            CallId, Event, Instant, LookupId, Note, OriginTag, PromiseId, RequestId, Resolution, ResolveId, Source,
-            SourceError, WantError, WantId,
-        },
+        event::{Event, Instant, Note, PromiseId, Resolution, ResolveId, WantError, WantId},
     },
-    wire::ControlRequest,
 };
 use rand_chacha::{
     ChaCha8Rng,
@@ -24,18 +19,20 @@ use rand_chacha::{
 };
 
 use crate::{
-    checks::{self, ACTIONS_PER_EVENT_MAX, Violation},
-    flows::broken,
+    checks::Violation,
+    links::{LinkId, Links},
     network::{Options, Origin, OriginMode},
-    node::{Fault, Node},
-    queue::{Happening, Queue, Target},
+    node::{Fault, Node, NodeOptions, Ports, Traffic, Want},
+    queue::Queue,
+    reach::Mesh,
+    trace::Trace,
 };
 
 /// A node of the world.
 pub type NodeIndex = usize;
 
-/// Most events of one run: a run that takes more does not end by itself.
-const EVENTS_MAX: u64 = 5_000_000;
+/// Bytes of a node's key that say which node of the world it is.
+const INDEX_BYTES: usize = 8;
 
 /// A blob that the origin has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,25 +48,49 @@ pub struct Blob {
 /// A site of nodes and an origin, in virtual time.
 #[derive(Debug)]
 pub struct World {
-    seed: u64,
+    pub(crate) seed: u64,
     pub(crate) options: Options,
     config: Config,
     pub(crate) now: Instant,
     pub(crate) random: ChaCha8Rng,
     pub(crate) queue: Queue,
+    /// When engines want their next ticks.
+    pub(crate) ticks: BTreeSet<(Instant, NodeIndex)>,
     pub(crate) nodes: Vec<Node>,
-    pub(crate) by_id: BTreeMap<NodeId, NodeIndex>,
+    pub(crate) mesh: Mesh,
+    pub(crate) links: Links,
+    /// The link that all nodes share to the origin.
+    pub(crate) uplink: LinkId,
+    /// The radio, which only counts if all share one.
+    pub(crate) radio: LinkId,
     pub(crate) origin: Origin,
     repository: Repository,
     pub(crate) notes: Vec<(NodeIndex, Note)>,
-    trace: DefaultHasher,
-    events: u64,
-    messages: u64,
+    pub(crate) trace: Trace,
+    pub(crate) events: u64,
+    pub(crate) messages: u64,
+    /// Wants that have not ended, of nodes that are up.
+    pub(crate) open_wants: usize,
+    /// Pieces that the event under way concerns.
+    pub(crate) touched: Vec<(ContentId, Range<PieceIndex>)>,
+    /// Said in place of what the next engine says that handles an event, the last first.
+    #[cfg(test)]
+    pub(crate) forged: Vec<layermesh_proto::engine::Action>,
 }
+
+/// A runner gives each of its threads worlds of its own.
+const _: () = {
+    const fn goes_to_a_thread<T: Send>() {}
+    goes_to_a_thread::<World>();
+};
 
 impl World {
     /// An empty site whose origin has one repository, `repository`.
     pub fn new(seed: u64, options: Options, config: Config, repository: Repository) -> Self {
+        let mut links = Links::default();
+        let uplink = links.add(options.uplink_bytes_per_s);
+        let radio = links.add(options.lan_bytes_per_s);
+        let (blobs, tags) = (BTreeMap::new(), BTreeMap::new());
         Self {
             seed,
             options,
@@ -77,14 +98,22 @@ impl World {
             now: Instant::default(),
             random: ChaCha8Rng::seed_from_u64(seed),
             queue: Queue::default(),
+            ticks: BTreeSet::new(),
             nodes: Vec::new(),
-            by_id: BTreeMap::new(),
-            origin: Origin { mode: OriginMode::Up, blobs: BTreeMap::new(), tags: BTreeMap::new(), bytes: 0 },
+            mesh: Mesh::default(),
+            links,
+            uplink,
+            radio,
+            origin: Origin { mode: OriginMode::Up, blobs, tags, bytes: 0, bytes_broken_off: 0 },
             repository,
             notes: Vec::new(),
-            trace: DefaultHasher::new(),
+            trace: Trace::default(),
             events: 0,
             messages: 0,
+            open_wants: 0,
+            touched: Vec::new(),
+            #[cfg(test)]
+            forged: Vec::new(),
         }
     }
 
@@ -110,19 +139,20 @@ impl World {
     /// # Errors
     /// If a safety rule is broken.
     pub fn add_node(&mut self) -> Result<NodeIndex, Violation> {
-        let node = self.new_node();
-        self.start(node)?;
-        Ok(node)
+        self.add_node_with(NodeOptions::default())
     }
 
-    fn new_node(&mut self) -> NodeIndex {
-        let node = self.nodes.len();
-        let mut key = [0; 32];
-        key[..8].copy_from_slice(&(node as u64 + 1).to_be_bytes());
-        let id = NodeId::from_public_key(key);
-        self.nodes.push(Node::new(id));
-        self.by_id.insert(id, node);
-        node
+    /// Adds a node that is as `options` say, and starts it unless they say that it is down.
+    ///
+    /// # Errors
+    /// If a safety rule is broken.
+    pub fn add_node_with(&mut self, options: NodeOptions) -> Result<NodeIndex, Violation> {
+        let down = options.down;
+        let node = self.new_node(options);
+        if !down {
+            self.start(node)?;
+        }
+        Ok(node)
     }
 
     /// Adds a node that is connected with nobody yet, and starts it.
@@ -130,43 +160,69 @@ impl World {
     /// # Errors
     /// If a safety rule is broken.
     pub fn add_node_apart(&mut self) -> Result<NodeIndex, Violation> {
-        let node = self.new_node();
+        let node = self.new_node(NodeOptions::default());
         self.start_apart(node)?;
         Ok(node)
     }
 
-    /// Connects two nodes that are up and were not connected.
-    pub fn connect(&mut self, one: NodeIndex, other: NodeIndex) {
-        for (node, peer) in [(one, other), (other, one)] {
-            let (after, peer) = (self.lan_time(), self.nodes[peer].id);
-            self.plan(after, node, Happening::Event(Event::PeerConnected { peer }));
+    fn new_node(&mut self, options: NodeOptions) -> NodeIndex {
+        let node = self.nodes.len();
+        let mut key = [0; 32];
+        key[..INDEX_BYTES].copy_from_slice(&(node as u64 + 1).to_be_bytes());
+        let own = self.options.uplink_of_its_own.then_some(self.options.uplink_bytes_per_s);
+        let uplink = options.uplink_bytes_per_s.or(own).map(|rate| self.links.add(rate));
+        let lan = self.options.lan_bytes_per_s;
+        let ports = Ports { out: self.links.add(lan), into: self.links.add(lan), uplink };
+        self.nodes.push(Node::new(NodeId::from_public_key(key), options, ports));
+        self.mesh.add_node();
+        node
+    }
+
+    /// The node of the world that has an id.
+    pub(crate) fn index_of(&self, id: &NodeId) -> Option<NodeIndex> {
+        let bytes = id.public_key().first_chunk::<INDEX_BYTES>()?;
+        let node = usize::try_from(u64::from_be_bytes(*bytes).checked_sub(1)?).ok()?;
+        (self.nodes.get(node)?.id == *id).then_some(node)
+    }
+
+    /// Whether its nodes go by windows of time.
+    pub(crate) fn has_windows(&self) -> bool {
+        !self.config.uplink.windows.is_empty()
+    }
+
+    /// Gives a node an uplink of its own, or that another rate, in bytes a second.
+    pub fn set_uplink(&mut self, node: NodeIndex, bytes_per_s: u64) {
+        let ports = &mut self.nodes[node].ports;
+        match ports.uplink {
+            Some(link) => self.links.set_capacity(link, bytes_per_s, self.now),
+            None => ports.uplink = Some(self.links.add(bytes_per_s)),
         }
     }
 
-    /// Gives a node an uplink of another rate than the others', in bytes a second.
-    pub fn set_uplink(&mut self, node: NodeIndex, bytes_per_s: u64) {
-        self.nodes[node].uplink_bytes_per_s = Some(bytes_per_s);
+    /// Gives the uplink that nodes share another rate, in bytes a second.
+    pub fn set_site_uplink(&mut self, bytes_per_s: u64) {
+        self.links.set_capacity(self.uplink, bytes_per_s, self.now);
     }
 
-    /// Starts a node that is down; its disk is as it was left. All nodes that are up connect to it.
+    /// Starts a node that is down; its disk is as it was left. It and those that are up and in reach find each other.
     ///
     /// # Errors
     /// If a safety rule is broken.
     pub fn start(&mut self, node: NodeIndex) -> Result<(), Violation> {
         self.start_apart(node)?;
-        for other in (0..self.nodes.len()).filter(|other| *other != node) {
-            if self.nodes[other].is_up() {
-                self.connect(node, other);
-            }
-        }
+        self.discover(node);
         Ok(())
     }
 
     fn start_apart(&mut self, node: NodeIndex) -> Result<(), Violation> {
-        let seed = self.random.next_u64();
+        let (seed, clock) = (self.random.next_u64(), self.clock_of(node));
         let started = &mut self.nodes[node];
         started.life += 1;
-        started.engine = Some(Engine::new(self.config.clone(), started.id, seed));
+        let mut config = self.config.clone();
+        if let Some(platform) = &started.options.platform {
+            config.platform.clone_from(platform);
+        }
+        started.engine = Some(Engine::new(config, started.id, seed));
         let store = &started.store;
         let held = store.whole.iter().map(|(content, size)| Event::Held { content: *content, size: *size });
         let partly = store.partial.iter().map(|(content, partial)| Event::PartlyHeld {
@@ -175,7 +231,7 @@ impl World {
             pieces: partial.piece_set(),
         });
         let bindings = store.bindings.values().cloned().map(Event::BindingKnown);
-        let events: Vec<_> = held.chain(partly).chain(bindings).collect();
+        let events: Vec<_> = held.chain(partly).chain(bindings).chain(clock).collect();
         for event in events {
             self.handle(node, event)?;
         }
@@ -193,28 +249,38 @@ impl World {
     }
 
     fn stop(&mut self, node: NodeIndex, noticed: Duration) {
-        let stopped = &mut self.nodes[node];
-        let peer = stopped.id;
-        stopped.engine = None;
-        stopped.flows.clear();
-        stopped.calls.clear();
-        stopped.wants.retain(|_, (_, ended)| ended.is_some());
-        for other in (0..self.nodes.len()).filter(|other| *other != node) {
-            self.plan(noticed, other, Happening::Event(Event::PeerDisconnected { peer }));
-            let source = Source::Peer(peer);
-            if noticed < Duration::from_secs(1) {
-                let flows = self.nodes[other].flows.iter().filter(|(_, flow)| flow.source == source);
-                let broken: Vec<_> = flows.map(|(fetch, _)| *fetch).collect();
-                for fetch in broken {
-                    self.plan(noticed, other, Happening::Broken { fetch });
-                }
-            }
+        for fetch in self.nodes[node].flows.keys().copied().collect::<Vec<_>>() {
+            self.remove_flow(node, fetch);
         }
+        self.touched.clear();
+        let stopped = &mut self.nodes[node];
+        let was_up = stopped.engine.take().is_some();
+        stopped.calls.clear();
+        stopped.takers.clear();
+        let before = stopped.wants.len();
+        stopped.wants.retain(|_, want| want.ended.is_some());
+        if was_up {
+            self.open_wants -= before - stopped.wants.len();
+        }
+        if let Some(due) = stopped.due.take() {
+            self.ticks.remove(&(due, node));
+        }
+        self.part_with_all(node, noticed);
+    }
+
+    /// Whether a node is up.
+    pub fn is_up(&self, node: NodeIndex) -> bool {
+        self.nodes[node].is_up()
     }
 
     /// Makes a node misbehave from now on.
     pub fn set_fault(&mut self, node: NodeIndex, fault: Fault) {
         self.nodes[node].fault = Some(fault);
+    }
+
+    /// Lets a node behave again; what it stored or announced stays.
+    pub fn clear_fault(&mut self, node: NodeIndex) {
+        self.nodes[node].fault = None;
     }
 
     /// Somebody at a node needs a blob.
@@ -227,7 +293,10 @@ impl World {
 
     pub(crate) fn want_as(&mut self, node: NodeIndex, blob: Blob, urgency: Urgency) -> Result<WantId, Violation> {
         let want = WantId(self.nodes[node].id());
-        self.nodes[node].wants.insert(want, (blob.content, None));
+        if self.nodes[node].is_up() {
+            self.nodes[node].wants.insert(want, Want { content: blob.content, ended: None });
+            self.open_wants += 1;
+        }
         let (content, kind, repository) = (blob.content, blob.kind, Some(self.repository.clone()));
         self.handle(node, Event::Want { want, content, kind, repository, urgency })?;
         Ok(want)
@@ -235,12 +304,17 @@ impl World {
 
     /// How a want ended, if it did.
     pub fn ended(&self, node: NodeIndex, want: WantId) -> Option<&Result<(), WantError>> {
-        self.nodes[node].wants.get(&want)?.1.as_ref()
+        self.nodes[node].wants.get(&want)?.ended.as_ref().map(|(_, result)| result)
+    }
+
+    /// When a want ended, well or not, if it did.
+    pub fn want_ended_at(&self, node: NodeIndex, want: WantId) -> Option<Instant> {
+        self.nodes[node].wants.get(&want)?.ended.as_ref().map(|(at, _)| *at)
     }
 
     /// Whether every want that is open at nodes that are up has ended.
     pub fn all_ended(&self) -> bool {
-        self.nodes.iter().filter(|node| node.is_up()).all(|node| node.wants.values().all(|(_, ended)| ended.is_some()))
+        self.open_wants == 0
     }
 
     /// Somebody at a node asks for a tag.
@@ -293,9 +367,25 @@ impl World {
         (self.nodes[node].bytes_from_origin, self.nodes[node].bytes_from_peers)
     }
 
-    /// Payload bytes that crossed the uplink.
+    /// Payload bytes that a node took and threw away: wrong, there already, not asked for, or of a piece that never came
+    /// to its end.
+    pub fn wasted_bytes(&self, node: NodeIndex) -> u64 {
+        self.nodes[node].bytes_wasted
+    }
+
+    /// Bytes of gossip, questions and answers of a node.
+    pub fn traffic(&self, node: NodeIndex) -> Traffic {
+        self.nodes[node].traffic
+    }
+
+    /// Payload bytes of pieces that crossed the uplinks.
     pub fn origin_bytes(&self) -> u64 {
         self.origin.bytes
+    }
+
+    /// Payload bytes that crossed the uplinks besides: of pieces whose fetch was broken off while they came.
+    pub fn origin_bytes_broken_off(&self) -> u64 {
+        self.origin.bytes_broken_off
     }
 
     /// What the nodes had people know.
@@ -308,9 +398,24 @@ impl World {
         self.messages
     }
 
+    /// Events that engines handled.
+    pub fn events(&self) -> u64 {
+        self.events
+    }
+
     /// A node's connected peers, as it sees them.
     pub fn peers(&self, node: NodeIndex) -> Vec<PeerView> {
         self.nodes[node].engine.as_ref().map(|engine| engine.peers().collect()).unwrap_or_default()
+    }
+
+    /// Number of nodes, those that are down included.
+    pub fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// Whether there are no nodes.
+    pub fn is_empty(&self) -> bool {
+        self.nodes.is_empty()
     }
 
     /// The node's id.
@@ -331,142 +436,5 @@ impl World {
     /// A hash of everything that happened and all that the engines said, in order.
     pub fn trace(&self) -> u64 {
         self.trace.finish()
-    }
-
-    /// Lets time pass.
-    ///
-    /// # Errors
-    /// If a safety rule is broken.
-    pub fn run_for(&mut self, time: Duration) -> Result<(), Violation> {
-        self.run_until(time, |_| false).map(|_| ())
-    }
-
-    /// Lets time pass until `done`, at most `limit`. Returns whether it was done.
-    ///
-    /// # Errors
-    /// If a safety rule is broken.
-    pub fn run_until(&mut self, limit: Duration, done: impl Fn(&Self) -> bool) -> Result<bool, Violation> {
-        let end = self.now + limit;
-        loop {
-            if done(self) {
-                return Ok(true);
-            }
-            let deadline = |node: &Node| node.engine.as_ref().and_then(Engine::next_deadline);
-            let tick = (0..self.nodes.len()).filter_map(|node| Some((deadline(&self.nodes[node])?, node))).min();
-            let planned = self.queue.next();
-            let at = tick.map(|(at, _)| at).into_iter().chain(planned).min();
-            let Some(at) = at.filter(|at| *at <= end) else {
-                self.now = end;
-                return Ok(done(self));
-            };
-            self.now = self.now.max(at);
-            match tick {
-                Some((due, node)) if planned.is_none_or(|planned| due < planned) => self.handle(node, Event::Tick)?,
-                _ => {
-                    if let Some((target, happening)) = self.queue.pop() {
-                        self.happen(target, happening)?;
-                    }
-                }
-            }
-        }
-    }
-
-    fn violation(&self, node: NodeIndex, what: String) -> Violation {
-        let recent = self.nodes[node].recent.iter().cloned().collect();
-        Violation { seed: self.seed, at: self.now, node, what, recent }
-    }
-
-    fn record(&mut self, node: NodeIndex, what: &dyn std::fmt::Debug) {
-        let mut line = String::new();
-        // Writing to a string cannot fail.
-        let _ = write!(line, "{} {node} {what:?}", self.now.as_nanos());
-        self.trace.write(line.as_bytes());
-        self.nodes[node].remember(line);
-    }
-
-    /// Hands an event to a node's engine and does what it says.
-    pub(crate) fn handle(&mut self, node: NodeIndex, event: Event) -> Result<(), Violation> {
-        self.record(node, &event);
-        self.events += 1;
-        if self.events > EVENTS_MAX {
-            return Err(self.violation(node, "the run does not end".to_owned()));
-        }
-        let Some(engine) = &mut self.nodes[node].engine else { return Ok(()) };
-        engine.handle(self.now, event);
-        for _ in 0..ACTIONS_PER_EVENT_MAX {
-            let Some(action) = self.nodes[node].engine.as_mut().and_then(Engine::poll_action) else {
-                return checks::pieces(&self.nodes[node]).map_err(|what| self.violation(node, what));
-            };
-            self.record(node, &action);
-            checks::action(&self.nodes[node], &action).map_err(|what| self.violation(node, what))?;
-            self.perform(node, action);
-        }
-        Err(self.violation(node, "one event leads to too many actions".to_owned()))
-    }
-
-    pub(crate) fn plan(&mut self, after: Duration, node: NodeIndex, happening: Happening) {
-        let target = Target { node, life: self.nodes[node].life };
-        self.queue.plan(self.now + after, target, happening);
-    }
-
-    pub(crate) fn lan_time(&mut self) -> Duration {
-        let latency = self.options.lan_latency;
-        latency + latency * (self.random.next_u32() >> 16) / (1 << 16)
-    }
-
-    fn happen(&mut self, target: Target, happening: Happening) -> Result<(), Violation> {
-        let node = target.node;
-        let announced = matches!(happening, Happening::Event(Event::Announced { .. }));
-        let spoken = matches!(happening, Happening::Question { .. } | Happening::Answer { .. });
-        self.messages += u64::from(announced || spoken);
-        if self.nodes[node].life != target.life || !self.nodes[node].is_up() {
-            return Ok(());
-        }
-        match happening {
-            Happening::Event(event) => self.handle(node, event),
-            Happening::Question { from, request, body } => self.question(node, from, request, body),
-            Happening::Answer { request, response } => self.handle(node, Event::Responded { request, response }),
-            Happening::Open { fetch } => self.open(node, fetch),
-            Happening::Piece { fetch } => self.piece(node, fetch),
-            Happening::More { fetch } => self.send_next(node, fetch),
-            Happening::Broken { fetch } => self.end_flow(node, fetch, Err(broken())),
-            Happening::Checked { content } => {
-                let size = self.origin.blobs.get(&content).copied();
-                let event = match self.nodes[node].store.complete(content, size) {
-                    Some(size) => Event::Held { content, size },
-                    None => Event::CompleteFailed { content, error: SourceError::WrongBytes },
-                };
-                self.handle(node, event)
-            }
-            Happening::AtOrigin { lookup, reference } => self.at_origin(node, lookup, &reference),
-        }
-    }
-
-    fn question(
-        &mut self,
-        node: NodeIndex,
-        from: NodeId,
-        request: RequestId,
-        body: ControlRequest,
-    ) -> Result<(), Violation> {
-        let call = CallId(self.nodes[node].id());
-        if let Some(asker) = self.by_id.get(&from).copied() {
-            let target = Target { node: asker, life: self.nodes[asker].life };
-            self.nodes[node].calls.insert(call, (target, request));
-        }
-        self.handle(node, Event::Requested { call, from, request: body })
-    }
-
-    fn at_origin(&mut self, node: NodeIndex, lookup: LookupId, reference: &TagRef) -> Result<(), Violation> {
-        let now_unix_s = self.options.start_unix_s + self.now.as_nanos() / 1_000_000_000;
-        let result = match self.origin.mode {
-            OriginMode::Silent => return Ok(()),
-            OriginMode::Refusing => Err(SourceError::Unreachable("connection refused".to_owned())),
-            OriginMode::Up | OriginMode::Corrupt | OriginMode::Unranged => {
-                let content = self.origin.tags.get(reference).copied();
-                content.map(|content| OriginTag { content, now_unix_s }).ok_or(SourceError::NotFound)
-            }
-        };
-        self.handle(node, Event::OriginAnswered { lookup, result })
     }
 }

@@ -40,7 +40,7 @@ impl Engine {
         let lease = self.now + self.config.claim_lease;
         let first = match transfer.size() {
             // An empty blob is asked for like one whose size is not known.
-            Some(size) if size > 0 => self.front(&content),
+            Some(size) if size > 0 => self.front(&content, &others),
             _ if !transfer.fetches.is_empty() => return Choice::Enough,
             _ if !others.is_empty() => {
                 self.begin_election(content, 0);
@@ -107,6 +107,7 @@ impl Engine {
         if self.now < begins {
             return Choice::Wait(begins);
         }
+        self.site.weigh(&content, first);
         let Some(transfer) = self.transfers.open.get(&content) else { return Choice::Nobody };
         let candidates = self.site.candidates(&content, first, self.now, |node| self.trusts_for(transfer, node));
         let place = candidates.iter().position(|node| *node == self.node).unwrap_or(candidates.len());

@@ -104,9 +104,11 @@ impl Engine {
         let Some(running) = transfer.fetches.get_mut(&fetch) else { return };
         running.bytes_watched = 0;
         let (kind, run) = (running.kind, running.run.clone());
-        let missing =
-            |piece: &PieceIndex| transfer.pieces.as_ref().is_none_or(|pieces| !pieces.durable.contains(*piece));
-        let awaited = || run.clone().find(missing).is_some_and(|piece| !transfer.vouches.is_known(piece));
+        let missing = match &transfer.pieces {
+            Some(pieces) => pieces.durable.next_missing(run.start),
+            None => Some(run.start),
+        };
+        let awaited = || missing.filter(|piece| run.contains(piece)).is_some_and(|at| !transfer.vouches.is_known(at));
         let stall = match kind {
             Kind::Origin => self.config.fetch_stall_origin,
             // What is vouched for is there and need not be waited for.

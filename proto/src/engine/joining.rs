@@ -298,18 +298,22 @@ impl Engine {
     fn leave_dry_streams(&mut self, content: ContentId) {
         let Some(transfer) = self.transfers.open.get(&content) else { return };
         let Some(pieces) = &transfer.pieces else { return };
+        if !transfer.fetches.values().any(|fetch| matches!(fetch.kind, Kind::Stripe(..))) {
+            return;
+        }
         let claims = self.claims(&content);
         let dry = transfer.fetches.iter().filter(|(_, fetch)| {
             let Kind::Stripe(owner, first) = fetch.kind else { return false };
-            let Some(next) = fetch.run.clone().find(|piece| !pieces.durable.contains(*piece)) else { return false };
-            let told = self.vouched(transfer, next).is_some();
+            let next = pieces.durable.next_missing(fetch.run.start);
+            let Some(next) = next.filter(|piece| fetch.run.contains(piece)) else { return false };
+            let told = || self.vouched(transfer, next).is_some();
             // It is somewhere; should nothing come, upstream may be waiting for this node.
             let stale = || self.is_elsewhere(&content, next, fetch);
             match Site::owner_at(&content, &claims, next) {
                 Some((node, claim)) if (node, claim.stripe.first) != (owner, first) => true,
                 // A hash that was said and not heard does not come again.
-                Some((_, claim)) => claim.stripe.end < fetch.run.end || next < claim.next && (!told || stale()),
-                None => !told || stale(),
+                Some((_, claim)) => claim.stripe.end < fetch.run.end || next < claim.next && (!told() || stale()),
+                None => !told() || stale(),
             }
         });
         for fetch in dry.map(|(id, _)| *id).collect::<Vec<FetchId>>() {

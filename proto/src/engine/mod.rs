@@ -263,6 +263,11 @@ impl Engine {
         self.bindings.tags_of(repository)
     }
 
+    /// Size of a blob that is being had, once known.
+    pub fn size_of(&self, content: &ContentId) -> Option<u64> {
+        self.transfers.open.get(content)?.size()
+    }
+
     /// State of a piece of a transfer that is under way.
     pub fn piece_state(&self, content: &ContentId, piece: PieceIndex) -> Option<PieceState> {
         self.transfers.open.get(content).map(|transfer| transfer.piece_state(piece))

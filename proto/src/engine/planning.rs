@@ -57,11 +57,15 @@ impl Engine {
         }
         self.join(content);
         self.adopt_size(content);
-        if let Some(step) = self.ask_upstream(&content) {
-            return Choice::Start(step);
-        }
-        if let Some(step) = self.ask_haver(content) {
-            return Choice::Start(step);
+        let claims = self.claims(&content);
+        let taken = self.transfers.open.get(&content).and_then(Transfer::taken);
+        if let Some(taken) = taken.filter(|taken| !taken.is_full()) {
+            if let Some(step) = self.ask_upstream(&content, &claims, &taken) {
+                return Choice::Start(step);
+            }
+            if let Some(step) = self.ask_haver(content, &claims, taken) {
+                return Choice::Start(step);
+            }
         }
         match self.ask_origin(content, preferred) {
             Choice::Nobody if self.peers.answers_hashes(&content) => {
@@ -100,8 +104,8 @@ impl Engine {
     /// Whether a piece can be had from somebody who has not all of the blob. One whose hash is contested cannot: only the
     /// origin can tell.
     pub(super) fn is_had(&self, content: &ContentId, transfer: &Transfer, piece: PieceIndex) -> bool {
-        !self.is_contested(transfer, piece)
-            && self.site.havers(content, piece).any(|node| node != self.node && self.can_ask(transfer, &node))
+        self.site.havers(content, piece).any(|node| node != self.node && self.can_ask(transfer, &node))
+            && !self.is_contested(transfer, piece)
     }
 
     /// A run of pieces from a peer that has all of them. `None` if there is no such peer.
@@ -170,10 +174,9 @@ impl Engine {
     }
 
     /// Pieces that another node fetches from the origin, from whoever is upstream.
-    fn ask_upstream(&self, content: &ContentId) -> Option<Step> {
+    fn ask_upstream(&self, content: &ContentId, claims: &[(NodeId, Claim)], taken: &PieceSet) -> Option<Step> {
         let transfer = self.transfers.open.get(content)?;
-        let (taken, size) = (transfer.taken()?, transfer.size()?);
-        let claims = self.claims(content);
+        let size = transfer.size()?;
         let trusted = |node: &NodeId| self.trusts_for(transfer, node);
         let mut others: Vec<_> = claims.iter().filter(|(node, _)| *node != self.node).collect();
         let reader = transfer.first_reader().unwrap_or(0);
@@ -185,9 +188,10 @@ impl Engine {
             }
             let theirs = |piece: &PieceIndex| {
                 // The hash of what landed there before this node came is not said again: it has to be asked for.
-                let told = *piece >= claim.next || self.vouched(transfer, *piece).is_some();
-                told && !taken.contains(*piece)
-                    && Site::owner_at(content, &claims, *piece)
+                let told = || *piece >= claim.next || self.vouched(transfer, *piece).is_some();
+                !taken.contains(*piece)
+                    && told()
+                    && Site::owner_at(content, claims, *piece)
                         .is_some_and(|(node, claim)| node == *owner && claim.stripe.first == stripe.first)
             };
             let run = select::first_run(stripe.first..stripe.end.min(taken.pieces()), theirs)?;
@@ -200,21 +204,25 @@ impl Engine {
     }
 
     /// Pieces that somebody has who has not all of them. Their hashes must be known; else they are asked for.
-    fn ask_haver(&mut self, content: ContentId) -> Option<Step> {
+    fn ask_haver(&mut self, content: ContentId, claims: &[(NodeId, Claim)], taken: PieceSet) -> Option<Step> {
         let transfer = self.transfers.open.get(&content)?;
-        let (taken, size) = (transfer.taken()?, transfer.size()?);
-        let claims = self.claims(&content);
-        let usable = |(node, set): &(NodeId, &PieceSet)| {
-            let same = self.site.size_said(&content, node) == Some(size) && set.pieces() == taken.pieces();
-            *node != self.node && same && self.can_ask(transfer, node)
-        };
-        let havers: Vec<_> = self.site.sets(&content).filter(usable).collect();
+        let size = transfer.size()?;
         let mut shut = taken;
-        for (_, claim) in &claims {
-            for piece in claim.next.max(claim.stripe.first)..claim.stripe.end.min(shut.pieces()) {
-                shut.insert(piece);
-            }
+        for (_, claim) in claims {
+            shut.insert_run(claim.next.max(claim.stripe.first)..claim.stripe.end);
         }
+        if !self.site.may_have_beyond(&content, &shut) {
+            return None;
+        }
+        let usable = |(node, set, said): &(NodeId, &PieceSet, Option<u64>)| {
+            // Whoever takes part is connected.
+            *said == Some(size)
+                && set.pieces() == shut.pieces()
+                && *node != self.node
+                && self.trusts_for(transfer, node)
+                && (transfer.failures.is_empty() || !transfer.failures.contains_key(&Source::Peer(*node)))
+        };
+        let havers: Vec<_> = self.site.sets(&content).filter(usable).map(|(node, set, _)| (node, set)).collect();
         let sets: Vec<_> = havers.iter().map(|(_, set)| *set).collect();
         let from = transfer.first_reader().unwrap_or(0);
         let find = |from| select::rarest(&shut, from, self.config.rarity_window, &sets);
@@ -249,14 +257,14 @@ impl Engine {
 
     /// The first piece that nobody on the site has or fetches, as far as this node has heard: from where a reader waits on,
     /// else from the start.
-    pub(super) fn front(&self, content: &ContentId) -> Option<PieceIndex> {
+    pub(super) fn front(&self, content: &ContentId, claims: &[(NodeId, Claim)]) -> Option<PieceIndex> {
         let transfer = self.transfers.open.get(content)?;
         let taken = transfer.taken()?;
-        let claims = self.claims(content);
-        let fetched = |piece: &PieceIndex| Site::owner_at(content, &claims, *piece).is_some();
+        let fetched = |piece: &PieceIndex| Site::owner_at(content, claims, *piece).is_some();
         let reader = transfer.first_reader().unwrap_or(0);
-        let mut pieces = (reader..taken.pieces()).chain(0..reader);
-        pieces.find(|piece| !taken.contains(*piece) && !fetched(piece) && !self.is_had(content, transfer, *piece))
+        let free = |piece: &PieceIndex| !fetched(piece) && !self.is_had(content, transfer, *piece);
+        let missing = |from| std::iter::successors(taken.next_missing(from), |piece| taken.next_missing(piece + 1));
+        missing(reader).find(free).or_else(|| missing(0).take_while(|piece| *piece < reader).find(free))
     }
 
     /// Once nothing is left to be asked for: an idle holder gets the rest of a run whose source is much slower.

@@ -74,12 +74,52 @@ pub(super) fn is_slow(progress: Progress, rate: u64, now: Instant, (factor, gain
 /// The piece that fewest have, of those within `window` pieces from `from` on that are not taken; of equals the first.
 /// `sets` are what peers have. `None` if nobody has any of them.
 pub(super) fn rarest(taken: &PieceSet, from: PieceIndex, window: u32, sets: &[&PieceSet]) -> Option<PieceIndex> {
-    let missing = (from..taken.pieces()).filter(|piece| !taken.contains(*piece)).take(window as usize);
-    let had = missing.filter_map(|piece| {
-        let havers = sets.iter().filter(|set| set.contains(piece)).count();
-        (havers > 0).then_some((havers, piece))
-    });
-    had.min().map(|(_, piece)| piece)
+    let (mut left, mut at, mut best) = (window, from, None);
+    while left > 0
+        && let Some(first) = taken.next_missing(at)
+    {
+        let word = first as usize / 64;
+        at = first / 64 * 64 + 64;
+        let mut missing = !taken.word(word) & (u64::MAX << (first % 64));
+        if at > taken.pieces() {
+            missing &= u64::MAX >> (at - taken.pieces());
+        }
+        while missing.count_ones() > left {
+            missing &= !(1 << (63 - missing.leading_zeros()));
+        }
+        left -= missing.count_ones();
+        let rarest = rarest_of_word(missing, sets.iter().map(|set| set.word(word)));
+        let found = rarest.map(|(havers, bit)| (havers, first / 64 * 64 + bit));
+        best = best.into_iter().chain(found).min();
+    }
+    best.map(|(_, piece)| piece)
+}
+
+/// Of the bits of `missing` the one that fewest of `sets` have, and how many do; of equals the lowest, and none that
+/// nobody has. Counts all bits at once: digit by digit, in one word for each digit.
+fn rarest_of_word(missing: u64, sets: impl Iterator<Item = u64>) -> Option<(u32, u32)> {
+    let mut digits = [0_u64; u32::BITS as usize];
+    let mut had = 0;
+    for set in sets {
+        let mut carry = set & missing;
+        had |= carry;
+        for digit in &mut digits {
+            if carry == 0 {
+                break;
+            }
+            (*digit, carry) = (*digit ^ carry, *digit & carry);
+        }
+    }
+    let (mut fewest, mut count) = (had, 0);
+    for (at, digit) in digits.iter().enumerate().rev() {
+        let without = fewest & !digit;
+        if without != 0 {
+            fewest = without;
+        } else if fewest != 0 {
+            count |= 1 << at;
+        }
+    }
+    (had != 0).then(|| (count, fewest.trailing_zeros()))
 }
 
 /// The registry of a source that is an origin.
@@ -157,6 +197,33 @@ mod tests {
         assert!(!slow(1000, 300), "ten seconds to go, three for the other");
         assert!(slow(1000, 1000));
         assert!(!slow(1000, 0));
+    }
+
+    #[test]
+    fn the_rarest_piece_is_the_one_that_counting_one_by_one_finds() {
+        let mut state = 1_u64;
+        let mut random = move || {
+            state = state.wrapping_mul(0x5851_F42D_4C95_7F2D).wrapping_add(1);
+            (state >> 33) as u32
+        };
+        for round in 0..300 {
+            let pieces = 1 + random() % 200;
+            let mut some = |share: u32| {
+                let mut set = PieceSet::empty(pieces);
+                (0..pieces).filter(|_| random() % 10 < share).for_each(|piece| {
+                    set.insert(piece);
+                });
+                set
+            };
+            let taken = some(round % 10);
+            let sets: Vec<_> = (0..round % 23).map(|share| some(share % 4)).collect();
+            let sets: Vec<_> = sets.iter().collect();
+            let (from, window) = (round % 70, 1 + round % 150);
+            let missing = (from..pieces).filter(|piece| !taken.contains(*piece)).take(window as usize);
+            let count = |piece| (sets.iter().filter(|set| set.contains(piece)).count(), piece);
+            let counted = missing.map(count).filter(|(havers, _)| *havers > 0).min().map(|(_, piece)| piece);
+            assert_eq!(rarest(&taken, from, window, &sets), counted, "round {round}");
+        }
     }
 
     #[test]

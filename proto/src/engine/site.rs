@@ -58,22 +58,25 @@ struct Party {
     having: Option<PieceSet>,
     /// Its want is believed until then.
     wanted_until: Instant,
-    claim: Option<Claim>,
     /// Number of its last word, and when that came.
     heard: (u64, Instant),
+    /// Its weight for what begins at a piece, kept since a hash is dear and an election goes on for many words.
+    weighed: Option<(PieceIndex, u64)>,
+}
+
+impl Claim {
+    /// What its owner has moves it on: it says that from time to time, and not everybody heard all its hashes.
+    fn move_on(&mut self, having: Option<&PieceSet>, now: Instant) {
+        let Some(set) = having else { return };
+        let had = (self.next..self.stripe.end).take_while(|piece| set.contains(*piece)).last();
+        if let Some(last) = had {
+            self.next = last + 1;
+            self.moved = now;
+        }
+    }
 }
 
 impl Party {
-    /// What it has moves its claim on: it says that from time to time, and not everybody heard all its hashes.
-    fn move_claim(&mut self, now: Instant) {
-        let (Some(claim), Some(set)) = (&mut self.claim, &self.having) else { return };
-        let had = (claim.next..claim.stripe.end).take_while(|piece| set.contains(*piece)).last();
-        if let Some(last) = had {
-            claim.next = last + 1;
-            claim.moved = now;
-        }
-    }
-
     fn bytes(&self) -> usize {
         self.having.as_ref().map_or(0, |set| set.pieces().div_ceil(8) as usize)
     }
@@ -116,10 +119,32 @@ pub(super) struct Room {
     pub(super) having_bytes: usize,
 }
 
-/// Everybody's part in every blob, this node's included.
+/// Everybody's part in one blob.
+#[derive(Debug, Default)]
+struct Parts {
+    parties: BTreeMap<NodeId, Party>,
+    /// Apart from the parties, since few of them have one and they are gone through all the time.
+    claims: BTreeMap<NodeId, Claim>,
+    /// The pieces that somebody had at some time, 64 to a number, as large as the largest of the parties' sets was: most
+    /// questions who has a piece are about one that nobody has.
+    had: Vec<u64>,
+}
+
+/// Takes over what somebody has.
+fn note_had(had: &mut Vec<u64>, set: &PieceSet) {
+    let words = set.pieces().div_ceil(64) as usize;
+    if had.len() < words {
+        had.resize(words, 0);
+    }
+    for (at, word) in had.iter_mut().enumerate().take(words) {
+        *word |= set.word(at);
+    }
+}
+
+/// Everybody's part in every blob, this node's included. Others are connected peers: whoever leaves is forgotten.
 #[derive(Debug, Default)]
 pub(super) struct Site {
-    blobs: BTreeMap<ContentId, BTreeMap<NodeId, Party>>,
+    blobs: BTreeMap<ContentId, Parts>,
     having_bytes: usize,
 }
 
@@ -136,7 +161,12 @@ fn weight(content: &ContentId, first: PieceIndex, node: &NodeId) -> u64 {
 }
 
 impl Site {
-    fn party(&mut self, content: ContentId, node: NodeId, room: Room) -> Option<&mut Party> {
+    fn party(
+        &mut self,
+        content: ContentId,
+        node: NodeId,
+        room: Room,
+    ) -> Option<(&mut Party, &mut BTreeMap<NodeId, Claim>, &mut Vec<u64>)> {
         if !self.blobs.contains_key(&content) && self.blobs.len() >= room.parts {
             return None;
         }
@@ -145,10 +175,11 @@ impl Site {
             size: None,
             having: None,
             wanted_until: Instant::default(),
-            claim: None,
             heard: (0, Instant::default()),
+            weighed: None,
         };
-        Some(self.blobs.entry(content).or_default().entry(node).or_insert(absent))
+        let Parts { parties, claims, had } = self.blobs.entry(content).or_default();
+        Some((parties.entry(node).or_insert(absent), claims, had))
     }
 
     /// A node says what part it takes. Returns whether it is new; `None` if a limit forbids to remember it.
@@ -161,7 +192,7 @@ impl Site {
         room: Room,
     ) -> Option<bool> {
         let before = self.having_bytes;
-        let party = self.party(content, node, room)?;
+        let (party, claims, had) = self.party(content, node, room)?;
         let new = party.wanted_until == Instant::default();
         let (latest, at) = party.heard;
         if word.sequence < latest && now.since(at) < word.overtaken_within {
@@ -172,9 +203,20 @@ impl Site {
         party.origin = word.origin;
         party.size = word.size;
         party.wanted_until = word.until;
-        party.claim = word.claim.map(|(stripe, until)| renewed(party.claim, stripe, until, word.patience, now));
         party.having = word.having.filter(|set| others + set.pieces().div_ceil(8) as usize <= room.having_bytes);
-        party.move_claim(now);
+        if let Some(set) = &party.having {
+            note_had(had, set);
+        }
+        match word.claim {
+            Some((stripe, until)) => {
+                let mut claim = renewed(claims.get(&node).copied(), stripe, until, word.patience, now);
+                claim.move_on(party.having.as_ref(), now);
+                claims.insert(node, claim);
+            }
+            None => {
+                claims.remove(&node);
+            }
+        }
         self.having_bytes = others + party.bytes();
         Some(new)
     }
@@ -190,36 +232,37 @@ impl Site {
     ) {
         let before = self.having_bytes;
         let Some(count) = PieceLayout::for_size(size).map(|layout| layout.count()) else { return };
-        let Some(party) = self.party(content, node, room) else { return };
+        let Some((party, claims, had)) = self.party(content, node, room) else { return };
         let others = before - party.bytes();
         let fits = others + count.div_ceil(8) as usize <= room.having_bytes;
         if party.having.as_ref().is_none_or(|set| set.pieces() != count) {
             party.having = fits.then(|| PieceSet::empty(count));
         }
         if let Some(set) = &mut party.having {
-            run.clone().for_each(|piece| {
-                set.insert(piece);
-            });
+            set.insert_run(run.clone());
+            note_had(had, set);
         }
-        if let Some(claim) = party.claim.as_mut().filter(|claim| run.contains(&claim.next)) {
-            claim.next = run.end;
-            claim.moved = now;
+        if let Some(claim) = claims.get_mut(&node) {
+            if run.contains(&claim.next) {
+                claim.next = run.end;
+                claim.moved = now;
+            }
+            claim.move_on(party.having.as_ref(), now);
         }
-        party.move_claim(now);
         party.size = Some(size);
         self.having_bytes = others + party.bytes();
     }
 
     /// Something came of what a node claimed.
     pub(super) fn brought(&mut self, content: &ContentId, node: &NodeId, now: Instant) {
-        if let Some(claim) = self.party_mut(content, node).and_then(|party| party.claim.as_mut()) {
+        if let Some(claim) = self.claim_mut(content, node) {
             claim.moved = now;
         }
     }
 
     /// How large the blob is, as a node says.
     pub(super) fn size_said(&self, content: &ContentId, node: &NodeId) -> Option<u64> {
-        self.blobs.get(content)?.get(node)?.size
+        self.blobs.get(content)?.parties.get(node)?.size
     }
 
     /// How large the blob is, as somebody says who takes part: whoever fetches of it, else the first in order.
@@ -230,51 +273,52 @@ impl Site {
         owners.chain(others).find_map(|node| self.size_said(content, &node))
     }
 
-    /// What others have of a blob without having all, and take part in.
-    pub(super) fn sets(&self, content: &ContentId) -> impl Iterator<Item = (NodeId, &PieceSet)> {
-        self.parties(content).filter_map(|(node, party)| Some((*node, party.having.as_ref()?)))
+    /// What others have of a blob without having all, and take part in, and how large it is by their word.
+    pub(super) fn sets(&self, content: &ContentId) -> impl Iterator<Item = (NodeId, &PieceSet, Option<u64>)> {
+        self.parties(content).filter_map(|(node, party)| Some((*node, party.having.as_ref()?, party.size)))
     }
 
     /// A node's claim is over, its want is not.
     pub(super) fn released(&mut self, content: &ContentId, node: &NodeId) {
-        if let Some(party) = self.party_mut(content, node) {
-            party.claim = None;
+        if let Some(parts) = self.blobs.get_mut(content) {
+            parts.claims.remove(node);
         }
     }
 
-    fn party_mut(&mut self, content: &ContentId, node: &NodeId) -> Option<&mut Party> {
-        self.blobs.get_mut(content)?.get_mut(node)
+    fn claim_mut(&mut self, content: &ContentId, node: &NodeId) -> Option<&mut Claim> {
+        self.blobs.get_mut(content)?.claims.get_mut(node)
     }
 
     /// A node's claim, if it counts.
     pub(super) fn claim_of(&self, content: &ContentId, node: &NodeId, now: Instant) -> Option<Claim> {
-        self.blobs.get(content)?.get(node)?.claim.filter(|claim| claim.counts(now))
+        self.blobs.get(content)?.claims.get(node).copied().filter(|claim| claim.counts(now))
     }
 
     /// A node's claim ends before this piece: the rest is another's.
     pub(super) fn shorten(&mut self, content: &ContentId, node: &NodeId, end: PieceIndex) {
-        if let Some(claim) = self.party_mut(content, node).and_then(|party| party.claim.as_mut()) {
+        if let Some(claim) = self.claim_mut(content, node) {
             claim.stripe.end = claim.stripe.end.min(end);
         }
     }
 
     /// Whether some other node that takes part in anything could ask an origin.
     pub(super) fn reaches_origin(&self, me: &NodeId, now: Instant) -> bool {
-        let parties = self.blobs.values().flatten();
-        parties.into_iter().any(|(node, party)| node != me && party.origin && party.wanted_until > now)
+        let mut parties = self.blobs.values().flat_map(|parts| &parts.parties);
+        parties.any(|(node, party)| node != me && party.origin && party.wanted_until > now)
     }
 
     /// How many nodes fetch something from an origin. `trusted` rules nodes out.
     pub(super) fn fetching(&self, now: Instant, trusted: impl Fn(&NodeId) -> bool) -> usize {
-        let fetches = |party: &Party| party.claim.is_some_and(|claim| claim.counts(now));
-        let fetching = self.blobs.values().flatten().filter(|(node, party)| fetches(party) && trusted(node));
+        let claims = self.blobs.values().flat_map(|parts| &parts.claims);
+        let fetching = claims.filter(|(node, claim)| claim.counts(now) && trusted(node));
         fetching.map(|(node, _)| *node).collect::<BTreeSet<_>>().len()
     }
 
     /// A node takes no part any more.
     pub(super) fn left(&mut self, content: &ContentId, node: &NodeId) {
-        if let Some(parties) = self.blobs.get_mut(content) {
+        if let Some(Parts { parties, claims, .. }) = self.blobs.get_mut(content) {
             let gone = parties.remove(node);
+            claims.remove(node);
             self.having_bytes -= gone.map_or(0, |party| party.bytes());
             if parties.is_empty() {
                 self.blobs.remove(content);
@@ -284,7 +328,7 @@ impl Site {
 
     /// A node is gone. Returns the blobs that it took part in.
     pub(super) fn gone(&mut self, node: &NodeId) -> Vec<ContentId> {
-        let theirs = self.blobs.iter().filter(|(_, parties)| parties.contains_key(node));
+        let theirs = self.blobs.iter().filter(|(_, parts)| parts.parties.contains_key(node));
         let theirs: Vec<_> = theirs.map(|(content, _)| *content).collect();
         for content in &theirs {
             self.left(content, node);
@@ -294,8 +338,8 @@ impl Site {
 
     /// Forgets words that are too old.
     pub(super) fn expire(&mut self, now: Instant) {
-        let old = self.blobs.iter().flat_map(|(content, parties)| {
-            let old = parties.iter().filter(|(_, party)| party.wanted_until <= now);
+        let old = self.blobs.iter().flat_map(|(content, parts)| {
+            let old = parts.parties.iter().filter(|(_, party)| party.wanted_until <= now);
             old.map(|(node, _)| (*content, *node))
         });
         for (content, node) in old.collect::<Vec<_>>() {
@@ -304,7 +348,7 @@ impl Site {
     }
 
     fn parties(&self, content: &ContentId) -> impl Iterator<Item = (&NodeId, &Party)> {
-        self.blobs.get(content).into_iter().flatten()
+        self.blobs.get(content).into_iter().flat_map(|parts| &parts.parties)
     }
 
     /// The claims on a blob that count.
@@ -314,14 +358,14 @@ impl Site {
         now: Instant,
         trusted: impl Fn(&NodeId) -> bool,
     ) -> Vec<(NodeId, Claim)> {
-        let claims = self.parties(content).filter_map(|(node, party)| Some((*node, party.claim?)));
-        claims.filter(|(node, claim)| claim.counts(now) && trusted(node)).collect()
+        let claims = self.blobs.get(content).into_iter().flat_map(|parts| &parts.claims);
+        claims.filter(|(node, claim)| claim.counts(now) && trusted(node)).map(|(node, claim)| (*node, *claim)).collect()
     }
 
     /// Nodes that say that they fetch the blob and bring nothing of it.
     pub(super) fn idlers(&self, content: &ContentId, now: Instant) -> Vec<NodeId> {
-        let idle = |(_, party): &(&NodeId, &Party)| party.claim.is_some_and(|claim| claim.is_idle(now));
-        self.parties(content).filter(idle).map(|(node, _)| *node).collect()
+        let claims = self.blobs.get(content).into_iter().flat_map(|parts| &parts.claims);
+        claims.filter(|(_, claim)| claim.is_idle(now)).map(|(node, _)| *node).collect()
     }
 
     /// Whose a piece is: of several claims on it the one that changed hands more often, then the one that begins
@@ -340,6 +384,16 @@ impl Site {
             .copied()
     }
 
+    /// Weighs the parties of a blob for what begins at a piece, to be asked for their order many times.
+    pub(super) fn weigh(&mut self, content: &ContentId, first: PieceIndex) {
+        let parties = self.blobs.get_mut(content).into_iter().flat_map(|parts| &mut parts.parties);
+        for (node, party) in parties {
+            if party.weighed.is_none_or(|(of, _)| of != first) {
+                party.weighed = Some((first, weight(content, first, node)));
+            }
+        }
+    }
+
     /// Who may fetch what begins at a piece from the origin, in order: those that fetch nothing of it.
     pub(super) fn candidates(
         &self,
@@ -348,23 +402,35 @@ impl Site {
         now: Instant,
         trusted: impl Fn(&NodeId) -> bool,
     ) -> Vec<NodeId> {
+        let busy: Vec<_> = self.claims(content, now, |_| true).into_iter().map(|(node, _)| node).collect();
         self.sorted(content, first, |node, party| {
-            let busy = party.claim.is_some_and(|claim| claim.counts(now));
-            party.origin && party.wanted_until > now && !busy && trusted(node)
+            party.origin && party.wanted_until > now && !busy.contains(node) && trusted(node)
         })
     }
 
     /// Those of a blob's parties that `fits`, the first in order first.
     fn sorted(&self, content: &ContentId, first: PieceIndex, fits: impl Fn(&NodeId, &Party) -> bool) -> Vec<NodeId> {
         let mut sorted: Vec<_> = self.parties(content).filter(|(node, party)| fits(node, party)).collect();
-        sorted.sort_by_cached_key(|(node, _)| Reverse(weight(content, first, node)));
+        sorted.sort_by_cached_key(|(node, party)| match party.weighed {
+            Some((of, weight)) if of == first => Reverse(weight),
+            _ => Reverse(weight(content, first, node)),
+        });
         sorted.into_iter().map(|(node, _)| *node).collect()
+    }
+
+    /// Whether some piece outside a set may be had from somebody. Without one it cannot.
+    pub(super) fn may_have_beyond(&self, content: &ContentId, set: &PieceSet) -> bool {
+        let had = self.blobs.get(content).into_iter().flat_map(|parts| &parts.had);
+        had.enumerate().any(|(at, word)| word & !set.word(at) != 0)
     }
 
     /// Who has a piece without having all, and takes part.
     pub(super) fn havers<'a>(&'a self, content: &ContentId, piece: PieceIndex) -> impl Iterator<Item = NodeId> + 'a {
-        let parties = self.blobs.get(content).into_iter().flatten();
+        let parties = self.blobs.get(content).into_iter().flat_map(|parts| &parts.parties);
         let has = move |party: &Party| party.having.as_ref().is_some_and(|set| set.contains(piece));
+        let word =
+            |parts: &Parts| parts.had.get(piece as usize / 64).is_some_and(|word| word & (1 << (piece % 64)) != 0);
+        let parties = parties.take(if self.blobs.get(content).is_some_and(word) { usize::MAX } else { 0 });
         parties.filter(move |(_, party)| has(party)).map(|(node, _)| *node)
     }
 

@@ -282,9 +282,7 @@ impl Transfer {
         let pieces = self.pieces.as_ref()?;
         let mut taken = pieces.durable.clone();
         for fetch in self.fetches.values() {
-            for piece in fetch.run.start..fetch.run.end.min(taken.pieces()) {
-                taken.insert(piece);
-            }
+            taken.insert_run(fetch.run.clone());
         }
         Some(taken)
     }

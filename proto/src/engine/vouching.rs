@@ -265,7 +265,7 @@ impl Engine {
     /// A peer can be asked for hashes again: whoever waited for that goes on.
     pub(super) fn ask_next_hashes(&mut self, peer: NodeId, answered: ContentId) {
         let open = self.transfers.open.iter().filter(|(content, transfer)| **content != answered && transfer.waits);
-        let concerned = |content: &ContentId| self.site.sets(content).any(|(node, _)| node == peer);
+        let concerned = |content: &ContentId| self.site.sets(content).any(|(node, ..)| node == peer);
         let waiting: Vec<_> = open.map(|(content, _)| *content).filter(concerned).collect();
         for content in waiting {
             self.advance(content, None);
