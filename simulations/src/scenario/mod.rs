@@ -13,6 +13,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 pub mod units;
+mod write;
 
 use std::time::Duration;
 

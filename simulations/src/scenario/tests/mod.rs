@@ -1,4 +1,5 @@
 mod mistakes;
+mod round_trip;
 mod values;
 
 use super::*;
