@@ -3,7 +3,21 @@
 //! Invariant: a [`Scenario`] that exists is valid. It names only what it has, its shares are between 0 and 1, and its
 //! sizes are those that the world can carry ([`DEVICES_MAX`], [`BLOBS_MAX`]). `docs/scenarios.md` is its reference.
 
+mod errors;
+mod keys;
+pub mod library;
+mod parse;
+mod rollout;
+mod sense;
+mod table;
+#[cfg(test)]
+mod tests;
+pub mod units;
+mod write;
+
 use std::time::Duration;
+
+pub use errors::{Mistake, ScenarioError, ScenarioErrors};
 
 /// Most devices of a scenario, all sites together. 100,000: ten times what a run on two processors is made for.
 pub const DEVICES_MAX: u32 = 100_000;
@@ -11,6 +25,8 @@ pub const DEVICES_MAX: u32 = 100_000;
 pub const SITE_DEVICES_MAX: u32 = 2_000;
 /// Most blobs of all images together. 1,000: more than any release has.
 pub const BLOBS_MAX: usize = 1_000;
+/// Longest time of a scenario. 60 days: a ship that is at sea for weeks, and engines that tick all the while.
+pub const LIMIT_MAX: Duration = Duration::from_secs(60 * 86_400);
 
 /// A fleet, and a time in its life.
 #[derive(Debug, Clone, PartialEq)]
@@ -176,8 +192,8 @@ pub struct Release {
     pub background: bool,
 }
 
-/// Some devices of a fleet.
-#[derive(Debug, Clone, PartialEq, Default)]
+/// Some devices of a fleet. By default all.
+#[derive(Debug, Clone, PartialEq)]
 pub struct Scope {
     /// Kinds of sites; all if empty.
     pub sites: Vec<String>,
@@ -187,6 +203,24 @@ pub struct Scope {
     pub site_share: f64,
     /// Share of those devices at each such site, at random, 1 for all; at least one device.
     pub share: f64,
+}
+
+impl Default for Scope {
+    fn default() -> Self {
+        Self { sites: Vec::new(), devices: Vec::new(), site_share: 1.0, share: 1.0 }
+    }
+}
+
+impl Scope {
+    /// Whether sites of that kind belong to it.
+    pub fn has_site(&self, site: &Site) -> bool {
+        self.sites.is_empty() || self.sites.contains(&site.name)
+    }
+
+    /// Whether devices of that group belong to it, where its sites do.
+    pub fn has_group(&self, group: &Devices) -> bool {
+        self.devices.is_empty() || self.devices.contains(&group.name)
+    }
 }
 
 /// Something that goes wrong at some time.
@@ -231,4 +265,32 @@ pub enum FaultKind {
     Stalls,
     /// What a device keeps of what it takes from the registry are other bytes.
     Forges,
+}
+
+impl FaultKind {
+    /// All of them, with their names in scenarios.
+    pub const ALL: [(&'static str, Self); 12] = [
+        ("uplink-cut", Self::UplinkCut),
+        ("uplink-silent", Self::UplinkSilent),
+        ("unranged", Self::Unranged),
+        ("crash", Self::Crash),
+        ("reboot", Self::Reboot),
+        ("partition", Self::Partition),
+        ("slow-disk", Self::SlowDisk),
+        ("corrupts", Self::Corrupts),
+        ("lies", Self::Lies),
+        ("has-nothing", Self::HasNothing),
+        ("stalls", Self::Stalls),
+        ("forges", Self::Forges),
+    ];
+
+    /// Its name in scenarios, such as `uplink-cut`.
+    pub fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(_, kind)| *kind == self).map_or("", |(name, _)| name)
+    }
+
+    /// Whether it befalls a site as a whole, and not devices.
+    pub fn of_site(self) -> bool {
+        matches!(self, Self::UplinkCut | Self::UplinkSilent | Self::Unranged)
+    }
 }
