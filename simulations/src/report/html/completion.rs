@@ -40,8 +40,11 @@ pub(crate) fn section(page: &mut Markup, report: &Report) {
         if report.fleet.wanting == 0 {
             page::lead(page, "No device was told to get anything.");
         } else {
-            page::lead(page, "Shaded times are those in which something was broken. Point at the plot for its values.");
+            page::lead(page, "Shaded times are those of faults that ended. Point at the plot for its values.");
             page.element("div", &[("class", &"wide")], |page| draw(page, report));
+            let done = (Sign::Line("curve s-peers"), "devices done");
+            let told = (Sign::Area("f-peers"), "devices are told of a release");
+            page::legend(page, &[done, told, (Sign::Area("f-fault"), "something is broken")]);
         }
         table(page, report);
     });
@@ -193,14 +196,6 @@ fn bar(page: &mut Markup, frame: &Frame, lane: &Lane, top: f64) {
 }
 
 fn table(page: &mut Markup, report: &Report) {
-    page::legend(
-        page,
-        &[
-            (Sign::Line("curve s-peers"), "devices done"),
-            (Sign::Area("f-peers"), "devices are told of a release"),
-            (Sign::Area("f-fault"), "something is broken"),
-        ],
-    );
     let rows = report.releases.len() + report.faults.len();
     if rows == 0 {
         page::lead(page, "Nothing went wrong.");
@@ -216,7 +211,7 @@ fn table(page: &mut Markup, report: &Report) {
     page::details(page, &format!("Releases and faults as a table ({rows})"), |page| {
         page::table(page, "", &["what", "kind", "#from", "#until"], releases.chain(faults).take(ROWS_MAX));
         if let Some(more) = rows.checked_sub(ROWS_MAX).filter(|more| *more > 0) {
-            page::lead(page, &format!("{more} more are in the JSON."));
+            page::lead(page, &format!("{} more are in the JSON.", units::count(more as u64)));
         }
     });
 }

@@ -1,4 +1,4 @@
-//! A map of the sites: a cell for each, darker the worse it fared.
+//! A map of the sites: a cell for each, which stands out the more the worse it fared.
 //!
 //! Invariant: classes are the same for every report, so that two reports compare; a cell's place is the site's in the
 //! scenario, kinds in blocks of their own. What the colours say is also in each cell's title and in the table.
@@ -47,7 +47,10 @@ pub(crate) fn section(page: &mut Markup, report: &Report) {
             page::lead(page, "There were no sites.");
             return;
         }
-        page::lead(page, "One cell for each site, darker the worse. Point at a cell for its name and numbers.");
+        page::lead(
+            page,
+            "One cell for each site: the more it stands out, the worse the site fared. Point at a cell for its name and numbers.",
+        );
         let left_out = report.sites.len().saturating_sub(CELLS_MAX);
         if left_out > 0 {
             page::lead(

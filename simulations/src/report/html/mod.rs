@@ -69,7 +69,7 @@ fn verdict(page: &mut Markup, report: &Report) {
             rule(page, broken);
         }
         if let Some(more) = report.broken.len().checked_sub(BROKEN_MAX).filter(|more| *more > 0) {
-            page.text_in("p", &[], &format!("{more} more are in the JSON."));
+            page.text_in("p", &[], &format!("{} more are in the JSON.", units::count(more as u64)));
         }
         if !report.broken.is_empty() {
             page.text_in("p", &[], &report.replay());
@@ -111,7 +111,7 @@ fn tiles(page: &mut Markup, report: &Report) {
         (units::ratio_or_none(fleet.copies_wanted()), "copies over the uplinks".to_owned()),
         (
             units::bytes(fleet.origin_bytes),
-            format!("from the registry; one copy is {}", units::bytes(fleet.one_copy_bytes)),
+            format!("from the registry; one copy is {}", whole(units::bytes(fleet.one_copy_bytes))),
         ),
         (units::bytes(fleet.peer_bytes), format!("from other devices; {wasted} of all thrown away")),
     ];

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::report::{Comparison, Report, sample};
+use crate::report::{Comparison, FaultSpan, Report, sample};
 
 /// An element's name and attributes, or the end of one, or text.
 #[derive(Debug)]
@@ -61,6 +61,9 @@ fn check(page: &str) {
                     assert!(!value.contains("NaN") && !value.contains("inf"), "{name} {attribute}={value}");
                     match attribute {
                         "id" => assert!(ids.insert(value), "{value} is there twice"),
+                        "width" | "height" | "x" | "y" if name == "rect" => {
+                            assert!(value.parse::<f64>().unwrap() >= 0.0, "{attribute}={value}");
+                        }
                         "aria-labelledby" => refers.extend(value.split(' ')),
                         _ => {}
                     }
@@ -168,6 +171,31 @@ fn a_fleet_that_got_nothing_has_a_page() {
     let page = report.to_html();
     check(&page);
     assert!(page.contains("None was ever done.") && page.contains("wanted nothing"));
+}
+
+#[test]
+fn faults_beyond_the_curve_are_in_the_table_only() {
+    let mut report = sample::fleet(5);
+    report.faults[0] = FaultSpan { what: "late crash".to_owned(), from_s: 4_000.0, to_s: None };
+    report.faults[1] = FaultSpan { what: "odd crash".to_owned(), from_s: 900.0, to_s: Some(0.0) };
+    let page = report.to_html();
+    check(&page);
+    assert_eq!(page.matches("late crash").count(), 1);
+    // Title and text of its bar, and the table.
+    assert_eq!(page.matches("odd crash").count(), 3);
+    assert!(page.contains("slow-disk: 40 devices, 15 min 00 s to the end"));
+}
+
+#[test]
+fn very_many_faults_and_rules_are_bounded() {
+    let mut report = sample::broken();
+    report.faults = vec![report.faults[0].clone(); 10_000];
+    report.broken = vec![report.broken[0].clone(); 10_000];
+    report.releases = vec![report.releases[0].clone(); 100];
+    let page = report.to_html();
+    check(&page);
+    assert!(page.contains("9,600 more are in the JSON.") && page.contains("9,950 more are in the JSON."));
+    assert!(page.len() < 300_000, "{}", page.len());
 }
 
 /// For whoever changes how pages look: writes them where `LAYERMESH_PAGES` says, to be opened in a browser.
