@@ -2,11 +2,26 @@
 //!
 //! Invariant: a report has no time of this machine in it and lists everything in a fixed order, so that one scenario and
 //! seed give the same bytes each time.
+//!
+//! [`Report::to_json`] is for programs, [`Report::to_text`] for the terminal, and [`Report::to_html`] for whoever wants to
+//! see how it went; a [`Comparison`] lays two reports side by side.
 
-use serde::Serialize;
+mod compare;
+mod html;
+mod json;
+mod summary;
+mod text;
+mod units;
+
+#[cfg(test)]
+mod sample;
+
+pub use compare::Comparison;
+pub use json::{FORMAT, JsonError};
+use serde::{Deserialize, Serialize};
 
 /// How a run went. Times are seconds of virtual time from the start, sizes are bytes.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     /// Name of the scenario.
     pub scenario: String,
@@ -24,6 +39,8 @@ pub struct Report {
     pub fleet: Totals,
     /// Devices that had all they were told to get, against time: at each such second, so many.
     pub completion: Vec<(f64, u32)>,
+    /// What was rolled out, in order of time.
+    pub releases: Vec<ReleaseMark>,
     /// What went wrong, in order of time: as planned by the scenario.
     pub faults: Vec<FaultSpan>,
     /// Each site, in the scenario's order.
@@ -38,7 +55,7 @@ pub const SLOWEST_MAX: usize = 20;
 pub const POINTS_MAX: usize = 120;
 
 /// A rule that was broken.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Broken {
     /// Which: `safety`, `liveness`, `copies`, `last`.
     pub rule: String,
@@ -51,7 +68,7 @@ pub struct Broken {
 }
 
 /// Numbers of a site or of all of them.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Totals {
     /// Devices.
     pub devices: u32,
@@ -65,7 +82,7 @@ pub struct Totals {
     pub origin_bytes: u64,
     /// Payload bytes from other devices.
     pub peer_bytes: u64,
-    /// Payload bytes that were thrown away: wrong, or there already.
+    /// Of both, those that were thrown away: wrong, or there already.
     pub wasted_bytes: u64,
     /// Bytes of gossip and of questions and answers that devices sent, and received.
     pub control_sent_bytes: u64,
@@ -84,10 +101,12 @@ pub struct Totals {
 }
 
 /// How one site fared.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SiteReport {
     /// Kind and number, such as `shop-17`.
     pub name: String,
+    /// Its kind, such as `shop`: reports put sites of one kind together.
+    pub kind: String,
     /// Its numbers.
     pub totals: Totals,
     /// Payload bytes over its uplinks against time, cumulative: at most [`POINTS_MAX`] points.
@@ -96,8 +115,19 @@ pub struct SiteReport {
     pub completion: Vec<(f64, u32)>,
 }
 
+/// A release, when devices were told of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ReleaseMark {
+    /// What and to whom, as people read it.
+    pub what: String,
+    /// When the first device could be told.
+    pub at_s: f64,
+    /// Within how many seconds all were.
+    pub spread_s: f64,
+}
+
 /// A fault, when it was there.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct FaultSpan {
     /// What and where, as people read it.
     pub what: String,
@@ -108,7 +138,7 @@ pub struct FaultSpan {
 }
 
 /// A device that took long.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SlowDevice {
     /// Site and device, such as `shop-17/till-3`.
     pub name: String,
