@@ -72,10 +72,11 @@ impl World {
             Action::Remember(binding) => {
                 self.nodes[node].store.bindings.insert(binding.reference.to_string(), binding);
             }
-            Action::WantEnded { want, result } => {
-                if let Some(want) = self.nodes[node].wants.get_mut(&want) {
+            Action::WantEnded { want: id, result } => {
+                if let Some(want) = self.nodes[node].wants.get_mut(&id) {
                     want.ended = Some((self.now, result));
                     self.open_wants -= 1;
+                    self.ended.push_back((node, id));
                 }
             }
             Action::Resolved { resolve, result } => {

@@ -13,7 +13,9 @@
 mod acts;
 mod background;
 pub mod checks;
+pub mod cli;
 mod disk;
+pub mod fleet;
 mod flows;
 mod links;
 mod network;
@@ -26,6 +28,7 @@ mod run;
 mod sabotage;
 pub mod scenario;
 mod store;
+pub mod sweep;
 mod trace;
 mod world;
 

@@ -1,7 +1,7 @@
 //! The world: what there is, what can be done to it, and what can be asked of it. How time passes is in `run.rs`.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     ops::Range,
     time::Duration,
 };
@@ -71,6 +71,8 @@ pub struct World {
     pub(crate) messages: u64,
     /// Wants that have not ended, of nodes that are up.
     pub(crate) open_wants: usize,
+    /// Wants that ended and that nobody took yet: at most as many as wants were opened.
+    pub(crate) ended: VecDeque<(NodeIndex, WantId)>,
     /// Pieces that the event under way concerns.
     pub(crate) touched: Vec<(ContentId, Range<PieceIndex>)>,
     /// Said in place of what the next engine says that handles an event, the last first.
@@ -111,6 +113,7 @@ impl World {
             events: 0,
             messages: 0,
             open_wants: 0,
+            ended: VecDeque::new(),
             touched: Vec::new(),
             #[cfg(test)]
             forged: Vec::new(),
@@ -310,6 +313,16 @@ impl World {
     /// When a want ended, well or not, if it did.
     pub fn want_ended_at(&self, node: NodeIndex, want: WantId) -> Option<Instant> {
         self.nodes[node].wants.get(&want)?.ended.as_ref().map(|(at, _)| *at)
+    }
+
+    /// A want that ended and that nobody took yet.
+    pub fn take_ended(&mut self) -> Option<(NodeIndex, WantId)> {
+        self.ended.pop_front()
+    }
+
+    /// Whether there is one.
+    pub fn has_news(&self) -> bool {
+        !self.ended.is_empty()
     }
 
     /// Whether every want that is open at nodes that are up has ended.

@@ -159,6 +159,14 @@ pub struct Image {
     pub variants: Vec<Variant>,
 }
 
+impl Image {
+    /// What a device of a platform has to get: its own variant, or that for all.
+    pub fn variant_for(&self, platform: &str) -> Option<&Variant> {
+        let of = |name: &str| self.variants.iter().find(|variant| variant.platform == name);
+        of(platform).or_else(|| of(""))
+    }
+}
+
 /// An image for one platform.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Variant {

@@ -1,0 +1,68 @@
+//! Runs a scenario: each site a world of its own, on as many threads as there are processors.
+//!
+//! Sites share nothing but the registry, whose own rate is taken to be no limit, so they run apart. Invariant: the report
+//! does not depend on how many threads there were or which site ended first.
+
+mod curve;
+mod plan;
+mod pulls;
+mod setting;
+mod site;
+mod tally;
+
+use std::{
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+};
+
+use layermesh_proto::engine::Config;
+
+use self::{plan::SitePlan, site::Outcome};
+use crate::{report::Report, scenario::Scenario};
+
+/// How a run is done, beside what the scenario says.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Of all that is random.
+    pub seed: u64,
+    /// Sites that run at the same time.
+    pub threads: usize,
+    /// Of every node's engine.
+    pub config: Config,
+}
+
+impl Settings {
+    /// The scenario's own seed and the engine's defaults, on all processors.
+    pub fn of(scenario: &Scenario) -> Self {
+        let threads = thread::available_parallelism().map_or(1, usize::from);
+        Self { seed: scenario.seed, threads, config: Config::default() }
+    }
+}
+
+/// Runs a scenario to its end. `progress` is told after each site how many of all are done.
+pub fn run(scenario: &Scenario, settings: &Settings, progress: impl Fn(usize, usize) + Sync) -> Report {
+    let sites: usize = scenario.sites.iter().map(|site| site.count as usize).sum();
+    let outcomes: Vec<Mutex<Option<Outcome>>> = (0..sites).map(|_| Mutex::new(None)).collect();
+    let (next, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let work = || {
+        loop {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            let Some(place) = outcomes.get(number) else { return };
+            let Some(plan) = SitePlan::new(scenario, settings.seed, number) else { return };
+            let outcome = site::run(scenario, &plan, &settings.config);
+            *place.lock().unwrap_or_else(PoisonError::into_inner) = Some(outcome);
+            progress(done.fetch_add(1, Ordering::Relaxed) + 1, sites);
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 1..settings.threads.clamp(1, sites.max(1)) {
+            scope.spawn(work);
+        }
+        work();
+    });
+    let outcomes = outcomes.into_iter().filter_map(|place| place.into_inner().unwrap_or_else(PoisonError::into_inner));
+    tally::report(scenario, settings.seed, outcomes.collect())
+}

@@ -1,0 +1,174 @@
+//! Scenarios out of seeds.
+//!
+//! Invariant: pure, and valid: names fit, every fault ends and leaves time after it, so that what is still not done at the
+//! limit is a fault of ours.
+
+use std::time::Duration;
+
+use rand_chacha::{
+    ChaCha8Rng,
+    rand_core::{Rng as _, SeedableRng as _},
+};
+
+use crate::scenario::{
+    Bounds, Devices, Fault, FaultKind, Image, Lan, Layer, Release, Scenario, Scope, Site, Uplink, Variant,
+};
+
+/// Most of what a generated scenario has. Small, so that a thousand run in minutes; a bug that takes more than a dozen
+/// devices to show is for the library's larger scenarios.
+const SITE_KINDS_MAX: u64 = 2;
+const SITES_MAX: u64 = 2;
+const DEVICES_MAX: u64 = 12;
+const LAYERS_MAX: u64 = 4;
+const LAYER_BYTES_MAX: u64 = 24_000_000;
+const RELEASES_MAX: u64 = 3;
+const FAULTS_MAX: u64 = 4;
+/// After the last fault has ended, how many times the time of a copy for each device there is, and how much more: what
+/// failed is asked for again after five minutes at the latest.
+const PATIENCE: (u32, Duration) = (4, Duration::from_secs(3600));
+
+/// Draws.
+struct Draw(ChaCha8Rng);
+
+impl Draw {
+    /// From 1 to `max`.
+    fn some(&mut self, max: u64) -> u64 {
+        1 + self.0.next_u64() % max.max(1)
+    }
+
+    /// From 0 to `max`, 0 as likely as any.
+    fn up_to(&mut self, max: u64) -> u64 {
+        self.0.next_u64() % (max + 1)
+    }
+
+    fn one_in(&mut self, number: u64) -> bool {
+        self.0.next_u64().is_multiple_of(number)
+    }
+
+    fn of<T: Copy>(&mut self, choices: &[T]) -> T {
+        choices[(self.0.next_u64() % choices.len() as u64) as usize]
+    }
+}
+
+/// The scenario of a seed.
+pub fn scenario(seed: u64) -> Scenario {
+    let mut draw = Draw(ChaCha8Rng::seed_from_u64(seed));
+    let sites: Vec<Site> = (0..draw.some(SITE_KINDS_MAX)).map(|number| site(&mut draw, number)).collect();
+    let releases = draw.some(RELEASES_MAX);
+    let images: Vec<Image> = (0..releases).map(|number| image(&mut draw, number)).collect();
+    let bytes: u64 = images.iter().flat_map(|image| &image.variants[0].layers).map(|layer| layer.size).sum();
+    let slowest = sites.iter().map(|site| site.uplink.bytes_per_s).min().unwrap_or(1);
+    let copy = Duration::from_secs_f64(bytes as f64 / slowest.max(1) as f64).max(Duration::from_secs(1));
+    let devices = sites.iter().map(Site::size).max().unwrap_or(1);
+    let releases = images.iter().map(|image| release(&mut draw, image, copy)).collect();
+    let faults: Vec<Fault> = (0..draw.up_to(FAULTS_MAX)).map(|_| fault(&mut draw, copy)).collect();
+    let healed = faults.iter().map(|fault| fault.at + fault.spread + fault.lasts.unwrap_or_default()).max();
+    let limit = healed.unwrap_or_default() + copy * devices * PATIENCE.0 + PATIENCE.1;
+    // Never worse than if each fetched its own, whatever happens, and once more.
+    let copies_max = Some(f64::from(devices) + 1.0);
+    Scenario {
+        name: format!("seed-{seed}"),
+        about: "Generated.".to_owned(),
+        seed,
+        limit: Duration::from_secs(limit.as_secs() + 1),
+        start_minute: 0,
+        bounds: Bounds { copies_max, last_max: None },
+        sites,
+        images,
+        releases,
+        faults,
+    }
+}
+
+fn site(draw: &mut Draw, number: u64) -> Site {
+    let groups = if draw.one_in(3) { 2 } else { 1 };
+    let devices = (0..groups).map(|group| Devices {
+        name: format!("group{number}{group}"),
+        count: u32::try_from(draw.some(DEVICES_MAX / groups)).unwrap_or(1),
+        platform: "linux/arm64".to_owned(),
+        disk_bytes_per_s: draw.one_in(3).then(|| draw.of(&[1_000_000, 4_000_000, 20_000_000])),
+        clock_skew: Duration::from_secs(if draw.one_in(4) { draw.up_to(100_000_000) } else { 0 }),
+        finds: Vec::new(),
+        home: Vec::new(),
+    });
+    let devices = devices.collect();
+    Site {
+        name: format!("site{number}"),
+        count: u32::try_from(draw.some(SITES_MAX)).unwrap_or(1),
+        uplink: Uplink {
+            bytes_per_s: draw.of(&[60_000, 250_000, 1_000_000, 6_250_000, 40_000_000]),
+            latency: Duration::from_millis(draw.of(&[5, 20, 80, 300])),
+            per_device: draw.one_in(6),
+            bytes_per_s_each: draw.one_in(6).then(|| draw.of(&[50_000, 500_000])),
+            ranged: !draw.one_in(8),
+            up: Vec::new(),
+            // What nobody waits for would never come.
+            metered: false,
+            windows: Vec::new(),
+        },
+        lan: Lan {
+            bytes_per_s: draw.of(&[2_500_000, 12_500_000, 125_000_000]),
+            latency: Duration::from_micros(draw.of(&[200, 500, 3000, 20_000])),
+            jitter: Duration::from_micros(draw.of(&[0, 500, 10_000])),
+            loss: draw.of(&[0.0, 0.0, 0.01, 0.1]),
+            shared_radio: draw.one_in(4),
+            discovery: Duration::from_millis(draw.of(&[0, 500, 5000])),
+        },
+        devices,
+    }
+}
+
+fn image(draw: &mut Draw, number: u64) -> Image {
+    let mut layers: Vec<Layer> = (0..draw.some(LAYERS_MAX))
+        .map(|layer| {
+            // The first is what releases have in common, now and then.
+            let name = if layer == 0 && draw.one_in(2) { "base".to_owned() } else { format!("layer{number}{layer}") };
+            Layer { size: draw.some(LAYER_BYTES_MAX), name }
+        })
+        .collect();
+    // A name has one size.
+    for layer in layers.iter_mut().filter(|layer| layer.name == "base") {
+        layer.size = LAYER_BYTES_MAX / 2;
+    }
+    Image { name: format!("app:{number}"), variants: vec![Variant { platform: String::new(), layers }] }
+}
+
+fn release(draw: &mut Draw, image: &Image, copy: Duration) -> Release {
+    let share = draw.of(&[1.0, 1.0, 0.5, 0.1]);
+    Release {
+        image: image.name.clone(),
+        at: copy * u32::try_from(draw.up_to(2)).unwrap_or(0) / 2,
+        spread: copy * u32::try_from(draw.of(&[0, 0, 1, 3])).unwrap_or(0) / 2,
+        scope: Scope { share, ..Scope::default() },
+        background: draw.one_in(5),
+    }
+}
+
+fn fault(draw: &mut Draw, copy: Duration) -> Fault {
+    let (_, kind) = draw.of(&FaultKind::ALL);
+    let eighths = |draw: &mut Draw, max: u64| copy * u32::try_from(draw.up_to(max)).unwrap_or(0) / 8;
+    Fault {
+        kind,
+        at: eighths(draw, 16),
+        spread: eighths(draw, 4),
+        lasts: Some(eighths(draw, 16) + Duration::from_secs(draw.some(60))),
+        scope: Scope { share: if kind.of_site() { 1.0 } else { draw.of(&[0.1, 0.3, 0.6, 1.0]) }, ..Scope::default() },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_stands_for_one_scenario() {
+        for seed in 0..200 {
+            let generated = scenario(seed);
+            assert_eq!(generated, scenario(seed));
+            assert!(
+                generated.faults.iter().all(|fault| fault.at + fault.spread + fault.lasts.unwrap() < generated.limit)
+            );
+        }
+        assert_ne!(scenario(1).sites, scenario(2).sites);
+    }
+}
