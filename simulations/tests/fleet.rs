@@ -1,5 +1,7 @@
 //! Runs of whole scenarios: the same again, and rules that can be broken.
 
+#![allow(clippy::unwrap_used)]
+
 use layermesh_sim::{
     fleet::{Settings, run},
     report::Report,
