@@ -229,15 +229,23 @@ mod tests {
     use super::*;
     use crate::mirror::fake::{FakeDriver, FakeStore, PATIENCE};
 
-    #[tokio::test]
-    async fn a_part_ends_without_the_verdict_and_the_whole_does_not() {
+    const DIGITS: &[u8] = b"0123456789";
+
+    /// All bytes of a blob of ten are there, and nothing is known of them together.
+    fn grown() -> (FakeDriver, FakeStore, Ask<FakeStore>) {
         let (driver, mesh) = FakeDriver::spawn();
         let store = FakeStore::new();
-        let content = ContentId::of(Algorithm::Sha256, b"0123456789");
-        store.begin(content, "0123456789");
+        let content = ContentId::of(Algorithm::Sha256, DIGITS);
+        store.begin(content, DIGITS);
         store.grow(content, 0..10);
         let repository = Repository::new("a.io", "b").unwrap();
-        let ask = Ask { store: store.clone(), mesh, content, repository, stall: PATIENCE };
+        (driver, store.clone(), Ask { store, mesh, content, repository, stall: PATIENCE })
+    }
+
+    #[tokio::test]
+    async fn a_part_ends_without_the_verdict_and_the_whole_does_not() {
+        let (driver, _, ask) = grown();
+        let content = ask.content;
         let mut part = Supply::open(ask.clone()).await.unwrap();
         part.limit(2, 9);
         assert_eq!(part.next().await, Ok(Some(Bytes::from_static(b"2345678"))));
@@ -250,13 +258,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_whole_ends_when_it_is_known_to_be_right_though_it_is_not_durable() {
-        let (_driver, mesh) = FakeDriver::spawn();
-        let store = FakeStore::new();
-        let content = ContentId::of(Algorithm::Sha256, b"0123456789");
-        store.begin(content, "0123456789");
-        store.grow(content, 0..10);
-        let repository = Repository::new("a.io", "b").unwrap();
-        let ask = Ask { store: store.clone(), mesh, content, repository, stall: PATIENCE };
+        let (_driver, store, ask) = grown();
+        let content = ask.content;
         let mut whole = Supply::open(ask).await.unwrap();
         assert_eq!(whole.next().await, Ok(Some(Bytes::from_static(b"012345678"))));
         store.verify(content);

@@ -84,45 +84,38 @@ impl BlobReader {
 
     /// The blob's size in bytes. Waits until the blob is held or begun.
     pub async fn size(&mut self) -> u64 {
-        loop {
-            let mut changed = self.store.0.changed.subscribe();
-            self.let_go_of_discarded();
-            if let Some(source) = &self.source {
-                return source.layout().blob_size();
-            }
-            if let Some(size) = self.store.size_of(&self.content) {
-                return size;
-            }
-            if let Some(growing) = self.store.0.growing(&self.content) {
-                return growing.layout.blob_size();
-            }
-            wait(&mut changed).await;
-        }
+        self.size_once(|_| true).await
     }
 
     /// The blob's size in bytes, once all of it together has been found to be the blob. That may be before it is
     /// durable, and before [`Store::size_of`] knows it. Waits for ever if it never is.
     pub async fn verified(&mut self) -> u64 {
+        self.size_once(Growing::is_verified).await
+    }
+
+    /// The blob's size in bytes, once it is held or growing so.
+    async fn size_once(&mut self, so: impl Fn(&Growing) -> bool) -> u64 {
         loop {
             let mut changed = self.store.0.changed.subscribe();
             self.let_go_of_discarded();
             let growing = match &self.source {
                 Some(Source::Whole(whole)) => return whole.map.layout().blob_size(),
                 Some(Source::Growing(growing)) => Some(Arc::clone(growing)),
-                None => self.store.0.growing(&self.content),
+                None => match self.store.size_of(&self.content) {
+                    Some(size) => return size,
+                    None => self.store.0.growing(&self.content),
+                },
             };
-            if let Some(growing) = growing {
-                let mut changed = growing.changed.subscribe();
-                match growing.phase() {
-                    Phase::Discarded => {}
-                    _ if growing.is_verified() => return growing.layout.blob_size(),
-                    _ => wait(&mut changed).await,
-                }
-            } else if let Some(size) = self.store.size_of(&self.content) {
-                return size;
-            } else {
+            let Some(growing) = growing else {
                 wait(&mut changed).await;
+                continue;
+            };
+            let mut grown = growing.changed.subscribe();
+            if so(&growing) {
+                return growing.layout.blob_size();
             }
+            // That one was given up is told by the store, which then no longer has it.
+            wait(if growing.phase() == Phase::Discarded { &mut changed } else { &mut grown }).await;
         }
     }
 
