@@ -54,7 +54,9 @@ const LISTEN_TIMEOUT: Duration = Duration::from_secs(10);
 /// # Errors
 /// If the node cannot start: its data directory, identity, store, configuration or an address cannot be used.
 pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
-    let node = Node::start(&config).await?;
+    // Beside each other: gathering keeps a processor busy, starting waits for the disk.
+    let entropy = async { Ok(tokio::task::spawn_blocking(gather_entropy).await??) };
+    let (node, ()) = tokio::try_join!(Node::start(&config), entropy)?;
     let run_file = node.announce(&config).await;
     let result = match run_file {
         Ok(run_file) => {
@@ -97,7 +99,6 @@ struct Listen {
 impl Node {
     async fn start(config: &Config) -> anyhow::Result<Self> {
         make_data_dir(&config.data_dir)?;
-        let entropy = tokio::task::spawn_blocking(gather_entropy);
         let keypair = identity::load_or_create(&config.data_dir.join("identity"))?;
         let node = identity::node_id(&keypair).ok_or_else(|| anyhow!("the identity is not an Ed25519 key"))?;
         let counters = Arc::new(Counters::default());
@@ -160,7 +161,6 @@ impl Node {
             counters,
             limits: mirror::Limits::default(),
         };
-        entropy.await??;
         fronts.spawn(mirror::serve(mirror_listener, state, fronts_stop.clone()));
         fronts.spawn(bulk.run(fronts_stop.clone()));
         fronts.spawn(status::run(status_listener, view.clone(), fronts_stop.clone()));
