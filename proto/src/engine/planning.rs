@@ -86,9 +86,12 @@ impl Engine {
     }
 
     pub(super) fn can_ask(&self, transfer: &Transfer, peer: &NodeId) -> bool {
-        self.trusts_for(transfer, peer)
-            && self.peers.is_connected(peer)
-            && !transfer.failures.contains_key(&Source::Peer(*peer))
+        self.is_good(transfer, peer) && self.peers.is_connected(peer)
+    }
+
+    /// The same of a peer that is known to be connected.
+    fn is_good(&self, transfer: &Transfer, peer: &NodeId) -> bool {
+        self.trusts_for(transfer, peer) && !transfer.failures.contains_key(&Source::Peer(*peer))
     }
 
     /// The hash of a piece on which those agree who are believed.
@@ -216,11 +219,7 @@ impl Engine {
         }
         let usable = |(node, set, said): &(NodeId, &PieceSet, Option<u64>)| {
             // Whoever takes part is connected.
-            *said == Some(size)
-                && set.pieces() == shut.pieces()
-                && *node != self.node
-                && self.trusts_for(transfer, node)
-                && (transfer.failures.is_empty() || !transfer.failures.contains_key(&Source::Peer(*node)))
+            *said == Some(size) && set.pieces() == shut.pieces() && *node != self.node && self.is_good(transfer, node)
         };
         let havers: Vec<_> = self.site.sets(&content).filter(usable).map(|(node, set, _)| (node, set)).collect();
         let sets: Vec<_> = havers.iter().map(|(_, set)| *set).collect();

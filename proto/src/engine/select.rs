@@ -55,7 +55,7 @@ pub(super) fn time_for(bytes: u64, rate: u64) -> Duration {
 /// What a stripe's owner did so far.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Progress {
-    /// Bytes that it brought.
+    /// Bytes that it brought, and those that may be on their way.
     pub(super) done: u64,
     /// Bytes that it owes.
     pub(super) left: u64,

@@ -402,9 +402,9 @@ impl Site {
         now: Instant,
         trusted: impl Fn(&NodeId) -> bool,
     ) -> Vec<NodeId> {
-        let busy: Vec<_> = self.claims(content, now, |_| true).into_iter().map(|(node, _)| node).collect();
         self.sorted(content, first, |node, party| {
-            party.origin && party.wanted_until > now && !busy.contains(node) && trusted(node)
+            let busy = self.claim_of(content, node, now).is_some();
+            party.origin && party.wanted_until > now && !busy && trusted(node)
         })
     }
 
@@ -426,11 +426,10 @@ impl Site {
 
     /// Who has a piece without having all, and takes part.
     pub(super) fn havers<'a>(&'a self, content: &ContentId, piece: PieceIndex) -> impl Iterator<Item = NodeId> + 'a {
-        let parties = self.blobs.get(content).into_iter().flat_map(|parts| &parts.parties);
+        let had =
+            |parts: &&Parts| parts.had.get(piece as usize / 64).is_some_and(|word| word & (1 << (piece % 64)) != 0);
         let has = move |party: &Party| party.having.as_ref().is_some_and(|set| set.contains(piece));
-        let word =
-            |parts: &Parts| parts.had.get(piece as usize / 64).is_some_and(|word| word & (1 << (piece % 64)) != 0);
-        let parties = parties.take(if self.blobs.get(content).is_some_and(word) { usize::MAX } else { 0 });
+        let parties = self.blobs.get(content).filter(had).into_iter().flat_map(|parts| &parts.parties);
         parties.filter(move |(_, party)| has(party)).map(|(node, _)| *node)
     }
 
