@@ -263,12 +263,15 @@ impl World {
             self.nodes[node].bytes_from_origin += bytes;
         } else {
             let Some(peer) = self.sender(node, flow) else { return Ok(()) };
-            match self.nodes[peer].fault {
-                Some(Fault::WrongPieces) => return self.throw_away(node, fetch, bytes),
-                Some(Fault::StallsAfter(pieces)) if sent >= pieces => return Ok(()),
-                _ => {}
+            let fault = self.nodes[peer].fault;
+            if matches!(fault, Some(Fault::StallsAfter(pieces)) if sent >= pieces) {
+                return Ok(());
             }
+            // What is thrown away has come.
             self.nodes[node].bytes_from_peers += bytes;
+            if fault == Some(Fault::WrongPieces) {
+                return self.throw_away(node, fetch, bytes);
+            }
         }
         let Some(flow) = self.nodes[node].flows.get(&fetch) else { return Ok(()) };
         let (growing, first, expected) = (flow.growing, flow.first, flow.expected.get(&piece).copied());
