@@ -17,8 +17,12 @@ pub(super) fn list() -> anyhow::Result<bool> {
 }
 
 pub(super) fn show(name: &str) -> anyhow::Result<bool> {
-    let text = library::find(name)
-        .ok_or_else(|| anyhow::anyhow!("no scenario {name:?}: `layermesh-sim list` shows which there are"))?;
-    print(text);
+    print(library::find(name).ok_or_else(|| unknown(name))?);
     Ok(true)
+}
+
+/// What is said of a name that the library has not.
+pub(super) fn unknown(name: &str) -> anyhow::Error {
+    let hint = library::nearest(name).map_or_else(String::new, |meant| format!("did you mean {meant:?}? "));
+    anyhow::anyhow!("no scenario {name:?} in the library; {hint}`layermesh-sim list` shows which there are")
 }

@@ -123,10 +123,9 @@ fn read(name: &str) -> anyhow::Result<Scenario> {
     if let Some(text) = crate::scenario::library::find(name) {
         return Ok(Scenario::parse(name, text)?);
     }
-    anyhow::ensure!(
-        path.exists(),
-        "no scenario {name:?} in the library and no such file: `layermesh-sim list` shows the library"
-    );
+    if !path.exists() {
+        return Err(library::unknown(name).context("no such file"));
+    }
     let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {name}"))?;
     let stem = path.file_stem().map_or(name.to_owned(), |stem| stem.to_string_lossy().into_owned());
     Scenario::parse(&stem, &text).map_err(|errors| anyhow::anyhow!("{name}:\n{errors}"))

@@ -57,12 +57,17 @@ pub fn run(scenario: &Scenario, settings: &Settings, progress: impl Fn(usize, us
             progress(done.fetch_add(1, Ordering::Relaxed) + 1, sites);
         }
     };
+    on_threads(settings.threads.min(sites), work);
+    let outcomes = outcomes.into_iter().filter_map(|place| place.into_inner().unwrap_or_else(PoisonError::into_inner));
+    tally::report(scenario, settings.seed, outcomes.collect())
+}
+
+/// Does the same on so many threads, this one included, until all have ended.
+pub(crate) fn on_threads(threads: usize, work: impl Fn() + Copy + Send) {
     thread::scope(|scope| {
-        for _ in 1..settings.threads.clamp(1, sites.max(1)) {
+        for _ in 1..threads {
             scope.spawn(work);
         }
         work();
     });
-    let outcomes = outcomes.into_iter().filter_map(|place| place.into_inner().unwrap_or_else(PoisonError::into_inner));
-    tally::report(scenario, settings.seed, outcomes.collect())
 }

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     Blob, Fault, OriginMode, Violation, World,
-    scenario::{FaultKind, Scenario, Site},
+    scenario::{Devices, FaultKind, Scenario, Site},
 };
 
 /// Size of an image's manifest and configuration together, in bytes. 3 KiB: those of an image of ten layers.
@@ -68,14 +68,13 @@ struct Run<'a> {
     away: Vec<BTreeSet<usize>>,
     away_since: Vec<Option<Duration>>,
     away_for: Vec<Duration>,
-    /// Faults that hold the uplink, and its own times of the day.
+    /// What holds the uplink: faults by their index, and its own times of the day.
     cuts: BTreeMap<usize, OriginMode>,
-    uplink_is_up: bool,
     uplink: Curve,
 }
 
-/// Of a device that is not at home, in place of a fault's index.
-const NOT_AT_HOME: usize = usize::MAX;
+/// In place of a fault's index: what goes and comes every day.
+const DAILY: usize = usize::MAX;
 
 /// Runs one site of a scenario. Should a rule be broken, it runs once more with its history kept, for the report.
 pub(crate) fn run(scenario: &Scenario, plan: &SitePlan, config: &Config) -> Outcome {
@@ -107,7 +106,6 @@ impl<'a> Run<'a> {
             away_since: vec![None; devices],
             away_for: vec![Duration::ZERO; devices],
             cuts: BTreeMap::new(),
-            uplink_is_up: true,
             uplink: Curve::new(POINT_INTERVAL),
         }
     }
@@ -153,11 +151,10 @@ impl<'a> Run<'a> {
         match step {
             Step::Tell { device, release } => self.tell(*device, *release),
             Step::Uplink { up } => {
-                self.uplink_is_up = *up;
-                self.set_origin();
+                self.cut(DAILY, (!up).then_some(OriginMode::Refusing));
                 Ok(())
             }
-            Step::Home { device, home } => self.set_away(*device, NOT_AT_HOME, !home, false),
+            Step::Home { device, home } => self.set_away(*device, DAILY, !home, false),
             Step::Begin { fault, devices } => self.fault(*fault, devices, true),
             Step::End { fault, devices } => self.fault(*fault, devices, false),
         }
@@ -171,9 +168,14 @@ impl<'a> Run<'a> {
         self.want(device)
     }
 
+    /// What a device is like.
+    fn group(&self, device: usize) -> &'a Devices {
+        &self.site.devices[self.plan.devices[device].group]
+    }
+
     /// What a device has to get of an image: manifest and layers of its platform.
     fn blobs_for(&mut self, device: usize, image: &str) -> Vec<Blob> {
-        let platform = &self.site.devices[self.plan.devices[device].group].platform;
+        let platform = &self.group(device).platform;
         let Some(image) = self.scenario.images.iter().find(|known| known.name == image) else { return Vec::new() };
         let Some(variant) = image.variant_for(platform) else { return Vec::new() };
         let name = format!("manifest {} {}", image.name, variant.platform);
@@ -250,7 +252,7 @@ impl<'a> Run<'a> {
             FaultKind::Partition => self.world.heal(devices),
             FaultKind::SlowDisk => {
                 for device in devices {
-                    let own = self.site.devices[self.plan.devices[*device].group].disk_bytes_per_s;
+                    let own = self.group(*device).disk_bytes_per_s;
                     let slow = own.map_or(SLOW_DISK_BYTES_PER_S, |rate| rate / 10);
                     self.world.set_disk(*device, if begins { Some(slow) } else { own });
                 }
@@ -290,8 +292,7 @@ impl<'a> Run<'a> {
             OriginMode::Unranged => 1,
             OriginMode::Up | OriginMode::Corrupt => 0,
         };
-        let daily = (!self.uplink_is_up).then_some(OriginMode::Refusing);
-        let mode = self.cuts.values().copied().chain(daily).chain([ranged]).max_by_key(rank);
+        let mode = self.cuts.values().copied().chain([ranged]).max_by_key(rank);
         self.world.set_origin(mode.unwrap_or(ranged));
     }
 

@@ -4,10 +4,10 @@
 
 use std::time::Duration;
 
-use super::{plan::Step, site::Outcome};
+use super::{plan::Step, pulls::Pull, site::Outcome};
 use crate::{
     report::{Broken, FaultSpan, POINTS_MAX, ReleaseMark, Report, SLOWEST_MAX, SiteReport, SlowDevice, Totals},
-    scenario::{Scenario, Scope},
+    scenario::{FaultKind, Release, Scenario, Scope},
 };
 
 /// Devices that a broken liveness rule names.
@@ -36,7 +36,7 @@ pub(super) fn report(scenario: &Scenario, seed: u64, outcomes: Vec<Outcome>) -> 
 
 /// Seconds from a device's releases until it had them, the longest counts; `None` if it never had one.
 fn took(scenario: &Scenario, outcome: &Outcome, device: usize) -> Option<f64> {
-    let took = |pull: &super::pulls::Pull| Some((pull.done? - scenario.releases[pull.release].at).as_secs_f64());
+    let took = |pull: &Pull| Some((pull.done? - scenario.releases[pull.release].at).as_secs_f64());
     let times: Option<Vec<f64>> = outcome.pulls[device].iter().map(took).collect();
     times?.into_iter().reduce(f64::max)
 }
@@ -94,19 +94,7 @@ fn site(scenario: &Scenario, outcome: &Outcome) -> SiteReport {
 }
 
 fn fleet(scenario: &Scenario, outcomes: &[Outcome], sites: &[SiteReport]) -> Totals {
-    let mut fleet = Totals::default();
-    for SiteReport { totals, .. } in sites {
-        fleet.devices += totals.devices;
-        fleet.wanting += totals.wanting;
-        fleet.done += totals.done;
-        fleet.one_copy_bytes += totals.one_copy_bytes;
-        fleet.origin_bytes += totals.origin_bytes;
-        fleet.peer_bytes += totals.peer_bytes;
-        fleet.wasted_bytes += totals.wasted_bytes;
-        fleet.control_sent_bytes += totals.control_sent_bytes;
-        fleet.control_received_bytes += totals.control_received_bytes;
-        fleet.uplink_only_s = fleet.uplink_only_s.max(totals.uplink_only_s);
-    }
+    let mut fleet = Totals::sum(sites.iter().map(|site| &site.totals));
     fleet.copies = ratio(fleet.origin_bytes, fleet.one_copy_bytes);
     let times = outcomes
         .iter()
@@ -117,7 +105,7 @@ fn fleet(scenario: &Scenario, outcomes: &[Outcome], sites: &[SiteReport]) -> Tot
 
 /// Devices that had all they were told to get, against time.
 fn completion<'a>(outcomes: impl Iterator<Item = &'a Outcome>) -> Vec<(f64, u32)> {
-    let finish = |pulls: &Vec<super::pulls::Pull>| {
+    let finish = |pulls: &Vec<Pull>| {
         let done: Option<Vec<Duration>> = pulls.iter().map(|pull| pull.done).collect();
         done?.into_iter().max()
     };
@@ -165,8 +153,7 @@ fn broken(scenario: &Scenario, outcome: &Outcome, site: &SiteReport) -> Vec<Brok
     if let Some(max) = scenario.bounds.copies_max.filter(|max| totals.copies > *max) {
         found.push(rule("copies", format!("{:.3} copies, at most {max} were expected", totals.copies), Vec::new()));
     }
-    let last = totals.last_s.map(|last| last / totals.uplink_only_s.max(f64::MIN_POSITIVE));
-    if let (Some(max), Some(last)) = (scenario.bounds.last_max, last)
+    if let (Some(max), Some(last)) = (scenario.bounds.last_max, totals.last_by_uplink())
         && last > max
     {
         let what = format!("the last device took {last:.3} times what the uplink needs, at most {max} was expected");
@@ -183,7 +170,7 @@ fn releases(scenario: &Scenario) -> Vec<ReleaseMark> {
         let share = if share < 1.0 { format!("{:.0} % of ", share * 100.0) } else { String::new() };
         format!("{share}{}", if names.is_empty() { "all".to_owned() } else { names.join(", ") })
     };
-    let mark = |release: &crate::scenario::Release| ReleaseMark {
+    let mark = |release: &Release| ReleaseMark {
         what: format!("{} to {}", release.image, whom(&release.scope)),
         at_s: release.at.as_secs_f64(),
         spread_s: release.spread.as_secs_f64(),
@@ -255,18 +242,19 @@ fn why(scenario: &Scenario, outcome: &Outcome, device: usize) -> String {
     if let Some(late) = told.filter(|late| *late > Duration::ZERO) {
         reasons.push(format!("told {:.0} s after the release", late.as_secs_f64()));
     }
-    let mut kinds: Vec<&str> = Vec::new();
+    let mut kinds: Vec<FaultKind> = Vec::new();
     for (_, step) in &outcome.plan.steps {
         if let Step::Begin { fault, devices } = step
             && (devices.is_empty() || devices.contains(&device))
         {
-            let name = scenario.faults[*fault].kind.name();
-            if !matches!(name, "crash" | "reboot") && !kinds.contains(&name) {
-                kinds.push(name);
+            let kind = scenario.faults[*fault].kind;
+            // Those are away, which is said already.
+            if !matches!(kind, FaultKind::Crash | FaultKind::Reboot) && !kinds.contains(&kind) {
+                kinds.push(kind);
             }
         }
     }
-    reasons.extend(kinds.into_iter().map(|kind| format!("{kind} befell it")));
+    reasons.extend(kinds.into_iter().map(|kind| format!("{} befell it", kind.name())));
     let group = &scenario.sites[outcome.plan.kind].devices[outcome.plan.devices[device].group];
     if let Some(rate) = group.disk_bytes_per_s {
         reasons.push(format!("its disk takes {:.1} MB/s", rate as f64 / 1e6));

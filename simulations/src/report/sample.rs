@@ -151,21 +151,8 @@ fn site(number: u32, dice: &mut Dice) -> SiteReport {
 }
 
 fn total(sites: &[SiteReport]) -> Totals {
-    let mut fleet = Totals::default();
-    let mut lasts: Vec<f64> = Vec::new();
-    for SiteReport { totals, .. } in sites {
-        fleet.devices += totals.devices;
-        fleet.wanting += totals.wanting;
-        fleet.done += totals.done;
-        fleet.one_copy_bytes += totals.one_copy_bytes;
-        fleet.origin_bytes += totals.origin_bytes;
-        fleet.peer_bytes += totals.peer_bytes;
-        fleet.wasted_bytes += totals.wasted_bytes;
-        fleet.control_sent_bytes += totals.control_sent_bytes;
-        fleet.control_received_bytes += totals.control_received_bytes;
-        fleet.uplink_only_s = fleet.uplink_only_s.max(totals.uplink_only_s);
-        lasts.extend(totals.last_s);
-    }
+    let mut fleet = Totals::sum(sites.iter().map(|site| &site.totals));
+    let mut lasts: Vec<f64> = sites.iter().filter_map(|site| site.totals.last_s).collect();
     lasts.sort_by(f64::total_cmp);
     fleet.copies = fleet.origin_bytes as f64 / fleet.one_copy_bytes.max(1) as f64;
     fleet.first_s = lasts.first().map(|last| last * 0.9);

@@ -5,6 +5,25 @@
 use super::{Report, SiteReport, Totals};
 
 impl Totals {
+    /// Of several sites together: what can be summed, and the longest time that an uplink alone needs. Times of devices and
+    /// what follows from them are left to whoever knows the devices.
+    pub(crate) fn sum<'a>(sites: impl Iterator<Item = &'a Self>) -> Self {
+        let mut all = Self::default();
+        for site in sites {
+            all.devices += site.devices;
+            all.wanting += site.wanting;
+            all.done += site.done;
+            all.one_copy_bytes += site.one_copy_bytes;
+            all.origin_bytes += site.origin_bytes;
+            all.peer_bytes += site.peer_bytes;
+            all.wasted_bytes += site.wasted_bytes;
+            all.control_sent_bytes += site.control_sent_bytes;
+            all.control_received_bytes += site.control_received_bytes;
+            all.uplink_only_s = all.uplink_only_s.max(site.uplink_only_s);
+        }
+        all
+    }
+
     /// How long the last device took, by what the uplink alone needs; `None` if nobody was done or nothing had to come.
     pub fn last_by_uplink(&self) -> Option<f64> {
         self.last_s.filter(|_| self.uplink_only_s > 0.0).map(|last| last / self.uplink_only_s)

@@ -5,18 +5,15 @@
 pub mod generate;
 mod shrink;
 
-use std::{
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
-    thread,
+use std::sync::{
+    Mutex, PoisonError,
+    atomic::{AtomicU64, Ordering},
 };
 
 pub use shrink::shrink;
 
 use crate::{
-    fleet::{Settings, run},
+    fleet::{Settings, on_threads, run},
     report::Report,
     scenario::Scenario,
 };
@@ -52,12 +49,7 @@ pub fn sweep(from: u64, until: u64, settings: &Settings, progress: impl Fn(u64) 
             progress(done.fetch_add(1, Ordering::Relaxed) + 1);
         }
     };
-    thread::scope(|scope| {
-        for _ in 1..settings.threads.max(1) {
-            scope.spawn(work);
-        }
-        work();
-    });
+    on_threads(settings.threads, work);
     let mut failed = failed.into_inner().unwrap_or_else(PoisonError::into_inner);
     failed.sort_unstable();
     failed.into_iter().map(|seed| failure(seed, settings)).collect()
