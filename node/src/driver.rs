@@ -270,6 +270,7 @@ impl Driver {
             Action::Announce(announcement) => self.parts.swarm.announce(announcement),
             Action::Request { request, peer, body } => self.parts.swarm.request(request, peer, body),
             Action::Respond { call, response } => self.parts.swarm.respond(call, response),
+            Action::Connect { peer } => self.parts.swarm.connect(peer),
             Action::Fetch { fetch, content, source, size, pieces, growing, expected } => {
                 let vouched = growing.then(|| Vouched::new(pieces.clone()));
                 if let Some(vouched) = &vouched {

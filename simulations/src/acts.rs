@@ -85,6 +85,11 @@ impl World {
             Action::Promised { promise, missing } => {
                 self.nodes[node].promises.insert(promise, missing);
             }
+            Action::Connect { peer } => {
+                if let Some(other) = self.index_of(&peer).filter(|other| self.nodes[*other].is_up()) {
+                    self.reach(node, other);
+                }
+            }
             // The uplink is one for the whole site here, so its rate is the site's already.
             Action::PaceUplink { .. } => {}
             Action::Note(note) => self.notes.push((node, note)),

@@ -196,6 +196,14 @@ impl World {
         }
     }
 
+    /// A node that needs another one's bytes connects to it, if it has found it and both have room.
+    pub(crate) fn reach(&mut self, one: NodeIndex, other: NodeIndex) {
+        let room = [one, other].iter().all(|node| self.mesh.degree(*node) < self.options.degree_max);
+        if room && self.finds(one, other) {
+            self.connect(one, other);
+        }
+    }
+
     /// All connections of a node end, and its peers notice after a while.
     pub(crate) fn part_with_all(&mut self, node: NodeIndex, noticed: Duration) {
         for other in self.mesh.nodes[node].iter().collect::<Vec<_>>() {

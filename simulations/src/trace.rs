@@ -178,6 +178,7 @@ impl Trace {
             Action::Promised { promise, missing } => self.all([114, promise.0, missing.len() as u64]),
             Action::PaceUplink { bytes_per_s } => self.all([115, *bytes_per_s]),
             Action::Note(_) => self.add(116),
+            Action::Connect { peer } => self.all([117, node(peer)]),
         }
     }
 }

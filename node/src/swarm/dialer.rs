@@ -23,8 +23,12 @@ const DIALS_AT_ONCE_MAX: usize = 8;
 /// Of these, dials to peers that multicast does not show: many of them may be off, and each such dial takes until
 /// its time-out, while a peer in sight is there.
 const DIALS_UNSEEN_MAX: usize = 6;
-/// Peers that can be known. Some 200 bytes each.
-const KNOWN_MAX: usize = 512;
+/// Peers that can be known: a site of a thousand, since each of them may be needed. Some 200 bytes each.
+const KNOWN_MAX: usize = 1024;
+/// Peers that are needed at the same time beyond the degree: below the connections that are left above it.
+const NEEDED_MAX: usize = 12;
+/// After a peer was needed, when its connection is one too many: a release's blobs come one after the other.
+const NEEDED_TIME: Duration = Duration::from_secs(600);
 /// Addresses of one peer; the newest push out the oldest.
 const ADDRESSES_PER_PEER_MAX: usize = 8;
 /// Within this after a peer was found it is dialled: below what a person notices, above a handshake's time.
@@ -134,6 +138,8 @@ pub(super) struct Dialer {
     jitter: fn(Duration) -> Duration,
     connected: BTreeSet<PeerId>,
     known: BTreeMap<PeerId, Known>,
+    /// Peers that are dialled whatever the degree, and kept until then.
+    needed: BTreeMap<PeerId, Instant>,
     fixed: Vec<Fixed>,
 }
 
@@ -145,7 +151,7 @@ impl Dialer {
             .filter(|config| config.peer != Some(own))
             .map(|config| Fixed { peer: config.peer, config, failures: 0, state: State::Waiting(now + jitter(SPREAD)) })
             .collect();
-        Self { own, jitter, connected: BTreeSet::new(), known: BTreeMap::new(), fixed }
+        Self { own, jitter, connected: BTreeSet::new(), known: BTreeMap::new(), needed: BTreeMap::new(), fixed }
     }
 
     /// A peer can be found at an address; `in_sight` if multicast says so.
@@ -183,6 +189,29 @@ impl Dialer {
         }
     }
 
+    /// This node needs something of a peer: it is dialled at once, whatever the degree, if it is known where it is.
+    pub(super) fn needed(&mut self, peer: PeerId, now: Instant) {
+        let Some(known) = self.known.get_mut(&peer).filter(|_| !self.connected.contains(&peer)) else { return };
+        if !self.needed.contains_key(&peer) && self.needed.len() >= NEEDED_MAX {
+            return;
+        }
+        self.needed.insert(peer, now + NEEDED_TIME);
+        if let State::Waiting(at) = known.state
+            && known.failures == 0
+        {
+            known.state = State::Waiting(at.min(now));
+        }
+    }
+
+    /// A connected peer that was needed once and is one too many now.
+    pub(super) fn surplus(&mut self, now: Instant) -> Option<PeerId> {
+        let spare = self.connected.len() > DEGREE_AIM;
+        let (&peer, _) =
+            self.needed.iter().find(|(peer, until)| **until <= now && (spare || !self.connected.contains(peer)))?;
+        self.needed.remove(&peer);
+        self.connected.contains(&peer).then_some(peer)
+    }
+
     /// The peer has a connection, whoever dialled.
     pub(super) fn connected(&mut self, peer: PeerId) {
         self.connected.insert(peer);
@@ -194,6 +223,7 @@ impl Dialer {
     /// The peer has no connection any more.
     pub(super) fn disconnected(&mut self, peer: PeerId, now: Instant) {
         self.connected.remove(&peer);
+        self.needed.remove(&peer);
         let at = now + RECONNECT + (self.jitter)(RECONNECT) + self.courtesy(&peer);
         if let Some(known) = self.known.get_mut(&peer) {
             known.state.not_before(at);
@@ -233,15 +263,13 @@ impl Dialer {
             };
             return Some(Dial { key: Key::Static(at), peer: fixed.config.peer, to });
         }
-        if !wants_more {
-            return None;
-        }
+        let needed = &self.needed;
         // By time, not by id: the random moments are what spreads dials and picks neighbours.
         let (&peer, known) = self
             .known
             .iter_mut()
             .filter(|(peer, known)| known.state.is_due(now) && is_apart(Some(peer)) && !known.addresses.is_empty())
-            .filter(|(_, known)| unseen || known.in_sight)
+            .filter(|(peer, known)| (wants_more || needed.contains_key(peer)) && (unseen || known.in_sight))
             .min_by_key(|(_, known)| known.state.at())?;
         known.state = State::Dialing;
         Some(Dial { key: Key::Peer(peer), peer: Some(peer), to: To::Addresses(known.addresses.clone()) })
@@ -273,6 +301,7 @@ impl Dialer {
                     Outcome::Another(address) => known.addresses.retain(|known| *known != address),
                     Outcome::Failed | Outcome::Myself => {}
                 }
+                self.needed.remove(&peer);
                 known.failures += 1;
                 let wait_max = if known.in_sight { BACKOFF_IN_SIGHT_MAX } else { BACKOFF_MAX };
                 known.state = State::Waiting(now + backoff(known.failures, wait_max, jitter));
@@ -294,10 +323,11 @@ impl Dialer {
         let known = self
             .known
             .iter()
-            .filter(|(peer, known)| wants_more && !self.connected.contains(peer) && !known.addresses.is_empty())
-            .filter(|(_, known)| unseen || known.in_sight)
+            .filter(|(peer, known)| !self.connected.contains(peer) && !known.addresses.is_empty())
+            .filter(|(peer, known)| (wants_more || self.needed.contains_key(peer)) && (unseen || known.in_sight))
             .filter_map(|(_, known)| known.state.at());
-        fixed.chain(known).min()
+        let surplus = self.needed.values().filter(|_| self.connected.len() > DEGREE_AIM).copied();
+        fixed.chain(known).chain(surplus).min()
     }
 
     /// How much later than its counterpart this node dials.
@@ -445,6 +475,37 @@ mod tests {
         assert_eq!(dialer.next_due(), None);
         dialer.disconnected(peer(1), now);
         assert!(dialer.next_due().is_some());
+    }
+
+    #[tokio::test]
+    async fn a_needed_peer_is_dialled_beyond_the_degree_and_let_go_later() {
+        let now = Instant::now();
+        let mut dialer = dialer(0, vec![], now);
+        for n in 1..=u16::try_from(DEGREE_AIM).unwrap() {
+            dialer.found(peer(n), address(n), true, now);
+            dialer.connected(peer(n));
+        }
+        let (far, gone) = (peer(100), peer(101));
+        for needed in [far, gone] {
+            dialer.found(needed, address(100), true, now);
+        }
+        assert_eq!((dialer.due(now), dialer.next_due()), (None, None));
+        dialer.needed(far, now);
+        dialer.needed(peer(102), now);
+        let dial = dialer.due(now).unwrap();
+        assert_eq!((dial.key, dialer.due(now)), (Key::Peer(far), None));
+        dialer.ended(dial.key, Outcome::Connected(far), now);
+        dialer.connected(far);
+        assert_eq!((dialer.surplus(now), dialer.next_due()), (None, Some(now + NEEDED_TIME)));
+        let later = now + NEEDED_TIME;
+        assert_eq!((dialer.surplus(later), dialer.surplus(later)), (Some(far), None));
+
+        dialer.needed(gone, later);
+        let dial = dialer.due(later).unwrap();
+        dialer.ended(dial.key, Outcome::Failed, later);
+        dialer.needed(gone, later);
+        assert_eq!(dialer.due(later), None, "it failed just now");
+        assert!(dialer.due(later + BACKOFF_MIN).is_some());
     }
 
     #[tokio::test]

@@ -166,6 +166,7 @@ pub enum SwarmEvent {
 #[derive(Debug)]
 enum Command {
     Announce(Announcement),
+    Connect { peer: NodeId },
     Request { request: RequestId, peer: NodeId, body: ControlRequest },
     Respond { call: CallId, response: ControlResponse },
 }
@@ -184,6 +185,14 @@ impl SwarmHandle {
     pub fn announce(&self, announcement: Announcement) {
         if self.commands.try_send(Command::Announce(announcement)).is_err() {
             self.note_dropped("announcement");
+        }
+    }
+
+    /// Connects to a node beyond the number of peers that is aimed for, if it is known where it is. With a full queue
+    /// nothing happens: whoever needs it asks again.
+    pub fn connect(&self, peer: NodeId) {
+        if self.commands.try_send(Command::Connect { peer }).is_err() {
+            self.note_dropped("connection");
         }
     }
 

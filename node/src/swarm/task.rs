@@ -161,6 +161,11 @@ impl Task {
 
     fn on_deadline(&mut self) {
         let now = Instant::now();
+        while let Some(peer) = self.dialer.surplus(now) {
+            debug!(%peer, "is not needed any more");
+            // An error says that it is gone already.
+            let _ = self.swarm.disconnect_peer_id(peer);
+        }
         while let Some(peer) = self.peers.overdue(now) {
             self.turn_away(peer, "it has not shown that it is of the fleet");
             self.peers.expire_proof(&peer, now);
@@ -172,6 +177,7 @@ impl Task {
     fn on_command(&mut self, command: Command) {
         match command {
             Command::Announce(announcement) => self.announce(&announcement),
+            Command::Connect { peer } => self.dialer.needed(peer_id(peer), Instant::now()),
             Command::Request { request, peer, body } => self.request(request, peer, body),
             Command::Respond { call, response } => {
                 let Some(channel) = self.calls.remove(&call) else { return };

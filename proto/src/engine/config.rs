@@ -44,6 +44,11 @@ pub struct Config {
     /// 5 s: 5 s to 160 s.
     pub request_retry: Duration,
 
+    /// For a connection that was asked for to come about. 3 s: a dial and its handshakes take a tenth of that on a busy LAN.
+    pub reach_patience: Duration,
+    /// After a connection with a node was asked for, before it is again. 60 s: whatever was in the way may be gone.
+    pub reach_retry: Duration,
+
     /// Without progress of a fetch from a peer. 10 s: a peer is on the same LAN, and another source may wait.
     pub fetch_stall_peer: Duration,
     /// The same from a peer that has not the whole blob yet and waits for bytes itself. 60 s: a piece of 1 MiB over 140
@@ -106,7 +111,13 @@ pub struct Config {
     pub overtaken_within: Duration,
     /// Between two repetitions of a want, give or take a quarter. 5 s: for those who joined the site or missed it.
     pub want_interval: Duration,
-    /// After which a peer's word that it wants a blob is forgotten. 20 s: three repetitions lost in a row.
+    /// The same for each node that wants the same blob, if that is longer: so a site says at most so many words a second
+    /// of one blob however many it has. 50 ms: twenty words a second, which is 5 s among a hundred nodes.
+    pub want_spacing: Duration,
+    /// Between the words of those who all have the same reason to say their part now, since a node came or left. 10 ms.
+    pub reply_spacing: Duration,
+    /// After which a peer's word that it wants a blob is forgotten. 20 s: three repetitions lost in a row; in the same
+    /// measure longer where nodes repeat theirs less often.
     pub want_expiry: Duration,
     /// From a node's word that it joins to the answer of those who fetch or fetched from the origin. 15 ms: below `settle`, so
     /// that the newcomer hears it before it would ask the origin itself, and many who come together get one answer.
@@ -118,8 +129,9 @@ pub struct Config {
     pub claim_patience: Duration,
     /// Slowest uplink, in bytes a second, over which a claim is still believed. 16 KiB/s: a telephone line's.
     pub uplink_rate_min: u64,
-    /// Stripes of one blob that the site fetches from the origin at the same time. 4: the uplink stays busy while one of
-    /// them waits for an answer, and with more of them the first bytes come too late for those who read in order.
+    /// Stripes that the site fetches from the origin at the same time. 4: the uplink stays busy while one of
+    /// them waits for an answer, and with more of them the first bytes come too late for those who read in order. Blobs that
+    /// are fetched at the same time share them, and each has one at least.
     pub window: usize,
     /// What a stripe takes at the rate that its owner's last one had. 2 s: many requests' latency, and little is lost if
     /// its owner is.
@@ -204,6 +216,8 @@ pub struct Limits {
     pub peers: usize,
     /// Peers that left whose inventory is kept in case they come back. 64.
     pub peers_remembered: usize,
+    /// Nodes that a connection was asked for with. 64: on a site of a thousand one in sixty stripes needs one.
+    pub reaching: usize,
     /// Peers that are not asked for a while. 1024: more than can be connected.
     pub penalties: usize,
     /// Blobs known of one peer. 16,384: a hundred images of a hundred and sixty layers.
@@ -224,6 +238,9 @@ pub struct Limits {
     pub partials: usize,
     /// Blobs of which it is known which peers take part in fetching them. 1024: four times what one node has under way.
     pub parts: usize,
+    /// Nodes known to take part in fetching these blobs, counted once for each blob. 16,384: sixteen blobs of a site of a
+    /// thousand, about 4 MiB.
+    pub parties: usize,
     /// Bytes of bitmaps of what those peers have of these blobs. 4 MiB: a thousand nodes' words on a blob of 32 GiB, or as
     /// many on a hundred usual ones.
     pub having_bytes: usize,
@@ -244,6 +261,8 @@ impl Default for Config {
             summary_after_connect: Duration::from_secs(15),
             request_timeout: Duration::from_secs(10),
             request_retry: Duration::from_secs(5),
+            reach_patience: Duration::from_secs(3),
+            reach_retry: Duration::from_secs(60),
             fetch_stall_peer: Duration::from_secs(10),
             fetch_stall_growing: Duration::from_secs(60),
             fetch_stall_origin: Duration::from_secs(30),
@@ -284,6 +303,8 @@ impl Default for Config {
             claim_grace: Duration::from_millis(500),
             overtaken_within: Duration::from_secs(2),
             want_interval: Duration::from_secs(5),
+            want_spacing: Duration::from_millis(50),
+            reply_spacing: Duration::from_millis(10),
             want_expiry: Duration::from_secs(20),
             fan_out: 2,
             uplink: Uplink::default(),
@@ -313,6 +334,7 @@ impl Default for Limits {
             lookups: 256,
             peers: 512,
             peers_remembered: 64,
+            reaching: 64,
             penalties: 1024,
             blobs_per_peer: 16_384,
             blobs_of_peers: 131_072,
@@ -323,6 +345,7 @@ impl Default for Limits {
             bindings_per_tag: 8,
             partials: 1024,
             parts: 1024,
+            parties: 16_384,
             having_bytes: 4 << 20,
             origins: 128,
         }

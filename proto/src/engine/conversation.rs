@@ -205,10 +205,13 @@ impl Engine {
     }
 
     pub(super) fn on_announced(&mut self, from: NodeId, sequence: u64, announcement: Announcement) {
-        if !self.peers.is_connected(&from) {
-            return;
-        }
         match announcement {
+            Announcement::Taking(part) => self.on_part(from, sequence, part),
+            Announcement::Changed { changes, .. } if !self.peers.is_connected(&from) => {
+                self.on_changed_afar(from, &changes)
+            }
+            // What a node holds counts once it can be asked for bytes; it says it all when it connects.
+            Announcement::Summary(_) if !self.peers.is_connected(&from) => {}
             Announcement::Summary(summary) => {
                 let position = summary.position;
                 if let Some(hello) = self.peers.get_mut(&from).and_then(|state| state.hello.as_mut()) {
@@ -217,7 +220,15 @@ impl Engine {
                 self.on_position(from, position);
             }
             Announcement::Changed { since, changes } => self.on_changed(from, since, changes),
-            Announcement::Taking(part) => self.on_part(from, sequence, part),
+        }
+    }
+
+    /// A node that is not connected has got blobs: it takes no part in fetching them any more.
+    fn on_changed_afar(&mut self, from: NodeId, changes: &[Change]) {
+        for change in changes {
+            if let Entry::Held { content, .. } = change.entry {
+                self.site.left(&content, &from);
+            }
         }
     }
 
@@ -296,6 +307,8 @@ impl Engine {
 
     pub(super) fn announce_summary(&mut self) {
         self.schedule_summary();
+        // Of those that are connected it is known when they leave; the others fall silent.
+        self.site.expire(self.now);
         if self.peers.len() > 0 {
             self.act(Action::Announce(Announcement::Summary(self.summary())));
         }

@@ -49,7 +49,7 @@ impl Engine {
             _ => Some(0),
         };
         match first {
-            Some(_) if others.len() >= self.window(transfer) => Choice::Wait(lease),
+            Some(_) if others.len() >= self.window(&content, transfer) => Choice::Wait(lease),
             Some(first) => self.elect(content, first, preferred),
             None if self.take_over(content) => match self.site.claim_of(&content, &self.node, self.now) {
                 Some(claim) => {
@@ -66,8 +66,12 @@ impl Engine {
         if self.transfers.is_fetching(content) { Choice::Enough } else { Choice::Nobody }
     }
 
-    fn window(&self, transfer: &Transfer) -> usize {
-        if transfer.unranged { 1 } else { self.config.window }
+    /// Stripes of a blob that may be under way: its share of what the site may have under way, and one at least.
+    fn window(&self, content: &ContentId, transfer: &Transfer) -> usize {
+        if transfer.unranged {
+            return 1;
+        }
+        self.config.window.div_ceil(1 + self.site.fetched_beside(content, self.now))
     }
 
     /// The next run of what this node claimed.

@@ -427,6 +427,12 @@ pub enum Action {
         /// The answer.
         response: ControlResponse,
     },
+    /// Connect to a node that is not a peer and has what is needed, beyond the number of peers that is usual. Answered by
+    /// [`Event::PeerConnected`] if it works; nothing waits for it for long.
+    Connect {
+        /// The node.
+        peer: NodeId,
+    },
     /// Fetch pieces and store them. Answered by events that end with [`Event::FetchEnded`].
     Fetch {
         /// The engine's id.

@@ -100,7 +100,7 @@ impl Engine {
 
     /// A fetch gets its time anew.
     pub(super) fn watch(&mut self, fetch: FetchId) {
-        let Some((_, transfer)) = self.fetching(fetch) else { return };
+        let Some((content, transfer)) = self.fetching(fetch) else { return };
         let Some(running) = transfer.fetches.get_mut(&fetch) else { return };
         running.bytes_watched = 0;
         let (kind, run) = (running.kind, running.run.clone());
@@ -108,11 +108,13 @@ impl Engine {
             Some(pieces) => pieces.durable.next_missing(run.start),
             None => Some(run.start),
         };
+        let piece_time = self.patience(&content).max(self.config.fetch_stall_growing);
+        let Some((_, transfer)) = self.fetching(fetch) else { return };
         let awaited = || missing.filter(|piece| run.contains(piece)).is_some_and(|at| !transfer.vouches.is_known(at));
         let stall = match kind {
             Kind::Origin => self.config.fetch_stall_origin,
             // What is vouched for is there and need not be waited for.
-            Kind::Stripe(..) if awaited() => self.config.fetch_stall_growing,
+            Kind::Stripe(..) if awaited() => piece_time,
             Kind::Stripe(..) | Kind::Holder | Kind::Haver => self.config.fetch_stall_peer,
         };
         self.timers.set(Timer::Stall(fetch), self.now, stall);

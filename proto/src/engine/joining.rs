@@ -25,7 +25,8 @@ use crate::{
 
 impl Engine {
     pub(super) fn room(&self) -> Room {
-        Room { parts: self.config.limits.parts, having_bytes: self.config.limits.having_bytes }
+        let limits = &self.config.limits;
+        Room { parts: limits.parts, parties: limits.parties, having_bytes: limits.having_bytes }
     }
 
     /// When the others' wants will have been heard, of a blob of which somebody fetches something already or not.
@@ -59,8 +60,23 @@ impl Engine {
         })
     }
 
+    /// Between two repetitions of a want: with many wants for one blob, so long that all together are few.
+    fn want_interval(&self, content: &ContentId) -> Duration {
+        self.spaced(content, self.config.want_spacing).max(self.config.want_interval)
+    }
+
+    /// After which a want that is not repeated is forgotten.
+    fn want_expiry(&self, content: &ContentId) -> Duration {
+        self.want_interval(content).saturating_mul(4).max(self.config.want_expiry)
+    }
+
+    /// So long that all who take part in a blob can say one word each with this time between two.
+    fn spaced(&self, content: &ContentId, spacing: Duration) -> Duration {
+        spacing.saturating_mul(u32::try_from(self.site.parties_of(content)).unwrap_or(u32::MAX))
+    }
+
     /// For how long a claim is believed without a piece.
-    fn patience(&self, content: &ContentId) -> Duration {
+    pub(super) fn patience(&self, content: &ContentId) -> Duration {
         let pieces = self.transfers.open.get(content).and_then(|transfer| transfer.pieces.as_ref());
         let piece_len = pieces.map_or(PIECE_LEN_MAX, |pieces| pieces.layout.piece_len());
         self.config.claim_patience + select::time_for(u64::from(piece_len), self.config.uplink_rate_min)
@@ -105,10 +121,10 @@ impl Engine {
             having: None,
             claim,
             patience: self.patience(&content),
-            until: self.now + self.config.want_expiry,
+            until: self.now + self.want_expiry(&content),
         };
         // There are as many as transfers at most, and without its own claim a node could not fetch.
-        let room = Room { parts: usize::MAX, ..self.room() };
+        let room = Room { parts: usize::MAX, parties: usize::MAX, ..self.room() };
         self.site.wanted(content, self.node, word, self.now, room);
         origin
     }
@@ -133,7 +149,7 @@ impl Engine {
         let wait = match claim {
             Some(_) => lease / 3,
             None if self.budget.withholds(&content) => self.random.around(self.config.withheld_interval),
-            None => self.random.around(self.config.want_interval).min(lease),
+            None => self.random.around(self.want_interval(&content)),
         };
         self.timers.set(Timer::Tell(content), self.now, wait);
     }
@@ -198,7 +214,7 @@ impl Engine {
         having: Option<Having>,
         claim: Option<Claim>,
     ) {
-        let until = self.now + self.config.want_expiry;
+        let until = self.now + self.want_expiry(&content);
         let whole = claim.is_some_and(|claim| claim.stripe.turn >= TURN_WHOLE);
         let claim = claim.map(|claim| {
             let lease = Duration::from_millis(u64::from(claim.lease_ms)).min(self.config.want_expiry);
@@ -340,8 +356,8 @@ impl Engine {
             if transfer.origin_fetch().is_none() {
                 transfer.election = None;
             }
-            if transfer.has_pieces() && transfer.told_at != Some(self.now) {
-                self.tell(content);
+            if transfer.has_pieces() {
+                self.tell_within(content, self.config.answer_newcomers);
             }
             self.look_again(content);
         }
@@ -352,9 +368,19 @@ impl Engine {
         let soon = self.config.settle_after_connect;
         let open: Vec<_> = self.transfers.open.keys().copied().collect();
         for content in open {
-            if self.timers.at(Timer::Tell(content)).is_some_and(|due| due > self.now + soon) {
-                self.timers.set(Timer::Tell(content), self.now, soon);
-            }
+            self.tell_within(content, soon);
+        }
+    }
+
+    /// This node says its part after `soon`, or later if many others have the same reason to; who fetches from the origin does
+    /// not wait for them.
+    fn tell_within(&mut self, content: ContentId, soon: Duration) {
+        let mut wait = soon;
+        if self.site.claim_of(&content, &self.node, self.now).is_none() {
+            wait += self.random.below(self.spaced(&content, self.config.reply_spacing));
+        }
+        if self.timers.at(Timer::Tell(content)).is_some_and(|due| due > self.now + wait) {
+            self.timers.set(Timer::Tell(content), self.now, wait);
         }
     }
 }

@@ -32,6 +32,7 @@ mod origin;
 mod peers;
 mod planning;
 mod random;
+mod reaching;
 mod resolving;
 mod select;
 mod site;
@@ -49,7 +50,8 @@ use std::collections::VecDeque;
 
 use self::{
     bindings::Bindings, directory::Directory, inventory::Inventory, origin::Origins, peers::Peers, random::Random,
-    resolving::Lookups, site::Site, timers::Timer, timers::Timers, transfer::Transfers, uplink::Budget,
+    reaching::Reaching, resolving::Lookups, site::Site, timers::Timer, timers::Timers, transfer::Transfers,
+    uplink::Budget,
 };
 pub use self::{
     budget::{Uplink, Urgency},
@@ -120,6 +122,7 @@ pub struct Engine {
     inventory: Inventory,
     directory: Directory,
     peers: Peers,
+    reaching: Reaching,
     origins: Origins,
     transfers: Transfers,
     site: Site,
@@ -148,6 +151,7 @@ impl Engine {
             inventory,
             directory: Directory::default(),
             peers: Peers::default(),
+            reaching: Reaching::default(),
             origins: Origins::default(),
             transfers: Transfers::default(),
             site: Site::default(),

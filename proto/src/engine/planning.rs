@@ -39,6 +39,14 @@ pub(super) struct Step {
     pub(super) run: Range<PieceIndex>,
 }
 
+/// What is to be done about what others fetch from the origin.
+enum Upstream {
+    /// Ask this peer for it.
+    Ready(Step),
+    /// Nobody upstream is connected; this node is the nearest.
+    Apart(NodeId),
+}
+
 impl Engine {
     /// The next step of a transfer.
     pub(super) fn choose(&mut self, content: ContentId, preferred: Option<&Source>) -> Choice {
@@ -60,8 +68,10 @@ impl Engine {
         let claims = self.claims(&content);
         let taken = self.transfers.open.get(&content).and_then(Transfer::taken);
         if let Some(taken) = taken.filter(|taken| !taken.is_full()) {
-            if let Some(step) = self.ask_upstream(&content, &claims, &taken) {
-                return Choice::Start(step);
+            match self.ask_upstream(&content, &claims, &taken) {
+                Some(Upstream::Ready(step)) => return Choice::Start(step),
+                Some(Upstream::Apart(node)) => self.reach_for(node),
+                None => {}
             }
             if let Some(step) = self.ask_haver(content, &claims, taken) {
                 return Choice::Start(step);
@@ -70,6 +80,11 @@ impl Engine {
         match self.ask_origin(content, preferred) {
             Choice::Nobody if self.peers.answers_hashes(&content) => {
                 Choice::Wait(self.now + self.config.request_timeout)
+            }
+            Choice::Nobody
+                if self.transfers.open.get(&content).is_some_and(|open| self.reaches_for(&content, open)) =>
+            {
+                Choice::Wait(self.now + self.config.reach_patience)
             }
             choice => choice,
         }
@@ -90,7 +105,7 @@ impl Engine {
     }
 
     /// The same of a peer that is known to be connected.
-    fn is_good(&self, transfer: &Transfer, peer: &NodeId) -> bool {
+    pub(super) fn is_good(&self, transfer: &Transfer, peer: &NodeId) -> bool {
         self.trusts_for(transfer, peer) && !transfer.failures.contains_key(&Source::Peer(*peer))
     }
 
@@ -104,11 +119,11 @@ impl Engine {
         transfer.vouches.is_known(piece) && self.vouched(transfer, piece).is_none()
     }
 
-    /// Whether a piece can be had from somebody who has not all of the blob. One whose hash is contested cannot: only the
-    /// origin can tell.
+    /// Whether a piece can be had from somebody who has not all of the blob, if need be after connecting. One whose hash is
+    /// contested cannot: only the origin can tell.
     pub(super) fn is_had(&self, content: &ContentId, transfer: &Transfer, piece: PieceIndex) -> bool {
-        self.site.havers(content, piece).any(|node| node != self.node && self.can_ask(transfer, &node))
-            && !self.is_contested(transfer, piece)
+        let has = |node: NodeId| node != self.node && self.is_good(transfer, &node) && self.is_in_reach(&node);
+        self.site.havers(content, piece).any(has) && !self.is_contested(transfer, piece)
     }
 
     /// A run of pieces from a peer that has all of them. `None` if there is no such peer.
@@ -177,14 +192,15 @@ impl Engine {
     }
 
     /// Pieces that another node fetches from the origin, from whoever is upstream.
-    fn ask_upstream(&self, content: &ContentId, claims: &[(NodeId, Claim)], taken: &PieceSet) -> Option<Step> {
+    fn ask_upstream(&self, content: &ContentId, claims: &[(NodeId, Claim)], taken: &PieceSet) -> Option<Upstream> {
         let transfer = self.transfers.open.get(content)?;
         let size = transfer.size()?;
         let trusted = |node: &NodeId| self.trusts_for(transfer, node);
         let mut others: Vec<_> = claims.iter().filter(|(node, _)| *node != self.node).collect();
         let reader = transfer.first_reader().unwrap_or(0);
         others.sort_by_key(|(_, claim)| (claim.stripe.end <= reader, claim.stripe.first));
-        others.into_iter().find_map(|(owner, claim)| {
+        let mut apart = None;
+        let step = others.into_iter().find_map(|(owner, claim)| {
             let stripe = claim.stripe;
             if self.site.size_said(content, owner).is_some_and(|said| said != size) {
                 return None;
@@ -200,10 +216,14 @@ impl Engine {
             let run = select::first_run(stripe.first..stripe.end.min(taken.pieces()), theirs)?;
             let of = (*owner, stripe.first, self.node);
             let line = self.site.upstream(content, of, self.now, self.config.fan_out, trusted);
-            let peer = line.into_iter().find(|peer| self.can_ask(transfer, peer))?;
+            let Some(peer) = line.iter().find(|peer| self.can_ask(transfer, peer)) else {
+                apart = apart.or_else(|| line.into_iter().find(|node| self.is_good(transfer, node)));
+                return None;
+            };
             let kind = Kind::Stripe(*owner, stripe.first);
-            Some(Step { source: Source::Peer(peer), kind, size: Some(size), run })
-        })
+            Some(Step { source: Source::Peer(*peer), kind, size: Some(size), run })
+        });
+        step.map(Upstream::Ready).or(apart.map(Upstream::Apart))
     }
 
     /// Pieces that somebody has who has not all of them. Their hashes must be known; else they are asked for.
@@ -218,8 +238,8 @@ impl Engine {
             return None;
         }
         let usable = |(node, set, said): &(NodeId, &PieceSet, Option<u64>)| {
-            // Whoever takes part is connected.
-            *said == Some(size) && set.pieces() == shut.pieces() && *node != self.node && self.is_good(transfer, node)
+            let fits = *said == Some(size) && set.pieces() == shut.pieces();
+            fits && *node != self.node && self.is_good(transfer, node) && self.is_in_reach(node)
         };
         let havers: Vec<_> = self.site.sets(&content).filter(usable).map(|(node, set, _)| (node, set)).collect();
         let sets: Vec<_> = havers.iter().map(|(_, set)| *set).collect();
@@ -227,12 +247,18 @@ impl Engine {
         let find = |from| select::rarest(&shut, from, self.config.rarity_window, &sets);
         let first = find(from).or_else(|| find(shut.prefix()))?;
         let having: Vec<_> = havers.iter().filter(|(_, set)| set.contains(first)).collect();
+        let here: Vec<_> = having.iter().filter(|(node, _)| self.peers.is_connected(node)).collect();
+        if here.is_empty() {
+            let nearest = having.into_iter().map(|(node, _)| *node).min_by_key(|node| self.apart(node));
+            nearest.into_iter().for_each(|node| self.reach_for(node));
+            return None;
+        }
         if self.is_contested(transfer, first) {
             // Only the origin can tell.
             return None;
         }
         if self.vouched(transfer, first).is_none() {
-            let asked = having.into_iter().map(|(node, _)| *node).find(|node| self.peers.may_ask_hashes(node));
+            let asked = here.into_iter().map(|(node, _)| *node).find(|node| self.peers.may_ask_hashes(node));
             if let Some(peer) = asked {
                 self.ask_hashes(peer, content, first);
             }
@@ -240,7 +266,7 @@ impl Engine {
             return None;
         }
         // Each node asks another one first, so that those who have it share the work.
-        let (peer, set) = having.into_iter().min_by_key(|(peer, _)| (self.transfers.load(peer), self.apart(peer)))?;
+        let (peer, set) = here.into_iter().min_by_key(|(peer, _)| (self.transfers.load(peer), self.apart(peer)))?;
         let more = |piece: &PieceIndex| {
             set.contains(*piece) && !shut.contains(*piece) && self.vouched(transfer, *piece).is_some()
         };

@@ -23,7 +23,12 @@ impl Random {
 
     /// `mean` give or take a quarter, so that nodes that started together drift apart.
     pub(super) fn around(&mut self, mean: Duration) -> Duration {
-        mean * 3 / 4 + mean / 2 * (self.0.next_u32() >> 16) / (1 << 16)
+        mean * 3 / 4 + self.below(mean / 2)
+    }
+
+    /// Less than `max`.
+    pub(super) fn below(&mut self, max: Duration) -> Duration {
+        max * (self.0.next_u32() >> 16) / (1 << 16)
     }
 }
 

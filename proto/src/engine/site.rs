@@ -115,6 +115,8 @@ pub(super) struct Word {
 pub(super) struct Room {
     /// Blobs.
     pub(super) parts: usize,
+    /// Nodes' parts in them, all together.
+    pub(super) parties: usize,
     /// Bytes of piece sets.
     pub(super) having_bytes: usize,
 }
@@ -141,10 +143,12 @@ fn note_had(had: &mut Vec<u64>, set: &PieceSet) {
     }
 }
 
-/// Everybody's part in every blob, this node's included. Others are connected peers: whoever leaves is forgotten.
+/// Everybody's part in every blob, this node's included. On a large site most of the others are not connected with this node:
+/// their words count as much, and only bytes are asked of those that are.
 #[derive(Debug, Default)]
 pub(super) struct Site {
     blobs: BTreeMap<ContentId, Parts>,
+    parties: usize,
     having_bytes: usize,
 }
 
@@ -167,8 +171,15 @@ impl Site {
         node: NodeId,
         room: Room,
     ) -> Option<(&mut Party, &mut BTreeMap<NodeId, Claim>, &mut Vec<u64>)> {
-        if !self.blobs.contains_key(&content) && self.blobs.len() >= room.parts {
+        let parts = self.blobs.get(&content);
+        if parts.is_none() && self.blobs.len() >= room.parts {
             return None;
+        }
+        if !parts.is_some_and(|parts| parts.parties.contains_key(&node)) {
+            if self.parties >= room.parties {
+                return None;
+            }
+            self.parties += 1;
         }
         let absent = Party {
             origin: false,
@@ -317,9 +328,11 @@ impl Site {
     /// A node takes no part any more.
     pub(super) fn left(&mut self, content: &ContentId, node: &NodeId) {
         if let Some(Parts { parties, claims, .. }) = self.blobs.get_mut(content) {
-            let gone = parties.remove(node);
+            if let Some(gone) = parties.remove(node) {
+                self.parties -= 1;
+                self.having_bytes -= gone.bytes();
+            }
             claims.remove(node);
-            self.having_bytes -= gone.map_or(0, |party| party.bytes());
             if parties.is_empty() {
                 self.blobs.remove(content);
             }
@@ -349,6 +362,17 @@ impl Site {
 
     fn parties(&self, content: &ContentId) -> impl Iterator<Item = (&NodeId, &Party)> {
         self.blobs.get(content).into_iter().flat_map(|parts| &parts.parties)
+    }
+
+    /// How many take part in a blob, as far as was heard.
+    pub(super) fn parties_of(&self, content: &ContentId) -> usize {
+        self.blobs.get(content).map_or(0, |parts| parts.parties.len())
+    }
+
+    /// How many other blobs somebody fetches from an origin.
+    pub(super) fn fetched_beside(&self, content: &ContentId, now: Instant) -> usize {
+        let others = self.blobs.iter().filter(|(other, _)| *other != content);
+        others.filter(|(_, parts)| parts.claims.values().any(|claim| claim.counts(now))).count()
     }
 
     /// The claims on a blob that count.
@@ -439,7 +463,8 @@ impl Site {
     }
 
     /// Whom `me` can take a stripe from while it lands, the best first: its parent in a tree of `fan_out` children a
-    /// node whose root is the stripe's owner, then whoever else is nearer to the root.
+    /// node whose root is the stripe's owner, then whoever else is nearer to the root, those next to the parent first: so
+    /// the work stays spread where nodes are connected with some of the others only.
     pub(super) fn upstream(
         &self,
         content: &ContentId,
@@ -455,8 +480,9 @@ impl Site {
         let line: Vec<_> = std::iter::once(owner).chain(below.into_iter().take(at)).collect();
         // `me` is number `at + 1` of the whole line, so this is at most its last.
         let parent = at / fan_out.max(1);
-        let others = line.iter().enumerate().filter(|(place, _)| *place != parent).map(|(_, node)| *node);
-        line.get(parent).copied().into_iter().chain(others).collect()
+        let mut places: Vec<_> = (0..line.len()).collect();
+        places.sort_by_key(|place| place.abs_diff(parent));
+        places.into_iter().filter_map(|place| line.get(place).copied()).collect()
     }
 }
 
@@ -465,7 +491,7 @@ mod tests {
     use super::*;
     use crate::Algorithm;
 
-    const ROOM: Room = Room { parts: 2, having_bytes: 8 };
+    const ROOM: Room = Room { parts: 2, parties: 64, having_bytes: 8 };
 
     fn node(n: u8) -> NodeId {
         NodeId::from_public_key([n; 32])

@@ -38,6 +38,7 @@ const LIMITS: Limits = Limits {
     lookups: 2,
     peers: 2,
     peers_remembered: 1,
+    reaching: 1,
     penalties: 1,
     blobs_per_peer: 2,
     blobs_of_peers: 3,
@@ -48,6 +49,7 @@ const LIMITS: Limits = Limits {
     bindings_per_tag: 1,
     partials: 1,
     parts: 1,
+    parties: 3,
     having_bytes: 2,
     origins: 1,
 };

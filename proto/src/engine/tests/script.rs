@@ -21,7 +21,7 @@
 //! ```text
 //! P wants A | P wants A 0..3/8 | P wants A offline | P claims A 0.. | P claims A 3..5/8 | P claims A 3..5/8 turn 1
 //! P claims A 3..5/8 has 0..4 | P vouches A 0..2/8 | P hashes A 0..2/8 [hearsay] | P hashes A nothing | P left A | P asks hashes A | A recalled 0 1
-//! want told A [2/8] [offline] | claim told A 3..5 [turn 1] | vouch told A 0..2 | left told A
+//! want told A [2/8] [offline] | connect P | claim told A 3..5 [turn 1] | vouch told A 0..2 | left told A
 //! ```
 //!
 //! `show A` says what the transfer of `A` waits for.
@@ -439,6 +439,7 @@ impl Teller {
                 let growing = if growing { "growing " } else { "" };
                 format!("fetch {fetch} {content} from {growing}{source} {}..{end}", pieces.start)
             }
+            Action::Connect { peer } => format!("connect {}", self.peer_name(peer)),
             Action::Expect { fetch, pieces } => {
                 format!("expect {fetch}:{}", listed(pieces.iter().map(|(piece, _)| piece)))
             }

@@ -15,7 +15,7 @@ use super::{
 #[test]
 fn the_order_for_blob_a() {
     let mut site = Site::default();
-    let (now, room) = (Instant::default(), Room { parts: 1, having_bytes: 0 });
+    let (now, room) = (Instant::default(), Room { parts: 1, parties: usize::MAX, having_bytes: 0 });
     for name in ["me", "P", "Q"] {
         let until = Instant::from_nanos(1);
         let word = Word {
@@ -95,9 +95,23 @@ fn an_owner_that_leaves_is_followed_by_whoever_has_most_and_nothing_comes_twice(
         2s P claims A 0..4/4              -> fetch 0 A from growing P 0..4
      2100ms fetch 0 started 4
      2200ms fetch 0 stored 0 1
-     2300ms P leaves                   -> want told A 2/4; cancel 0
+     2300ms P leaves                   -> cancel 0; want told A 2/4
      2301ms fetch 0 ended unreachable
      2400ms tick                       -> claim told A 2..4; fetch 1 A from app 2..4
+    ",
+    );
+}
+
+#[test]
+fn words_of_nodes_that_are_not_connected_count_and_a_connection_is_asked_for_where_only_they_have_something() {
+    run_site(
+        "
+        0ms Q connects                -> ask Q hello
+        2s P claims A 0..4/4
+        2s want 1 A from app          -> want told A; connect P
+     2500ms P vouches A 0..4/4
+     2501ms tick
+        5s tick                       -> *
     ",
     );
 }
@@ -443,12 +457,12 @@ fn who_claims_and_brings_nothing_is_not_waited_for_for_ever() {
         2s want 1 A from app          -> want told A
      2041ms P claims A 0..4/4          -> fetch 0 A from growing P 0..4
         5s P claims A 0..4/4
-        8s P claims A 0..4/4           -> want told A
-       11s P claims A 0..4/4           -> want told A
-       14s P claims A 0..4/4           -> announce summary; want told A
-       17s P claims A 0..4/4           -> ask P hello
-       20s P claims A 0..4/4           -> want told A
-       23s P claims A 0..4/4           -> want told A
+        8s P claims A 0..4/4           -> *
+       11s P claims A 0..4/4           -> *
+       14s P claims A 0..4/4           -> *
+       17s P claims A 0..4/4           -> *
+       20s P claims A 0..4/4           -> *
+       23s P claims A 0..4/4           -> *
        26s P claims A 0..4/4           -> cancel 0; claim told A 0..4; fetch 1 A from app 0..4
        29s P claims A 0..4/4           -> claim told A 0..4; claim told A 0..4
        32s P claims A 0..4/4           -> claim told A 0..4; claim told A 0..4
