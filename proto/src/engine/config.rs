@@ -166,9 +166,13 @@ pub struct Config {
     pub rarity_window: u32,
     /// Bytes that a source must bring within its stall time. 16 KiB: one that brings less trickles.
     pub stall_bytes_min: u64,
-    /// Nodes that take a growing blob from the same node. 2: an uplink half as fast as the LAN still goes through
-    /// undiminished, and forty nodes are five hops deep.
-    pub fan_out: usize,
+    /// Trees along which the stripes of a blob spread, each with other inner nodes, and nodes that take a stripe from the same
+    /// node. 4: as many as stripes are under way, so that nobody sends more than comes over the uplink, which may then be as
+    /// fast as the LAN, and two hundred nodes are four hops deep.
+    pub trees: u8,
+    /// Nodes that take a blob from the same node of which an origin gives the whole only. 2: an uplink half as fast as the LAN
+    /// still goes through undiminished, and forty nodes are five hops deep.
+    pub fan_out_whole: u8,
 
     /// What the uplink may be used for.
     pub uplink: Uplink,
@@ -306,7 +310,8 @@ impl Default for Config {
             want_spacing: Duration::from_millis(50),
             reply_spacing: Duration::from_millis(10),
             want_expiry: Duration::from_secs(20),
-            fan_out: 2,
+            trees: 4,
+            fan_out_whole: 2,
             uplink: Uplink::default(),
             runtime_pause: Duration::from_secs(2),
             withheld_interval: Duration::from_secs(60),

@@ -11,7 +11,7 @@ use super::{
     event::{Instant, Source},
     planning::{Choice, Step},
     select,
-    site::{Claim, Site},
+    site::{Claim, Site, tree_of},
     transfer::{Election, Kind, Transfer},
 };
 use crate::{ContentId, FIRST_BYTES, NodeId, PieceIndex, wire::Stripe};
@@ -113,7 +113,13 @@ impl Engine {
         }
         self.site.weigh(&content, first);
         let Some(transfer) = self.transfers.open.get(&content) else { return Choice::Nobody };
-        let candidates = self.site.candidates(&content, first, self.now, |node| self.trusts_for(transfer, node));
+        let mut candidates = self.site.candidates(&content, first, self.now, |node| self.trusts_for(transfer, node));
+        // First those who have least to pass on: no stripe of their own under way, nor one whose tree they are inner nodes of.
+        let (trees, claims) = (self.config.trees, self.site.all_claims(self.now));
+        candidates.sort_by_cached_key(|node| {
+            let own = claims.iter().filter(|(owner, _)| owner == node).count();
+            (own, claims.iter().filter(|(_, claim)| claim.stripe.tree == tree_of(node, trees)).count())
+        });
         let place = candidates.iter().position(|node| *node == self.node).unwrap_or(candidates.len());
         let turn = begins + self.config.claim_grace.saturating_mul(u32::try_from(place).unwrap_or(u32::MAX));
         if self.now < turn {
@@ -155,7 +161,9 @@ impl Engine {
 
     /// The stripe that this node would fetch from `first` on.
     fn stripe_at(&self, content: &ContentId, first: PieceIndex) -> Stripe {
-        let whole = Stripe { first: 0, end: PieceIndex::MAX, turn: TURN_WHOLE };
+        let claims = self.claims(content);
+        let tree = self.site.tree_for(&self.node, self.now, self.config.trees);
+        let whole = Stripe { first: 0, end: PieceIndex::MAX, turn: TURN_WHOLE, tree };
         let Some(transfer) = self.transfers.open.get(content) else { return whole };
         let (Some(pieces), Some(taken)) = (&transfer.pieces, transfer.taken()) else {
             return Stripe { turn: 0, ..whole };
@@ -166,15 +174,15 @@ impl Engine {
         }
         let max = self.config.stripe_bytes_max;
         let limits = if self.site.is_shared(content, &self.node, self.now) { (0, max) } else { (max, max) };
-        let rate = self.uplink_rate.unwrap_or(FIRST_BYTES * 1000 / millis(self.config.stripe_time));
+        let rate =
+            self.uplink_rate.or(self.others_rate).unwrap_or(FIRST_BYTES * 1000 / millis(self.config.stripe_time));
         let len = select::pieces_for(rate, self.config.stripe_time, limits, pieces.layout.piece_len());
-        let claims = self.claims(content);
         let free = |piece: &PieceIndex| {
             let fetched = Site::owner_at(content, &claims, *piece).is_some();
             !taken.contains(*piece) && !fetched && !self.is_had(content, transfer, *piece)
         };
         let end = (first..first.saturating_add(len).min(count)).take_while(free).last().unwrap_or(first) + 1;
-        Stripe { first, end, turn: 0 }
+        Stripe { first, end, turn: 0, tree }
     }
 
     /// Takes the rest of a stripe over from an owner that is much slower than this node was. Nothing else is left.

@@ -15,7 +15,7 @@ use super::{
 use crate::{ContentId, FIRST_BYTES, NodeId, PieceHash, PieceIndex};
 
 /// Bytes of a fetch from which on its rate says something of its source.
-const RATE_BYTES_MIN: u64 = 256 << 10;
+pub(super) const RATE_BYTES_MIN: u64 = 256 << 10;
 
 impl Engine {
     /// Takes a transfer to its next steps: completion, as many fetches as make sense, another round later, or its end.

@@ -93,7 +93,8 @@ impl Engine {
         let Some(transfer) = self.transfers.open.get(&content) else { return };
         let Some((_, fetch)) = transfer.origin_fetch() else { return };
         let turn = if transfer.unranged { TURN_WHOLE } else { 0 };
-        let stripe = Stripe { first: fetch.run.start, end: fetch.run.end, turn };
+        let tree = self.site.claim_of(&content, &self.node, self.now).map_or(0, |claim| claim.stripe.tree);
+        let stripe = Stripe { first: fetch.run.start, end: fetch.run.end, turn, tree };
         self.claim(content, stripe);
         if self.peers.len() > 0 {
             self.tell(content);

@@ -117,6 +117,8 @@ pub struct Engine {
     met: Option<Instant>,
     /// Bytes a second that this node's stripes had from origins.
     uplink_rate: Option<u64>,
+    /// Bytes a second that others' stripes had, as far as their words tell: the best guess for a node that has had none.
+    others_rate: Option<u64>,
     timers: Timers,
     actions: VecDeque<Action>,
     inventory: Inventory,
@@ -146,6 +148,7 @@ impl Engine {
             started: None,
             met: None,
             uplink_rate: None,
+            others_rate: None,
             timers: Timers::default(),
             actions: VecDeque::new(),
             inventory,

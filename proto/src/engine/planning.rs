@@ -9,6 +9,7 @@ use std::ops::Range;
 
 use super::{
     Engine,
+    electing::TURN_WHOLE,
     event::{Instant, Source},
     select,
     site::{Claim, Site},
@@ -214,8 +215,9 @@ impl Engine {
                         .is_some_and(|(node, claim)| node == *owner && claim.stripe.first == stripe.first)
             };
             let run = select::first_run(stripe.first..stripe.end.min(taken.pieces()), theirs)?;
-            let of = (*owner, stripe.first, self.node);
-            let line = self.site.upstream(content, of, self.now, self.config.fan_out, trusted);
+            let of = (*owner, stripe, self.node);
+            let fan_out = if stripe.turn < TURN_WHOLE { self.config.trees } else { self.config.fan_out_whole };
+            let line = self.site.upstream(content, of, self.now, (fan_out, self.config.trees), trusted);
             let Some(peer) = line.iter().find(|peer| self.can_ask(transfer, peer)) else {
                 apart = apart.or_else(|| line.into_iter().find(|node| self.is_good(transfer, node)));
                 return None;

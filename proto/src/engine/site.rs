@@ -17,7 +17,7 @@ use std::{
     time::Duration,
 };
 
-use super::event::Instant;
+use super::{event::Instant, fetching::RATE_BYTES_MIN};
 use crate::{ContentId, NodeId, PieceIndex, PieceLayout, PieceSet, wire::Stripe};
 
 /// A word that a node fetches a stripe.
@@ -39,6 +39,13 @@ pub(super) struct Claim {
 impl Claim {
     fn counts(&self, now: Instant) -> bool {
         self.until > now && self.next < self.stripe.end && now.since(self.moved) < self.patience
+    }
+
+    /// Bytes a second at which all of it came.
+    fn rate(&self, piece_len: u32, now: Instant) -> Option<u64> {
+        let bytes = u64::from(self.stripe.end - self.stripe.first) * u64::from(piece_len);
+        let ms = u64::try_from(now.since(self.since).as_millis()).unwrap_or(u64::MAX);
+        (bytes >= RATE_BYTES_MIN).then(|| bytes.saturating_mul(1000).checked_div(ms)).flatten()
     }
 
     /// Whether it was renewed all the time and brought nothing.
@@ -164,6 +171,12 @@ fn weight(content: &ContentId, first: PieceIndex, node: &NodeId) -> u64 {
     u64::from_be_bytes([a, b, c, d, e, f, g, h])
 }
 
+/// The trees in which a node passes on what it gets.
+pub(super) fn tree_of(node: &NodeId, trees: u8) -> u8 {
+    let [.., of_node] = *node.public_key();
+    of_node % trees.max(1)
+}
+
 impl Site {
     fn party(
         &mut self,
@@ -232,7 +245,7 @@ impl Site {
         Some(new)
     }
 
-    /// A node took these pieces from the origin.
+    /// A node took these pieces from the origin. Returns the bytes a second at which its stripe came if that was the end of it.
     pub(super) fn vouched(
         &mut self,
         content: ContentId,
@@ -240,10 +253,11 @@ impl Site {
         (size, run): (u64, Range<PieceIndex>),
         now: Instant,
         room: Room,
-    ) {
+    ) -> Option<u64> {
         let before = self.having_bytes;
-        let Some(count) = PieceLayout::for_size(size).map(|layout| layout.count()) else { return };
-        let Some((party, claims, had)) = self.party(content, node, room) else { return };
+        let layout = PieceLayout::for_size(size)?;
+        let count = layout.count();
+        let (party, claims, had) = self.party(content, node, room)?;
         let others = before - party.bytes();
         let fits = others + count.div_ceil(8) as usize <= room.having_bytes;
         if party.having.as_ref().is_none_or(|set| set.pieces() != count) {
@@ -253,15 +267,20 @@ impl Site {
             set.insert_run(run.clone());
             note_had(had, set);
         }
+        let mut rate = None;
         if let Some(claim) = claims.get_mut(&node) {
+            let open = claim.next < claim.stripe.end;
             if run.contains(&claim.next) {
                 claim.next = run.end;
                 claim.moved = now;
             }
             claim.move_on(party.having.as_ref(), now);
+            let done = open && claim.next >= claim.stripe.end;
+            rate = done.then(|| claim.rate(layout.piece_len(), now)).flatten();
         }
         party.size = Some(size);
         self.having_bytes = others + party.bytes();
+        rate
     }
 
     /// Something came of what a node claimed.
@@ -369,6 +388,12 @@ impl Site {
         self.blobs.get(content).map_or(0, |parts| parts.parties.len())
     }
 
+    /// The claims on all blobs that count.
+    pub(super) fn all_claims(&self, now: Instant) -> Vec<(NodeId, Claim)> {
+        let claims = self.blobs.values().flat_map(|parts| &parts.claims).filter(|(_, claim)| claim.counts(now));
+        claims.map(|(node, claim)| (*node, *claim)).collect()
+    }
+
     /// How many other blobs somebody fetches from an origin.
     pub(super) fn fetched_beside(&self, content: &ContentId, now: Instant) -> usize {
         let others = self.blobs.iter().filter(|(other, _)| *other != content);
@@ -462,24 +487,33 @@ impl Site {
         self.parties(content).any(|(node, party)| node != me && party.wanted_until > now)
     }
 
+    /// The tree for a new claim of a node: its own unless a stripe is under way along it, else the first along which none is.
+    pub(super) fn tree_for(&self, node: &NodeId, now: Instant, trees: u8) -> u8 {
+        let own = tree_of(node, trees);
+        let claims = self.all_claims(now);
+        let used = |tree: &u8| claims.iter().any(|(owner, claim)| owner != node && claim.stripe.tree == *tree);
+        std::iter::once(own).chain(0..trees).find(|tree| !used(tree)).unwrap_or(own)
+    }
+
     /// Whom `me` can take a stripe from while it lands, the best first: its parent in a tree of `fan_out` children a
-    /// node whose root is the stripe's owner, then whoever else is nearer to the root, those next to the parent first: so
+    /// node whose root is the stripe's owner and whose inner nodes are inner nodes of this tree only, then whoever else is nearer to the root, those next to the parent first: so
     /// the work stays spread where nodes are connected with some of the others only.
     pub(super) fn upstream(
         &self,
         content: &ContentId,
-        (owner, first, me): (NodeId, PieceIndex, NodeId),
+        (owner, stripe, me): (NodeId, Stripe, NodeId),
         now: Instant,
-        fan_out: usize,
+        (fan_out, trees): (u8, u8),
         trusted: impl Fn(&NodeId) -> bool,
     ) -> Vec<NodeId> {
-        let below = self.sorted(content, first, |node, party| {
+        let mut below = self.sorted(content, stripe.first, |node, party| {
             *node != owner && (*node == me || (party.wanted_until > now && trusted(node)))
         });
+        below.sort_by_key(|node| tree_of(node, trees) != stripe.tree);
         let Some(at) = below.iter().position(|node| *node == me) else { return vec![owner] };
         let line: Vec<_> = std::iter::once(owner).chain(below.into_iter().take(at)).collect();
         // `me` is number `at + 1` of the whole line, so this is at most its last.
-        let parent = at / fan_out.max(1);
+        let parent = at / usize::from(fan_out.max(1));
         let mut places: Vec<_> = (0..line.len()).collect();
         places.sort_by_key(|place| place.abs_diff(parent));
         places.into_iter().filter_map(|place| line.get(place).copied()).collect()
@@ -506,7 +540,7 @@ mod tests {
     }
 
     fn stripe(first: PieceIndex, end: PieceIndex, turn: u8) -> Stripe {
-        Stripe { first, end, turn }
+        Stripe { first, end, turn, tree: 0 }
     }
 
     fn word(until: u64) -> Word {
@@ -619,7 +653,7 @@ mod tests {
         let mut line = vec![owner];
         line.extend(order.iter().filter(|node| **node != owner));
         for (place, me) in line.iter().enumerate().skip(1) {
-            let upstream = site.upstream(&blob(0), (owner, 3, *me), at(1), 2, |_| true);
+            let upstream = site.upstream(&blob(0), (owner, stripe(3, 4, 0), *me), at(1), (2, 1), |_| true);
             assert_eq!(upstream.len(), place, "whoever is nearer, and nobody else");
             let parent = line.iter().position(|node| *node == upstream[0]).unwrap();
             assert!(parent < place);

@@ -6,6 +6,7 @@
 use super::{
     Engine,
     event::{Action, CallId, FetchId},
+    fetching::mixed,
     peers::Question,
     timers::Timer,
     transfer::{Fetch, Kind, Supplier, Transfer},
@@ -172,7 +173,10 @@ impl Engine {
     ) {
         let count = u32::try_from(hashes.0.len()).unwrap_or(u32::MAX);
         let run = first..first.saturating_add(count);
-        self.site.vouched(content, from, (size, run), self.now, self.room());
+        let rate = self.site.vouched(content, from, (size, run), self.now, self.room());
+        if let Some(rate) = rate.filter(|_| self.trusts(&from)) {
+            self.others_rate = Some(mixed(self.others_rate, rate));
+        }
         let said = (first..).zip(hashes.0.iter().copied());
         self.hear_hashes(from, content, size, true, said.collect());
         self.look_again(content);

@@ -76,6 +76,10 @@ pub struct Stripe {
     /// How often these pieces changed hands: of two claims on a piece the one with more turns counts.
     #[serde(rename = "t")]
     pub turn: u8,
+    /// The tree along which they spread: the nodes that pass them on are others than in the trees of other numbers, so that
+    /// none has to pass on several stripes that land at the same time.
+    #[serde(rename = "g")]
+    pub tree: u8,
 }
 
 /// A node's part in bringing a blob to its site.

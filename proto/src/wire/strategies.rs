@@ -89,7 +89,8 @@ fn having() -> impl Strategy<Value = Having> {
 }
 
 fn part() -> impl Strategy<Value = Part> {
-    let stripe = (any::<u32>(), any::<u32>(), any::<u8>()).prop_map(|(first, end, turn)| Stripe { first, end, turn });
+    let stripe = (any::<u32>(), any::<u32>(), any::<u8>(), any::<u8>());
+    let stripe = stripe.prop_map(|(first, end, turn, tree)| Stripe { first, end, turn, tree });
     let claim = (stripe, any::<u32>()).prop_map(|(stripe, lease_ms)| Claim { stripe, lease_ms });
     prop_oneof![
         (content(), any::<bool>(), proptest::option::of(having()), proptest::option::of(claim))

@@ -230,7 +230,7 @@ fn the_longest_messages_fit_their_limits() {
 }
 
 fn wanted(size: u64, pieces: PieceSet) -> Announcement {
-    let stripe = Stripe { first: u32::MAX, end: u32::MAX, turn: u8::MAX };
+    let stripe = Stripe { first: u32::MAX, end: u32::MAX, turn: u8::MAX, tree: u8::MAX };
     let claim = Some(Claim { stripe, lease_ms: u32::MAX });
     let content = ContentId::of(Algorithm::Sha512, b"");
     Announcement::Taking(Part::Wanted { content, origin: true, having: Some(Having { size, pieces }), claim })

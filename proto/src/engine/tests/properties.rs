@@ -148,8 +148,10 @@ fn having() -> impl Strategy<Value = Having> {
 fn claim() -> impl Strategy<Value = Claim> {
     let end = prop_oneof![4 => 0u32..7, 1 => Just(u32::MAX)];
     let turn = prop_oneof![4 => Just(0u8), 1 => any::<u8>()];
-    (0u32..6, end, turn, any::<u32>())
-        .prop_map(|(first, end, turn, lease_ms)| Claim { stripe: Stripe { first, end, turn }, lease_ms })
+    (0u32..6, end, turn, any::<u32>()).prop_map(|(first, end, turn, lease_ms)| Claim {
+        stripe: Stripe { first, end, turn, tree: turn % 3 },
+        lease_ms,
+    })
 }
 
 fn hash() -> impl Strategy<Value = PieceHash> {

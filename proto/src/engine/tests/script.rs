@@ -37,6 +37,7 @@ use super::super::{
         Action, CallId, Event, FetchId, Instant, LookupId, Note, OriginTag, PromiseId, Provenance, RequestId,
         ResolveId, Source, SourceError, WantError, WantId,
     },
+    site::tree_of,
 };
 use crate::{
     Algorithm, ContentId, NodeId, ObjectKind, PieceHash, PieceHashes, PieceIndex, PieceSet, Repository, TagRef,
@@ -302,7 +303,7 @@ impl Teller {
                 let (first, end, total) = run_of(run);
                 let had = if let [.., "has", had] = how { run_of(had) } else { (0, 0, None) };
                 let having = total.map(|total| having(&format!("{}..{}/{total}", had.0, had.1)));
-                let claim = Some(Claim { stripe: Stripe { first, end, turn }, lease_ms: 4000 });
+                let claim = Some(Claim { stripe: Stripe { first, end, turn, tree: tree_of(&id, 4) }, lease_ms: 4000 });
                 said(id, Part::Wanted { content: blob(content), origin: true, having, claim })
             }
             ["vouches", content, run, how @ ..] => {
