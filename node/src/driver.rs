@@ -299,8 +299,16 @@ impl Driver {
             Action::Recall { content } => {
                 let FetchContext { store, events, .. } = self.parts.fetches.clone();
                 // What is there now, so that the answer lacks what was dropped before the question.
-                let pieces = store.recall(&content);
-                self.tasks.spawn(async move { drop(events.send(Event::Recalled { content, pieces }).await) });
+                let partly = store.recall(&content);
+                self.tasks.spawn(async move {
+                    let pieces = match store.piece_map(&content).await {
+                        Some(map) => {
+                            (0..map.layout().count()).filter_map(|piece| Some((piece, map.hash(piece)?))).collect()
+                        }
+                        None => partly,
+                    };
+                    drop(events.send(Event::Recalled { content, pieces }).await);
+                });
             }
             Action::Complete { content } => self.complete(content),
             Action::AskOrigin { lookup, reference } => self.ask_origin(lookup, reference),

@@ -79,8 +79,12 @@ impl Store {
         }
     }
 
-    /// The pieces of a blob that is not whole, and their hashes.
+    /// The pieces of a blob, and their hashes.
     pub(crate) fn recall(&self, content: &ContentId) -> Vec<(PieceIndex, PieceHash)> {
+        if let Some(size) = self.whole.get(content) {
+            let count = PieceLayout::for_size(*size).map_or(0, |layout| layout.count());
+            return (0..count).map(|piece| (piece, hash_of(content, piece, true))).collect();
+        }
         let pieces = self.partial.get(content).into_iter().flat_map(|partial| &partial.pieces);
         pieces.map(|(piece, hash)| (*piece, *hash)).collect()
     }

@@ -145,6 +145,19 @@ pub struct Config {
 
     /// Fetches of one blob at the same time. 8: two for each stripe of the window.
     pub fetches_per_transfer: usize,
+    /// Smallest blob that spreads from its holders along trees if more nodes want it than hold it. 8 MiB: a smaller one is
+    /// there before the others' words are.
+    pub spread_bytes_min: u64,
+    /// What spreads along one tree before the next is due. 8 MiB, and the same at every node. So several are under way in
+    /// all but the smallest blobs, and each has a few pieces, so that those behind begin early.
+    pub section_bytes: u64,
+    /// For the hashes of what spreads to be said. 1.5 s: longer than a busy holder takes, and `offer_interval`.
+    pub spread_patience: Duration,
+    /// How much later than this node another one may have come to be waited for while something spreads. 2 s: as far behind
+    /// it then is, and all come to that in the end.
+    pub spread_slack: Duration,
+    /// Between two words with the hashes of a blob that is held. 1 s: for those who came meanwhile.
+    pub offer_interval: Duration,
     /// What a run from a peer that has the whole blob takes at the peer's measured rate. 1 s: a slow peer holds up little,
     /// a fast one is not asked too often.
     pub chunk_time: Duration,
@@ -242,6 +255,8 @@ pub struct Limits {
     pub partials: usize,
     /// Blobs of which it is known which peers take part in fetching them. 1024: four times what one node has under way.
     pub parts: usize,
+    /// Blobs whose hashes were said lately. 256: as many as can be had at once.
+    pub offers: usize,
     /// Nodes known to take part in fetching these blobs, counted once for each blob. 16,384: sixteen blobs of a site of a
     /// thousand, about 4 MiB.
     pub parties: usize,
@@ -294,6 +309,11 @@ impl Default for Config {
             stripe_bytes_max: 64 << 20,
             takeover_factor: 8,
             fetches_per_transfer: 8,
+            spread_bytes_min: 8 << 20,
+            section_bytes: 8 << 20,
+            spread_patience: Duration::from_millis(1500),
+            spread_slack: Duration::from_secs(2),
+            offer_interval: Duration::from_secs(1),
             chunk_time: Duration::from_secs(1),
             chunk_bytes_min: 4 << 20,
             chunk_bytes_max: 64 << 20,
@@ -350,6 +370,7 @@ impl Default for Limits {
             bindings_per_tag: 8,
             partials: 1024,
             parts: 1024,
+            offers: 256,
             parties: 16_384,
             having_bytes: 4 << 20,
             origins: 128,

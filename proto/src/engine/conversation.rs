@@ -267,7 +267,10 @@ impl Engine {
                         blobs_left_out = true;
                     }
                 }
-                Entry::Gone { content } => self.directory.lose(peer, &content),
+                Entry::Gone { content } => {
+                    self.site.left(&content, &peer);
+                    self.directory.lose(peer, &content);
+                }
                 Entry::Bound(binding) => {
                     bindings_left_out |= !self.bindings.learn(peer, binding, &self.config.limits);
                 }

@@ -11,8 +11,9 @@ use super::{
     event::{Instant, Source},
     planning::{Choice, Step},
     select,
-    site::{Claim, Site, tree_of},
+    site::{Claim, Site},
     transfer::{Election, Kind, Transfer},
+    trees::tree_of,
 };
 use crate::{ContentId, FIRST_BYTES, NodeId, PieceIndex, wire::Stripe};
 

@@ -272,7 +272,7 @@ pub enum Event {
         /// The pieces, and the hashes of their bytes.
         pieces: Vec<(PieceIndex, PieceHash)>,
     },
-    /// The hashes of the pieces that the store has of a blob. Answers [`Action::Recall`].
+    /// The hashes of the pieces that the store has of a blob, whole or not. Answers [`Action::Recall`].
     Recalled {
         /// The blob.
         content: ContentId,

@@ -238,7 +238,10 @@ impl Engine {
                 self.site.expire(self.now);
                 self.limit_reached("parts");
             }
-            Some(true) => self.answer_newcomer(content),
+            Some(true) => {
+                self.answer_newcomer(content);
+                self.offer_hashes(content);
+            }
             Some(false) => {}
         }
         if let Some(transfer) = self.transfers.open.get_mut(&content).filter(|_| whole) {
@@ -330,7 +333,8 @@ impl Engine {
                 Some((node, claim)) if (node, claim.stripe.first) != (owner, first) => true,
                 // A hash that was said and not heard does not come again.
                 Some((_, claim)) => claim.stripe.end < fetch.run.end || next < claim.next && (!told() || stale()),
-                None => !told() || stale(),
+                // What spreads from a holder has no claim, and its root is busy by nature.
+                None => !told() || (stale() && transfer.crowd_since.is_none()),
             }
         });
         for fetch in dry.map(|(id, _)| *id).collect::<Vec<FetchId>>() {

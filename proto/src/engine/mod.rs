@@ -36,8 +36,10 @@ mod reaching;
 mod resolving;
 mod select;
 mod site;
+mod spreading;
 mod timers;
 mod transfer;
+mod trees;
 mod uplink;
 mod vouches;
 mod vouching;
@@ -46,7 +48,7 @@ mod wanting;
 #[cfg(test)]
 mod tests;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use self::{
     bindings::Bindings, directory::Directory, inventory::Inventory, origin::Origins, peers::Peers, random::Random,
@@ -128,6 +130,8 @@ pub struct Engine {
     origins: Origins,
     transfers: Transfers,
     site: Site,
+    /// When the hashes of blobs that this node holds were last said.
+    offered: BTreeMap<ContentId, Instant>,
     budget: Budget,
     bindings: Bindings,
     lookups: Lookups,
@@ -158,6 +162,7 @@ impl Engine {
             origins: Origins::default(),
             transfers: Transfers::default(),
             site: Site::default(),
+            offered: BTreeMap::new(),
             budget: Budget::default(),
             bindings: Bindings::default(),
             lookups: Lookups::default(),
@@ -226,6 +231,7 @@ impl Engine {
                 Timer::Retry(content) => self.retry(content),
                 Timer::Tell(content) => self.tell_again(content),
                 Timer::Vouch(content) => self.vouch_now(content),
+                Timer::Offer(content) => self.act(Action::Recall { content }),
                 Timer::CompleteTimeout(content) => self.on_complete_timeout(content),
                 Timer::AnswerFromMemory(lookup) => self.answer_from_memory(lookup),
                 Timer::LookupTimeout(lookup) => self.on_lookup_timeout(lookup),

@@ -14,6 +14,7 @@ use super::{
     select,
     site::{Claim, Site},
     transfer::{Kind, Transfer},
+    trees::Shape,
     vouches::Vouch,
 };
 use crate::{ContentId, NodeId, PieceIndex, PieceSet, piece::PieceLayout};
@@ -54,6 +55,9 @@ impl Engine {
         let Some(transfer) = self.transfers.open.get(&content) else { return Choice::Nobody };
         if transfer.fetches.len() >= self.config.fetches_per_transfer {
             return Choice::Enough;
+        }
+        if let Some(choice) = self.ask_crowd(content) {
+            return choice;
         }
         if let Some(choice) = self.ask_holder(content, preferred) {
             if let (Choice::Start(Step { size: Some(size), .. }), Some(transfer)) =
@@ -153,12 +157,9 @@ impl Engine {
         // What is left is shared, too.
         let left = (layout.count() - taken.count()).div_ceil(u32::try_from(holders.len()).unwrap_or(u32::MAX));
         let least = select::pieces_for(0, self.config.chunk_time, limits, layout.piece_len());
-        let chunk = match holders.len() {
-            1 => u32::MAX,
-            _ => {
-                select::pieces_for(rate(&peer), self.config.chunk_time, limits, layout.piece_len()).min(left.max(least))
-            }
-        };
+        let chunk = select::pieces_for(rate(&peer), self.config.chunk_time, limits, layout.piece_len());
+        // Also if there is one holder only: others who want it may come, and then it spreads.
+        let chunk = chunk.min(left.max(least));
         let source = Source::Peer(peer);
         let step = |run| Choice::Start(Step { source, kind: Kind::Holder, size: Some(size), run });
         match select::run(&taken, transfer.first_reader(), chunk) {
@@ -217,7 +218,13 @@ impl Engine {
             let run = select::first_run(stripe.first..stripe.end.min(taken.pieces()), theirs)?;
             let of = (*owner, stripe, self.node);
             let fan_out = if stripe.turn < TURN_WHOLE { self.config.trees } else { self.config.fan_out_whole };
-            let line = self.site.upstream(content, of, self.now, (fan_out, self.config.trees), trusted);
+            let line = self.site.upstream(
+                content,
+                of,
+                self.now,
+                Shape { root: fan_out, fan_out, trees: self.config.trees },
+                trusted,
+            );
             let Some(peer) = line.iter().find(|peer| self.can_ask(transfer, peer)) else {
                 apart = apart.or_else(|| line.into_iter().find(|node| self.is_good(transfer, node)));
                 return None;

@@ -56,15 +56,17 @@ impl Claim {
 
 /// A node's part in one blob.
 #[derive(Debug, Clone)]
-struct Party {
+pub(super) struct Party {
     /// It could ask the origin.
     origin: bool,
     /// The blob's size in bytes, as it says.
     size: Option<u64>,
     /// What it has, if it said so and there was room to remember it.
     having: Option<PieceSet>,
+    /// When it was first heard.
+    since: Instant,
     /// Its want is believed until then.
-    wanted_until: Instant,
+    pub(super) wanted_until: Instant,
     /// Number of its last word, and when that came.
     heard: (u64, Instant),
     /// Its weight for what begins at a piece, kept since a hash is dear and an election goes on for many words.
@@ -160,7 +162,7 @@ pub(super) struct Site {
 }
 
 /// A node's weight for what begins at a piece of a blob; the highest comes first.
-fn weight(content: &ContentId, first: PieceIndex, node: &NodeId) -> u64 {
+pub(super) fn weight(content: &ContentId, first: PieceIndex, node: &NodeId) -> u64 {
     let mut hasher = blake3::Hasher::new();
     hasher.update(content.digest());
     hasher.update(node.public_key());
@@ -171,18 +173,12 @@ fn weight(content: &ContentId, first: PieceIndex, node: &NodeId) -> u64 {
     u64::from_be_bytes([a, b, c, d, e, f, g, h])
 }
 
-/// The trees in which a node passes on what it gets.
-pub(super) fn tree_of(node: &NodeId, trees: u8) -> u8 {
-    let [.., of_node] = *node.public_key();
-    of_node % trees.max(1)
-}
-
 impl Site {
     fn party(
         &mut self,
         content: ContentId,
         node: NodeId,
-        room: Room,
+        (room, now): (Room, Instant),
     ) -> Option<(&mut Party, &mut BTreeMap<NodeId, Claim>, &mut Vec<u64>)> {
         let parts = self.blobs.get(&content);
         if parts.is_none() && self.blobs.len() >= room.parts {
@@ -198,6 +194,7 @@ impl Site {
             origin: false,
             size: None,
             having: None,
+            since: now,
             wanted_until: Instant::default(),
             heard: (0, Instant::default()),
             weighed: None,
@@ -216,7 +213,7 @@ impl Site {
         room: Room,
     ) -> Option<bool> {
         let before = self.having_bytes;
-        let (party, claims, had) = self.party(content, node, room)?;
+        let (party, claims, had) = self.party(content, node, (room, now))?;
         let new = party.wanted_until == Instant::default();
         let (latest, at) = party.heard;
         if word.sequence < latest && now.since(at) < word.overtaken_within {
@@ -257,7 +254,7 @@ impl Site {
         let before = self.having_bytes;
         let layout = PieceLayout::for_size(size)?;
         let count = layout.count();
-        let (party, claims, had) = self.party(content, node, room)?;
+        let (party, claims, had) = self.party(content, node, (room, now))?;
         let others = before - party.bytes();
         let fits = others + count.div_ceil(8) as usize <= room.having_bytes;
         if party.having.as_ref().is_none_or(|set| set.pieces() != count) {
@@ -383,6 +380,16 @@ impl Site {
         self.blobs.get(content).into_iter().flat_map(|parts| &parts.parties)
     }
 
+    /// When a node was first heard to take part in a blob.
+    pub(super) fn joined(&self, content: &ContentId, node: &NodeId) -> Option<Instant> {
+        Some(self.blobs.get(content)?.parties.get(node)?.since)
+    }
+
+    /// How many others want a blob.
+    pub(super) fn takers(&self, content: &ContentId, me: &NodeId, now: Instant) -> usize {
+        self.parties(content).filter(|(node, party)| *node != me && party.wanted_until > now).count()
+    }
+
     /// How many take part in a blob, as far as was heard.
     pub(super) fn parties_of(&self, content: &ContentId) -> usize {
         self.blobs.get(content).map_or(0, |parts| parts.parties.len())
@@ -458,7 +465,12 @@ impl Site {
     }
 
     /// Those of a blob's parties that `fits`, the first in order first.
-    fn sorted(&self, content: &ContentId, first: PieceIndex, fits: impl Fn(&NodeId, &Party) -> bool) -> Vec<NodeId> {
+    pub(super) fn sorted(
+        &self,
+        content: &ContentId,
+        first: PieceIndex,
+        fits: impl Fn(&NodeId, &Party) -> bool,
+    ) -> Vec<NodeId> {
         let mut sorted: Vec<_> = self.parties(content).filter(|(node, party)| fits(node, party)).collect();
         sorted.sort_by_cached_key(|(node, party)| match party.weighed {
             Some((of, weight)) if of == first => Reverse(weight),
@@ -486,43 +498,11 @@ impl Site {
     pub(super) fn is_shared(&self, content: &ContentId, me: &NodeId, now: Instant) -> bool {
         self.parties(content).any(|(node, party)| node != me && party.wanted_until > now)
     }
-
-    /// The tree for a new claim of a node: its own unless a stripe is under way along it, else the first along which none is.
-    pub(super) fn tree_for(&self, node: &NodeId, now: Instant, trees: u8) -> u8 {
-        let own = tree_of(node, trees);
-        let claims = self.all_claims(now);
-        let used = |tree: &u8| claims.iter().any(|(owner, claim)| owner != node && claim.stripe.tree == *tree);
-        std::iter::once(own).chain(0..trees).find(|tree| !used(tree)).unwrap_or(own)
-    }
-
-    /// Whom `me` can take a stripe from while it lands, the best first: its parent in a tree of `fan_out` children a
-    /// node whose root is the stripe's owner and whose inner nodes are inner nodes of this tree only, then whoever else is nearer to the root, those next to the parent first: so
-    /// the work stays spread where nodes are connected with some of the others only.
-    pub(super) fn upstream(
-        &self,
-        content: &ContentId,
-        (owner, stripe, me): (NodeId, Stripe, NodeId),
-        now: Instant,
-        (fan_out, trees): (u8, u8),
-        trusted: impl Fn(&NodeId) -> bool,
-    ) -> Vec<NodeId> {
-        let mut below = self.sorted(content, stripe.first, |node, party| {
-            *node != owner && (*node == me || (party.wanted_until > now && trusted(node)))
-        });
-        below.sort_by_key(|node| tree_of(node, trees) != stripe.tree);
-        let Some(at) = below.iter().position(|node| *node == me) else { return vec![owner] };
-        let line: Vec<_> = std::iter::once(owner).chain(below.into_iter().take(at)).collect();
-        // `me` is number `at + 1` of the whole line, so this is at most its last.
-        let parent = at / usize::from(fan_out.max(1));
-        let mut places: Vec<_> = (0..line.len()).collect();
-        places.sort_by_key(|place| place.abs_diff(parent));
-        places.into_iter().filter_map(|place| line.get(place).copied()).collect()
-    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::trees::Shape, *};
     use crate::Algorithm;
 
     const ROOM: Room = Room { parts: 2, parties: 64, having_bytes: 8 };
@@ -653,7 +633,13 @@ mod tests {
         let mut line = vec![owner];
         line.extend(order.iter().filter(|node| **node != owner));
         for (place, me) in line.iter().enumerate().skip(1) {
-            let upstream = site.upstream(&blob(0), (owner, stripe(3, 4, 0), *me), at(1), (2, 1), |_| true);
+            let upstream = site.upstream(
+                &blob(0),
+                (owner, stripe(3, 4, 0), *me),
+                at(1),
+                Shape { root: 2, fan_out: 2, trees: 1 },
+                |_| true,
+            );
             assert_eq!(upstream.len(), place, "whoever is nearer, and nobody else");
             let parent = line.iter().position(|node| *node == upstream[0]).unwrap();
             assert!(parent < place);

@@ -30,6 +30,8 @@ pub(super) enum Timer {
     Tell(ContentId),
     /// Say the hashes of what came from the origin.
     Vouch(ContentId),
+    /// Say the hashes of a blob that is held and that many want.
+    Offer(ContentId),
     /// The store did not check a whole blob in time.
     CompleteTimeout(ContentId),
     /// Whoever waits for an origin's answer is given what the site knows.

@@ -189,6 +189,8 @@ pub(super) struct Transfer {
     /// When this node last said that it takes part, if it did.
     pub(super) told_at: Option<Instant>,
     pub(super) election: Option<Election>,
+    /// Since when somebody is known who has all of it, so that it may come from others who want it too.
+    pub(super) crowd_since: Option<Instant>,
     /// The size that was last believed.
     sized: Option<u64>,
     /// What others said of its pieces.
@@ -229,6 +231,7 @@ impl Transfer {
             origin_progress: Instant::default(),
             told_at: None,
             election: None,
+            crowd_since: None,
             sized: None,
             vouches: Vouches::default(),
             doubted: BTreeSet::new(),

@@ -177,6 +177,9 @@ impl Engine {
         if let Some(rate) = rate.filter(|_| self.trusts(&from)) {
             self.others_rate = Some(mixed(self.others_rate, rate));
         }
+        if self.inventory.held(&content).is_some() {
+            self.note_offer(content);
+        }
         let said = (first..).zip(hashes.0.iter().copied());
         self.hear_hashes(from, content, size, true, said.collect());
         self.look_again(content);
@@ -288,6 +291,9 @@ impl Engine {
     /// The store says the hashes of pieces that were there before.
     pub(super) fn on_recalled(&mut self, content: ContentId, pieces: Vec<(PieceIndex, PieceHash)>) {
         let node = self.node;
+        if let Some(size) = self.inventory.held(&content) {
+            return self.say_offer(content, size, &pieces);
+        }
         let Some(known) = self.transfers.open.get_mut(&content).and_then(|transfer| transfer.pieces.as_mut()) else {
             return;
         };

@@ -25,6 +25,7 @@ pub fn library() -> &'static [(&'static str, &'static str)] {
         "metered-nights",
         "mixed-architectures",
         "no-ranges",
+        "one-then-many",
         "partition-and-heal",
         "power-cut",
         "rolling-reboots",

@@ -49,6 +49,7 @@ const LIMITS: Limits = Limits {
     bindings_per_tag: 1,
     partials: 1,
     parts: 1,
+    offers: 1,
     parties: 3,
     having_bytes: 2,
     origins: 1,

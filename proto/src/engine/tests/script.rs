@@ -37,7 +37,7 @@ use super::super::{
         Action, CallId, Event, FetchId, Instant, LookupId, Note, OriginTag, PromiseId, Provenance, RequestId,
         ResolveId, Source, SourceError, WantError, WantId,
     },
-    site::tree_of,
+    trees::tree_of,
 };
 use crate::{
     Algorithm, ContentId, NodeId, ObjectKind, PieceHash, PieceHashes, PieceIndex, PieceSet, Repository, TagRef,
