@@ -8,7 +8,7 @@ use layermesh_proto::{ContentId, TagRef};
 /// single sites; what goes wrong in larger ones is told apart by running the seed again.
 pub(crate) const SMALL_NODES_MAX: usize = 50;
 /// Most events of a run of a small world. 5 million: a run of a test that takes more does not end by itself.
-const EVENTS_SMALL_MAX: u64 = 5_000_000;
+const EVENTS_SMALL_MAX: u64 = 50_000_000;
 /// Most events of a run of any other. 2 billion: an hour of a processor.
 const EVENTS_MAX: u64 = 2_000_000_000;
 

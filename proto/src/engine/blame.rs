@@ -50,6 +50,11 @@ impl Engine {
 
     /// All of it came from the origin.
     fn origin_is_wrong(&mut self, content: ContentId) {
+        if let Some(transfer) = self.transfers.open.get_mut(&content) {
+            // Measured by bytes that are not the blob's, or that this device has spoilt.
+            let exposed = std::mem::take(&mut transfer.exposed);
+            transfer.audited.extend(exposed);
+        }
         self.absolve(content);
         let Some(transfer) = self.transfers.open.get(&content) else { return };
         let origins: Vec<_> = transfer.origins.iter().map(|(name, kind)| Source::Origin(name.clone(), *kind)).collect();
@@ -65,6 +70,10 @@ impl Engine {
             Supplier::Peer(peer) => {
                 self.rule_out(content, Source::Peer(peer));
                 self.expose(peer, content);
+                // By the blob's digest, which nothing refutes.
+                if let Some(transfer) = self.transfers.open.get_mut(&content) {
+                    transfer.exposed.remove(&peer);
+                }
             }
             Supplier::Hearsay(peer) => self.doubt(content, peer),
             Supplier::Origin => {}

@@ -125,7 +125,7 @@ pub struct Config {
     /// Between two words with hashes of one blob. 50 ms: at most twenty small messages a second.
     pub vouch_interval: Duration,
     /// For a claim to bring its first or next piece. 15 s: half of what a registry that is far away gets for its first byte.
-    /// What a piece takes at `uplink_rate_min` comes on top.
+    /// What a piece takes at its share of `uplink_rate_min` comes on top.
     pub claim_patience: Duration,
     /// Slowest uplink, in bytes a second, over which a claim is still believed. 16 KiB/s: a telephone line's.
     pub uplink_rate_min: u64,

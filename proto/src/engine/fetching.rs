@@ -24,7 +24,7 @@ impl Engine {
         if transfer.phase == Phase::Completing {
             return;
         }
-        let mut withheld = self.budget.release(content, transfer, self.now);
+        let mut withheld = self.budget.release(content, transfer, (self.now, self.config.retry_max));
         if transfer.is_full() {
             return self.complete(content);
         }

@@ -75,11 +75,13 @@ impl Engine {
         spacing.saturating_mul(u32::try_from(self.site.parties_of(content)).unwrap_or(u32::MAX))
     }
 
-    /// For how long a claim is believed without a piece.
+    /// For how long a claim is believed without a piece: the slowest uplink may be shared by all claims.
     pub(super) fn patience(&self, content: &ContentId) -> Duration {
         let pieces = self.transfers.open.get(content).and_then(|transfer| transfer.pieces.as_ref());
         let piece_len = pieces.map_or(PIECE_LEN_MAX, |pieces| pieces.layout.piece_len());
-        self.config.claim_patience + select::time_for(u64::from(piece_len), self.config.uplink_rate_min)
+        let claims = u32::try_from(self.site.all_claims(self.now).len()).unwrap_or(u32::MAX).max(1);
+        let piece_time = select::time_for(u64::from(piece_len), self.config.uplink_rate_min);
+        self.config.claim_patience + piece_time.saturating_mul(claims)
     }
 
     /// Enters this node's claim into the blob's list.

@@ -184,6 +184,8 @@ pub(super) struct Transfer {
     /// How often all pieces together were not the blob.
     pub(super) rejections: u32,
     pub(super) last_progress: Instant,
+    /// When it last got another round because it need not be withheld any more.
+    pub(super) released_at: Instant,
     /// When bytes last came from the origin.
     pub(super) origin_progress: Instant,
     /// When this node last said that it takes part, if it did.
@@ -197,6 +199,8 @@ pub(super) struct Transfer {
     pub(super) vouches: Vouches,
     /// Nodes whose word on this blob counts for nothing: they may have lied, or did.
     pub(super) doubted: BTreeSet<NodeId>,
+    /// Those of them who said another hash than the origin's bytes had: innocent if those turn out to be wrong.
+    pub(super) exposed: BTreeSet<NodeId>,
     /// Those of them whose pieces were only had from elsewhere to compare.
     pub(super) audited: BTreeSet<NodeId>,
     /// Pieces that came with other bytes than somebody vouched for: from whom, and what hash was said.
@@ -228,6 +232,7 @@ impl Transfer {
             losses: 0,
             rejections: 0,
             last_progress: now,
+            released_at: Instant::default(),
             origin_progress: Instant::default(),
             told_at: None,
             election: None,
@@ -235,6 +240,7 @@ impl Transfer {
             sized: None,
             vouches: Vouches::default(),
             doubted: BTreeSet::new(),
+            exposed: BTreeSet::new(),
             audited: BTreeSet::new(),
             disputes: BTreeMap::new(),
             audit: BTreeMap::new(),

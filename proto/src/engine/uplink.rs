@@ -75,11 +75,20 @@ impl Budget {
 
     /// A transfer looks for a source again. If it was withheld, which this says, its patience with sources begins anew:
     /// it did not wait for them.
-    pub(super) fn release(&mut self, content: ContentId, transfer: &mut Transfer, now: Instant) -> bool {
+    pub(super) fn release(
+        &mut self,
+        content: ContentId,
+        transfer: &mut Transfer,
+        (now, retry): (Instant, Duration),
+    ) -> bool {
         let withheld = self.withheld.remove(&content);
         if withheld {
             transfer.last_progress = now;
             transfer.rounds = 0;
+        }
+        // Not at each word of somebody, or peers that have nothing would be asked as fast as they can say so.
+        if withheld && now.since(transfer.released_at) >= retry {
+            transfer.released_at = now;
             transfer.failures.retain(|_, error| !is_transient(error));
         }
         withheld

@@ -127,13 +127,17 @@ impl Engine {
 
     /// A node said a hash that is not the piece's.
     pub(super) fn expose(&mut self, liar: NodeId, content: ContentId) {
+        let mut known = false;
         if let Some(transfer) = self.transfers.open.get_mut(&content) {
             transfer.vouches.forget(&liar);
             transfer.doubted.insert(liar);
             transfer.audited.remove(&liar);
+            known = !transfer.exposed.insert(liar);
         }
         self.absolve(content);
-        self.penalise(liar, content);
+        if !known {
+            self.penalise(liar, content);
+        }
     }
 
     /// Says the hashes that the others have not been told, now or soon.
