@@ -39,7 +39,10 @@ impl Disk {
 
     /// When so many bytes that come now are written; `None` if at once.
     fn written(&mut self, bytes: u64, now: Instant) -> Option<Instant> {
-        let rate = self.rate?.max(1);
+        let Some(rate) = self.rate.map(|rate| rate.max(1)) else {
+            // What came while it was slow is written first.
+            return (self.busy_until > now).then_some(self.busy_until);
+        };
         let takes = Duration::from_secs_f64(bytes as f64 / rate as f64);
         self.busy_until = self.busy_until.max(now) + takes;
         Some(self.busy_until)
@@ -124,5 +127,20 @@ impl World {
         }
         self.wake_takers(node, content, Some(piece));
         self.handle(node, Event::FetchStored { fetch, pieces: vec![(piece, hash)] })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_that_becomes_fast_writes_what_came_before_first() {
+        let at = |s: u64| Instant::from_nanos(s * 1_000_000_000);
+        let mut disk = Disk::new(Some(10), None);
+        assert_eq!(disk.written(100, at(0)), Some(at(10)));
+        disk.rate = None;
+        assert_eq!(disk.written(100, at(3)), Some(at(10)));
+        assert_eq!(disk.written(100, at(10)), None);
     }
 }

@@ -70,7 +70,8 @@ impl World {
             Source::Origin(..) if !self.mesh.reaches_origin(node) => Err(refused()),
             Source::Origin(..) => match self.origin.mode {
                 OriginMode::Up | OriginMode::Corrupt | OriginMode::Unranged => {
-                    self.origin.blobs.get(&content).copied().ok_or(SourceError::NotFound)
+                    let size = self.origin.blobs.get(&content).copied();
+                    self.request_origin(node).and_then(|()| size.ok_or(SourceError::NotFound))
                 }
                 OriginMode::Refusing => Err(refused()),
                 OriginMode::Silent => return Ok(()),

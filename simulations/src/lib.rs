@@ -21,6 +21,7 @@ mod links;
 mod network;
 mod node;
 mod queue;
+mod quota;
 mod reach;
 pub mod report;
 mod run;

@@ -281,7 +281,8 @@ impl World {
             OriginMode::Refusing => Err(refused()),
             OriginMode::Up | OriginMode::Corrupt | OriginMode::Unranged => {
                 let content = self.origin.tags.get(reference).copied();
-                content.map(|content| OriginTag { content, now_unix_s }).ok_or(SourceError::NotFound)
+                let known = content.map(|content| OriginTag { content, now_unix_s }).ok_or(SourceError::NotFound);
+                self.request_origin(node).and(known)
             }
         };
         self.handle(node, Event::OriginAnswered { lookup, result })

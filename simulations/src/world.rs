@@ -10,7 +10,7 @@ use layermesh_proto::{
     Algorithm, ContentId, NodeId, ObjectKind, PieceIndex, Repository, TagRef,
     engine::{
         Config, Engine, PeerView, Urgency,
-        event::{Event, Instant, Note, PromiseId, Resolution, ResolveId, WantError, WantId},
+        event::{Event, Instant, Note, PromiseId, Resolution, ResolveId, SourceError, WantError, WantId},
     },
 };
 use rand_chacha::{
@@ -24,6 +24,7 @@ use crate::{
     network::{Options, Origin, OriginMode},
     node::{Fault, Node, NodeOptions, Ports, Traffic, Want},
     queue::Queue,
+    quota::{Address, Quota},
     reach::Mesh,
     trace::Trace,
 };
@@ -93,6 +94,7 @@ impl World {
         let uplink = links.add(options.uplink_bytes_per_s);
         let radio = links.add(options.lan_bytes_per_s);
         let (blobs, tags) = (BTreeMap::new(), BTreeMap::new());
+        let quota = Quota::new(options.origin_requests_per_min);
         Self {
             seed,
             options,
@@ -106,7 +108,7 @@ impl World {
             links,
             uplink,
             radio,
-            origin: Origin { mode: OriginMode::Up, blobs, tags, bytes: 0, bytes_broken_off: 0 },
+            origin: Origin { mode: OriginMode::Up, blobs, tags, bytes: 0, bytes_broken_off: 0, quota },
             repository,
             notes: Vec::new(),
             trace: Trace::default(),
@@ -186,6 +188,12 @@ impl World {
         let bytes = id.public_key().first_chunk::<INDEX_BYTES>()?;
         let node = usize::try_from(u64::from_be_bytes(*bytes).checked_sub(1)?).ok()?;
         (self.nodes.get(node)?.id == *id).then_some(node)
+    }
+
+    /// A request of a node reaches the origin, which answers it or has had too many.
+    pub(crate) fn request_origin(&mut self, node: NodeIndex) -> Result<(), SourceError> {
+        let own = self.nodes[node].ports.uplink.is_some();
+        self.origin.quota.take(if own { Address::Device(node) } else { Address::Site }, self.now)
     }
 
     /// Whether its nodes go by windows of time.
@@ -399,6 +407,11 @@ impl World {
     /// Payload bytes that crossed the uplinks besides: of pieces whose fetch was broken off while they came.
     pub fn origin_bytes_broken_off(&self) -> u64 {
         self.origin.bytes_broken_off
+    }
+
+    /// Requests that the origin answered with 429.
+    pub fn requests_refused(&self) -> u64 {
+        self.origin.quota.refused
     }
 
     /// What the nodes had people know.

@@ -32,6 +32,7 @@ pub(super) fn options(scenario: &Scenario, site: &Site, explain: bool) -> Option
         uplink_bytes_per_s: uplink.bytes_per_s,
         uplink_of_its_own: uplink.per_device,
         origin_bytes_per_s_each: uplink.bytes_per_s_each.unwrap_or(u64::MAX),
+        origin_requests_per_min: uplink.requests_per_min,
         lan_latency: lan.latency,
         lan_jitter: lan.jitter,
         uplink_latency: uplink.latency,

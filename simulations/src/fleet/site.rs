@@ -118,6 +118,7 @@ impl<'a> Run<'a> {
         for device in 0..self.plan.devices.len() {
             self.world.add_node_with(setting::node(self.site, &self.plan, device))?;
         }
+        self.set_origin();
         let steps = std::mem::take(&mut self.plan.steps);
         let mut next = 0;
         loop {

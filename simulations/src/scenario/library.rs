@@ -27,6 +27,7 @@ pub fn library() -> &'static [(&'static str, &'static str)] {
         "no-ranges",
         "partition-and-heal",
         "power-cut",
+        "registry-limits",
         "rolling-reboots",
         "ship-satellite",
         "shop-dsl",

@@ -8,7 +8,7 @@ mod keys;
 pub mod library;
 mod parse;
 mod rollout;
-mod sense;
+pub(crate) mod sense;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -25,6 +25,8 @@ pub const DEVICES_MAX: u32 = 100_000;
 pub const SITE_DEVICES_MAX: u32 = 2_000;
 /// Most blobs of all images together. 1,000: more than any release has.
 pub const BLOBS_MAX: usize = 1_000;
+/// Most requests a minute that are a limit. A million: no site asks more often.
+pub const REQUESTS_PER_MIN_MAX: u32 = 1_000_000;
 /// Longest time of a scenario. 60 days: a ship that is at sea for weeks, and engines that tick all the while.
 pub const LIMIT_MAX: Duration = Duration::from_secs(60 * 86_400);
 
@@ -95,6 +97,8 @@ pub struct Uplink {
     pub per_device: bool,
     /// Most that the registry gives over one connection, in bytes a second.
     pub bytes_per_s_each: Option<u64>,
+    /// Requests that the registry answers each address in a minute; the others it answers with 429.
+    pub requests_per_min: Option<u32>,
     /// Whether the registry answers ranges.
     pub ranged: bool,
     /// When it is there, every day; always if empty.
@@ -295,6 +299,12 @@ impl FaultKind {
     /// Its name in scenarios, such as `uplink-cut`.
     pub fn name(self) -> &'static str {
         Self::ALL.iter().find(|(_, kind)| *kind == self).map_or("", |(name, _)| name)
+    }
+
+    /// Whether devices that it befalls vouch for bytes that are not the blob's, so that others keep them until the whole
+    /// is checked.
+    pub fn lies(self) -> bool {
+        matches!(self, Self::Lies | Self::Forges)
     }
 
     /// Whether it befalls a site as a whole, and not devices.

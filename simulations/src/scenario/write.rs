@@ -83,6 +83,7 @@ impl Writer {
         self.entry("latency", quoted(&units::write_duration(uplink.latency)));
         self.entry("per_device", uplink.per_device);
         self.optional("connection_rate", uplink.bytes_per_s_each.map(|rate| quoted(&units::write_rate(rate))));
+        self.optional("requests_per_minute", uplink.requests_per_min);
         self.entry("ranges", uplink.ranged);
         self.daily("up", &uplink.up);
         self.entry("metered", uplink.metered);
