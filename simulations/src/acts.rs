@@ -16,6 +16,7 @@ use crate::{
     checks,
     node::Flow,
     queue::{Gossip, Happening},
+    sabotage::Sabotage,
     world::{NodeIndex, World},
 };
 
@@ -51,6 +52,10 @@ impl World {
                     unreported_bytes: 0,
                     reported_at: self.now,
                 };
+                if self.is_sabotaged(Sabotage::LosesFetches) && Sabotage::LosesFetches.loses(fetch.0) {
+                    return Ok(());
+                }
+                self.nodes[node].fruitless.begin(self.now);
                 self.begin_flow(node, fetch, flow);
             }
             Action::Expect { fetch, pieces } => self.expect(node, fetch, pieces),
@@ -65,8 +70,10 @@ impl World {
             Action::CancelFetch { fetch } => {
                 self.remove_flow(node, fetch);
             }
+            Action::Complete { .. } if self.is_sabotaged(Sabotage::DeafStore) => {}
             Action::Complete { content } => self.plan(STORE_TIME, node, Happening::Checked { content }),
             Action::AskOrigin { lookup, reference } => {
+                self.nodes[node].lookups += 1;
                 self.plan(self.options.uplink_latency * 2, node, Happening::AtOrigin { lookup, reference });
             }
             Action::Remember(binding) => {
@@ -85,8 +92,7 @@ impl World {
             Action::Promised { promise, missing } => {
                 self.nodes[node].promises.insert(promise, missing);
             }
-            // The uplink is one for the whole site here, so its rate is the site's already.
-            Action::PaceUplink { .. } => {}
+            Action::PaceUplink { bytes_per_s } => self.nodes[node].pace = Some(bytes_per_s),
             Action::Note(note) => self.notes.push((node, note)),
         }
         Ok(())

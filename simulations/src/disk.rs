@@ -13,6 +13,7 @@ use layermesh_proto::{
 use crate::{
     checks::Violation,
     queue::Happening,
+    sabotage::Sabotage,
     world::{NodeIndex, World},
 };
 
@@ -122,8 +123,18 @@ impl World {
             return self.end_flow(node, fetch, Err(SourceError::Store("no space left on device".to_owned())));
         }
         flow.landed = piece + 1;
-        if !owner.store.write(content, piece, hash) {
+        let lost =
+            self.options.sabotage == Some(Sabotage::LosesPieces) && Sabotage::LosesPieces.loses(u64::from(piece));
+        if !lost && !owner.store.write(content, piece, hash) {
             owner.bytes_wasted += bytes;
+        }
+        let half = owner
+            .store
+            .partial
+            .get(&content)
+            .is_some_and(|partial| partial.pieces.len() as u64 == u64::from(layout.count()).div_ceil(2));
+        if half && self.is_sabotaged(Sabotage::HoldsEarly) {
+            self.handle(node, Event::Held { content, size: layout.blob_size() })?;
         }
         self.wake_takers(node, content, Some(piece));
         self.handle(node, Event::FetchStored { fetch, pieces: vec![(piece, hash)] })

@@ -17,6 +17,7 @@ pub mod cli;
 mod disk;
 pub mod fleet;
 mod flows;
+mod limits;
 mod links;
 mod network;
 mod node;
@@ -25,8 +26,7 @@ mod quota;
 mod reach;
 pub mod report;
 mod run;
-#[cfg(test)]
-mod sabotage;
+pub mod sabotage;
 pub mod scenario;
 mod store;
 pub mod sweep;

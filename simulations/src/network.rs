@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use layermesh_proto::{ContentId, TagRef};
 
-use crate::quota::Quota;
+use crate::{quota::Quota, sabotage::Sabotage};
 
 /// Nodes of a world up to which it explains itself and has a small limit on events, unless told otherwise. 50: tests and
 /// single sites; what goes wrong in larger ones is told apart by running the seed again.
@@ -49,6 +49,8 @@ pub struct Options {
     pub start_unix_s: u64,
     /// Wall clock at the start as a minute of the week, told to nodes that have windows; `None` if nobody knows it.
     pub start_minute: Option<u16>,
+    /// What is wrong, so that it is seen that the checks find it.
+    pub sabotage: Option<Sabotage>,
     /// Keeps the last lines of what happened to each node for a [`Violation`](crate::Violation), which takes several
     /// times as long; `None` for those of at most 50 nodes.
     pub explain: Option<bool>,
@@ -88,6 +90,7 @@ impl Default for Options {
             power_loss_noticed: Duration::from_secs(40),
             start_unix_s: 1_700_000_000,
             start_minute: None,
+            sabotage: None,
             explain: None,
             events_max: None,
         }

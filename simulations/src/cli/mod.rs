@@ -4,6 +4,7 @@
 //! says that every check held, 1 that one was broken, 2 that what was asked for cannot be done.
 
 mod compare;
+mod image;
 mod library;
 mod plan;
 mod run;

@@ -8,6 +8,7 @@ use layermesh_proto::{
 use super::plan::SitePlan;
 use crate::{
     NodeOptions, Options,
+    sabotage::Sabotage,
     scenario::{Daily, Scenario, Site},
 };
 
@@ -24,7 +25,7 @@ pub(super) fn repository() -> Repository {
 }
 
 /// The world of a site.
-pub(super) fn options(scenario: &Scenario, site: &Site, explain: bool) -> Options {
+pub(super) fn options(scenario: &Scenario, site: &Site, sabotage: Option<Sabotage>, explain: bool) -> Options {
     let (uplink, lan) = (&site.uplink, &site.lan);
     Options {
         lan_bytes_per_s: lan.bytes_per_s,
@@ -39,6 +40,7 @@ pub(super) fn options(scenario: &Scenario, site: &Site, explain: bool) -> Option
         gossip_loss_per_mille: (lan.loss * 1000.0).round() as u32,
         discovery: lan.discovery,
         start_minute: Some(scenario.start_minute),
+        sabotage,
         explain: Some(explain),
         ..Options::default()
     }
@@ -51,7 +53,8 @@ pub(super) fn config(site: &Site, config: &Config) -> Config {
         config.window = WINDOW_OF_OWN_UPLINKS;
     }
     let windows = site.uplink.windows.iter().filter_map(|daily| window(*daily)).collect();
-    config.uplink = Uplink { metered: site.uplink.metered, windows, ..config.uplink };
+    let site_bytes_per_s = site.uplink.site_bytes_per_s.or(config.uplink.site_bytes_per_s);
+    config.uplink = Uplink { metered: site.uplink.metered, windows, site_bytes_per_s };
     config
 }
 

@@ -18,6 +18,7 @@ pub(super) const TABLES: [(&str, &[&str]); 10] = [
             "ranges",
             "up",
             "metered",
+            "site_rate",
             "windows",
         ],
     ),

@@ -105,6 +105,8 @@ pub struct Uplink {
     pub up: Vec<Daily>,
     /// The nodes are told that it costs by the byte (`[uplink] metered`).
     pub metered: bool,
+    /// The rate that the nodes are told the site has, in bytes a second (`[uplink] site_rate`).
+    pub site_bytes_per_s: Option<u64>,
     /// The nodes' windows for background work (`[uplink] windows`); always if empty.
     pub windows: Vec<Daily>,
 }

@@ -190,6 +190,7 @@ fn uplink(reader: &mut Reader<'_>, site: &Section<'_>) -> Uplink {
         ranged: true,
         up: Vec::new(),
         metered: false,
+        site_bytes_per_s: None,
         windows: Vec::new(),
     };
     let remedy = "write the site's rate, such as `uplink = \"2mbit\"`, or a table `[site.uplink]` with a `rate`";
@@ -213,6 +214,7 @@ fn uplink(reader: &mut Reader<'_>, site: &Section<'_>) -> Uplink {
     uplink.ranged = reader.flag(&of, "ranges", true);
     uplink.up = reader.daily(&of, "up");
     uplink.metered = reader.flag(&of, "metered", false);
+    uplink.site_bytes_per_s = reader.rate(&of, "site_rate");
     uplink.windows = reader.daily(&of, "windows");
     uplink
 }

@@ -87,6 +87,7 @@ impl Writer {
         self.entry("ranges", uplink.ranged);
         self.daily("up", &uplink.up);
         self.entry("metered", uplink.metered);
+        self.optional("site_rate", uplink.site_bytes_per_s.map(|rate| quoted(&units::write_rate(rate))));
         self.daily("windows", &uplink.windows);
         self.header("[site.lan]");
         self.entry("rate", quoted(&units::write_rate(site.lan.bytes_per_s)));

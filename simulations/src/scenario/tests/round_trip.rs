@@ -34,15 +34,23 @@ fn some_share() -> impl Strategy<Value = f64> {
 fn uplink() -> impl Strategy<Value = Uplink> {
     let flags = any::<(bool, bool, bool)>();
     let requests = prop::option::of(1..=REQUESTS_PER_MIN_MAX);
-    let each = (prop::option::of(rate()), requests);
+    let each = (prop::option::of(rate()), requests, prop::option::of(rate()));
     (rate(), duration(Duration::from_secs(60)), each, daily(), daily(), flags).prop_map(
-        |(bytes_per_s, latency, (bytes_per_s_each, requests_per_min), up, windows, (per_device, ranged, metered))| {
+        |(
+            bytes_per_s,
+            latency,
+            (bytes_per_s_each, requests_per_min, site_bytes_per_s),
+            up,
+            windows,
+            (per_device, ranged, metered),
+        )| {
             Uplink {
                 bytes_per_s,
                 latency,
                 per_device,
                 bytes_per_s_each,
                 requests_per_min,
+                site_bytes_per_s,
                 ranged,
                 up,
                 metered,

@@ -23,6 +23,7 @@ fn the_smallest_scenario_has_the_documented_defaults() {
         ranged: true,
         up: Vec::new(),
         metered: false,
+        site_bytes_per_s: None,
         windows: Vec::new(),
     };
     assert_eq!(site.uplink, uplink);
