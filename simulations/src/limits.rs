@@ -21,13 +21,15 @@ use crate::node::{Flow, Node};
 /// Most fetches of a node in a row that bring nothing, in a minute. 2,000: twenty rounds of eight fetches for each of a dozen
 /// blobs; real ones wait between two rounds.
 pub(crate) const FRUITLESS_MAX: u32 = 2_000;
-/// In which that and the site's rate are looked at.
+/// In which that is looked at.
 const MINUTE_NANOS: u64 = 60_000_000_000;
-/// How much more than its rate a site may take in that time: words on who fetches are lost, and nodes' shares are too large
-/// until the next.
-const RATE_SLACK: u64 = 2;
-/// What each node may take besides, in bytes: two of the largest pieces, which were on their way when its share fell.
-const RATE_BURST_BYTES: u64 = 2 << 20;
+/// In which the site's rate is looked at: some leases of a claim, so that lost words are made up for.
+const RATE_NANOS: u64 = 10_000_000_000;
+/// Seconds at its rate that a site may take in that time: words on who fetches are lost, and nodes' shares are too large until
+/// the next.
+const RATE_SECONDS: u64 = 20;
+/// What each node may take besides, in bytes: a largest piece, which was on its way when its share fell.
+const RATE_BURST_BYTES: u64 = 1 << 20;
 
 fn is_of_origin(flow: &Flow) -> bool {
     matches!(flow.source, Source::Origin(..))
@@ -119,26 +121,29 @@ impl Fruitless {
     }
 }
 
-/// What a site took from origins in the minute that runs.
+/// What a site took from origins in the ten seconds that run.
 #[derive(Debug, Default)]
 pub(crate) struct Meter {
-    minute: u64,
+    span: u64,
     bytes: u64,
 }
 
 impl Meter {
     /// Bytes came from an origin to a site of so many nodes.
     pub(crate) fn take(&mut self, bytes: u64, now: Instant, nodes: usize, rate: u64) -> Result<(), String> {
-        let minute = now.as_nanos() / MINUTE_NANOS;
-        if minute != self.minute {
-            (self.minute, self.bytes) = (minute, 0);
+        let span = now.as_nanos() / RATE_NANOS;
+        if span != self.span {
+            (self.span, self.bytes) = (span, 0);
         }
         self.bytes += bytes;
         let burst = RATE_BURST_BYTES.saturating_mul(nodes as u64);
-        let max = rate.saturating_mul(60 * RATE_SLACK).saturating_add(burst);
+        let max = rate.saturating_mul(RATE_SECONDS).saturating_add(burst);
         if self.bytes <= max {
             return Ok(());
         }
-        Err(format!("{} bytes from origins within a minute are more than the site's rate allows ({max})", self.bytes))
+        Err(format!(
+            "{} bytes from origins within ten seconds are more than the site's rate allows ({max})",
+            self.bytes
+        ))
     }
 }
