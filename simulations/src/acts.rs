@@ -52,10 +52,6 @@ impl World {
                     unreported_bytes: 0,
                     reported_at: self.now,
                 };
-                if self.is_sabotaged(Sabotage::LosesFetches) && Sabotage::LosesFetches.loses(fetch.0) {
-                    return Ok(());
-                }
-                self.nodes[node].fruitless.begin(self.now);
                 self.begin_flow(node, fetch, flow);
             }
             Action::Expect { fetch, pieces } => self.expect(node, fetch, pieces),

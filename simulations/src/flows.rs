@@ -45,6 +45,10 @@ enum Way {
 impl World {
     /// A fetch sets out for its source.
     pub(crate) fn begin_flow(&mut self, node: NodeIndex, fetch: FetchId, mut flow: Flow) {
+        if self.is_sabotaged(Sabotage::LosesFetches) && Sabotage::LosesFetches.loses(fetch.0) {
+            return;
+        }
+        self.nodes[node].fruitless.begin(self.now);
         let latency = match &flow.source {
             Source::Peer(peer) => {
                 flow.peer = self.index_of(peer).map(|peer| self.target(peer));
