@@ -27,8 +27,8 @@ const UPLINKS: [u64; 3] = [50, 200, 1000];
 const DEATHS_PER_MILLE: u64 = 50;
 /// Time that devices have to find each other before they are told.
 const SETTLING: Duration = Duration::from_secs(20);
-/// How long a site is watched at rest: a summary falls into it.
-const REST: Duration = Duration::from_secs(600);
+/// How long a site is watched at rest: several summaries of each device fall into it.
+const REST: Duration = Duration::from_secs(3600);
 /// Virtual time after which a run is given up.
 const LIMIT: Duration = Duration::from_secs(6 * 3600);
 /// Events between two looks at the clock.
