@@ -17,7 +17,7 @@ fn shown_by(sabotage: Sabotage) -> u64 {
         Sabotage::CarelessStore => 2,
         Sabotage::Greedy => 5,
         Sabotage::NoWindows => 20,
-        Sabotage::NoRate => 39,
+        Sabotage::NoRate => 129,
         Sabotage::HoldsEarly
         | Sabotage::LosesPieces
         | Sabotage::EndsTwice
