@@ -16,6 +16,7 @@ use crate::{
     checks,
     node::Flow,
     queue::{Gossip, Happening},
+    sabotage::Sabotage,
     world::{NodeIndex, World},
 };
 
@@ -65,8 +66,10 @@ impl World {
             Action::CancelFetch { fetch } => {
                 self.remove_flow(node, fetch);
             }
+            Action::Complete { .. } if self.is_sabotaged(Sabotage::DeafStore) => {}
             Action::Complete { content } => self.plan(STORE_TIME, node, Happening::Checked { content }),
             Action::AskOrigin { lookup, reference } => {
+                self.nodes[node].lookups += 1;
                 self.plan(self.options.uplink_latency * 2, node, Happening::AtOrigin { lookup, reference });
             }
             Action::Remember(binding) => {
@@ -90,8 +93,7 @@ impl World {
                     self.reach(node, other);
                 }
             }
-            // The uplink is one for the whole site here, so its rate is the site's already.
-            Action::PaceUplink { .. } => {}
+            Action::PaceUplink { bytes_per_s } => self.nodes[node].pace = Some(bytes_per_s),
             Action::Note(note) => self.notes.push((node, note)),
         }
         Ok(())

@@ -30,11 +30,17 @@ impl World {
     /// What a node is told of its wall clock when it starts, if anybody knows it and the node goes by it. Engines count the
     /// minutes from there on.
     pub(crate) fn clock_of(&self, node: NodeIndex) -> Option<Event> {
-        let start = self.options.start_minute.filter(|_| self.has_windows())?;
+        let minute_of_week = self.minute_of(node).filter(|_| self.has_windows())?;
+        Some(Event::Clock { minute_of_week })
+    }
+
+    /// The minute of the week that a node's wall clock shows, if anybody knows it.
+    pub(crate) fn minute_of(&self, node: NodeIndex) -> Option<u16> {
+        let start = self.options.start_minute?;
         let passed_s = i64::try_from(self.now.as_nanos() / 1_000_000_000).unwrap_or(i64::MAX);
         let seconds = passed_s.saturating_add(self.nodes[node].options.skew_s);
         let minutes = i64::from(start).saturating_add(seconds.div_euclid(SECONDS_PER_MINUTE));
         let minute_of_week = minutes.rem_euclid(i64::from(MINUTES_PER_WEEK));
-        Some(Event::Clock { minute_of_week: u16::try_from(minute_of_week).ok()? })
+        u16::try_from(minute_of_week).ok()
     }
 }

@@ -1,10 +1,13 @@
 //! Safety: what must hold after every event, whatever happens.
 //!
+//! - Nothing is served as whole that is not.
 //! - Nothing is announced, and no want ends well, unless the store holds the blob whole.
 //! - What the store takes for whole has all its pieces, and they are the blob's.
 //! - No piece that is durable is asked for, and none of two sources at a time.
 //! - The engine and the store agree on the state of every piece of a transfer.
 //! - One event leads to a bounded number of actions, and what they say can be said on the wire.
+//!
+//! Limits and budgets are in `limits.rs`.
 //!
 //! After an event those pieces are looked at that it or what came of it concerned, and all of a node's now and then
 //! ([`CHECK_ALL_EVERY`]): so a check costs about as much as the event.
@@ -114,6 +117,14 @@ pub(crate) fn encoded(message: Result<Vec<u8>, EncodeError>) -> Result<u64, Stri
 /// Checks what a store took for whole.
 pub(crate) fn whole(content: &ContentId, taken: &Partial) -> Result<(), String> {
     if taken.is_whole(content) { Ok(()) } else { Err(format!("{content} is taken for whole and is not")) }
+}
+
+/// Checks what a node sends to a fetch that takes it for the whole blob.
+pub(crate) fn served(sender: &Node, flow: &Flow) -> Result<(), String> {
+    if flow.growing || sender.fault.is_some() || sender.store.whole.contains_key(&flow.content) {
+        return Ok(());
+    }
+    Err(format!("{} is served as whole and is not", flow.content))
 }
 
 /// The pieces that a flow is still to bring.

@@ -13,6 +13,7 @@ use layermesh_proto::{
 use crate::{
     checks::Violation,
     queue::Happening,
+    sabotage::Sabotage,
     world::{NodeIndex, World},
 };
 
@@ -39,7 +40,10 @@ impl Disk {
 
     /// When so many bytes that come now are written; `None` if at once.
     fn written(&mut self, bytes: u64, now: Instant) -> Option<Instant> {
-        let rate = self.rate?.max(1);
+        let Some(rate) = self.rate.map(|rate| rate.max(1)) else {
+            // What came while it was slow is written first.
+            return (self.busy_until > now).then_some(self.busy_until);
+        };
         let takes = Duration::from_secs_f64(bytes as f64 / rate as f64);
         self.busy_until = self.busy_until.max(now) + takes;
         Some(self.busy_until)
@@ -119,10 +123,35 @@ impl World {
             return self.end_flow(node, fetch, Err(SourceError::Store("no space left on device".to_owned())));
         }
         flow.landed = piece + 1;
-        if !owner.store.write(content, piece, hash) {
+        let lost =
+            self.options.sabotage == Some(Sabotage::LosesPieces) && Sabotage::LosesPieces.loses(u64::from(piece));
+        if !lost && !owner.store.write(content, piece, hash) {
             owner.bytes_wasted += bytes;
+        }
+        let half = owner
+            .store
+            .partial
+            .get(&content)
+            .is_some_and(|partial| partial.pieces.len() as u64 == u64::from(layout.count()).div_ceil(2));
+        if half && self.is_sabotaged(Sabotage::HoldsEarly) {
+            self.handle(node, Event::Held { content, size: layout.blob_size() })?;
         }
         self.wake_takers(node, content, Some(piece));
         self.handle(node, Event::FetchStored { fetch, pieces: vec![(piece, hash)] })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_that_becomes_fast_writes_what_came_before_first() {
+        let at = |s: u64| Instant::from_nanos(s * 1_000_000_000);
+        let mut disk = Disk::new(Some(10), None);
+        assert_eq!(disk.written(100, at(0)), Some(at(10)));
+        disk.rate = None;
+        assert_eq!(disk.written(100, at(3)), Some(at(10)));
+        assert_eq!(disk.written(100, at(10)), None);
     }
 }

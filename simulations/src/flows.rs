@@ -11,12 +11,13 @@ use layermesh_proto::{
 };
 
 use crate::{
-    checks::Violation,
+    checks::{self, Violation},
     disk::UNSTORED_MAX,
     links::Route,
     network::OriginMode,
     node::{Fault, Flow, Taker},
     queue::{Happening, Target},
+    sabotage::Sabotage,
     store::hash_of,
     world::{NodeIndex, World},
 };
@@ -44,6 +45,10 @@ enum Way {
 impl World {
     /// A fetch sets out for its source.
     pub(crate) fn begin_flow(&mut self, node: NodeIndex, fetch: FetchId, mut flow: Flow) {
+        if self.is_sabotaged(Sabotage::LosesFetches) && Sabotage::LosesFetches.loses(fetch.0) {
+            return;
+        }
+        self.nodes[node].fruitless.begin(self.now);
         let latency = match &flow.source {
             Source::Peer(peer) => {
                 flow.peer = self.index_of(peer).map(|peer| self.target(peer));
@@ -70,7 +75,8 @@ impl World {
             Source::Origin(..) if !self.mesh.reaches_origin(node) => Err(refused()),
             Source::Origin(..) => match self.origin.mode {
                 OriginMode::Up | OriginMode::Corrupt | OriginMode::Unranged => {
-                    self.origin.blobs.get(&content).copied().ok_or(SourceError::NotFound)
+                    let size = self.origin.blobs.get(&content).copied();
+                    self.request_origin(node).and_then(|()| size.ok_or(SourceError::NotFound))
                 }
                 OriginMode::Refusing => Err(refused()),
                 OriginMode::Silent => return Ok(()),
@@ -78,8 +84,13 @@ impl World {
             Source::Peer(_) => {
                 // Its power is gone and nobody has noticed yet.
                 let Some(at) = self.sender(node, flow) else { return Ok(()) };
+                if !flow.growing && self.is_sabotaged(Sabotage::ServesParts) {
+                    self.nodes[at].store.lose_a_part(&content);
+                }
+                let Some(flow) = self.nodes[node].flows.get(&fetch) else { return Ok(()) };
                 let peer = &self.nodes[at];
-                let begun = peer.store.partial.get(&content).map(|partial| partial.size).filter(|_| flow.growing);
+                let served = flow.growing || self.is_sabotaged(Sabotage::ServesParts);
+                let begun = peer.store.partial.get(&content).map(|partial| partial.size).filter(|_| served);
                 let held = peer.store.whole.get(&content).copied().or(begun);
                 if flow.growing && held.is_none() && peer.fault != Some(Fault::HasNothing) {
                     self.wait_for(node, fetch, Some(at));
@@ -171,9 +182,18 @@ impl World {
             Some(peer) => (Route::over(self.nodes[peer.node].ports.out, own.into), u64::MAX),
             None => {
                 let last = if self.options.shared_radio { self.radio } else { own.into };
-                (Route::over(own.uplink.unwrap_or(self.uplink), last), self.options.origin_bytes_per_s_each)
+                let rate_max = self.options.origin_bytes_per_s_each.min(self.pace(node));
+                (Route::over(own.uplink.unwrap_or(self.uplink), last), rate_max)
             }
         }
+    }
+
+    /// What each fetch of a node from origins may take of its share of the site's rate, in bytes a second.
+    fn pace(&self, node: NodeIndex) -> u64 {
+        let node = &self.nodes[node];
+        let Some(pace) = node.pace.filter(|_| !self.is_sabotaged(Sabotage::NoRate)) else { return u64::MAX };
+        let sharing = node.flows.values().filter(|flow| flow.peer.is_none()).count();
+        pace / sharing.max(1) as u64
     }
 
     /// Plans the arrival of a flow's next piece, or ends the flow.
@@ -261,8 +281,13 @@ impl World {
         if flow.peer.is_none() {
             self.origin.bytes += bytes;
             self.nodes[node].bytes_from_origin += bytes;
+            if let Some(rate) = self.rules.uplink.site_bytes_per_s {
+                let taken = self.meter.take(bytes, now, self.nodes.len(), rate);
+                taken.map_err(|what| self.violation(node, what))?;
+            }
         } else {
             let Some(peer) = self.sender(node, flow) else { return Ok(()) };
+            checks::served(&self.nodes[peer], flow).map_err(|what| self.violation(peer, what))?;
             let fault = self.nodes[peer].fault;
             if matches!(fault, Some(Fault::StallsAfter(pieces)) if sent >= pieces) {
                 return Ok(());
@@ -300,6 +325,9 @@ impl World {
 
     fn report_progress(&mut self, node: NodeIndex, fetch: FetchId, bytes: u64) -> Result<(), Violation> {
         let now = self.now;
+        if bytes > 0 {
+            self.nodes[node].fruitless.reset();
+        }
         let Some(flow) = self.nodes[node].flows.get_mut(&fetch) else { return Ok(()) };
         flow.unreported_bytes += bytes;
         if now.since(flow.reported_at) < PROGRESS_INTERVAL {

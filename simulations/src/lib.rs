@@ -17,15 +17,16 @@ pub mod cli;
 mod disk;
 pub mod fleet;
 mod flows;
+mod limits;
 mod links;
 mod network;
 mod node;
 mod queue;
+mod quota;
 mod reach;
 pub mod report;
 mod run;
-#[cfg(test)]
-mod sabotage;
+pub mod sabotage;
 pub mod scenario;
 mod store;
 pub mod sweep;

@@ -4,6 +4,8 @@ use std::{collections::BTreeMap, time::Duration};
 
 use layermesh_proto::{ContentId, TagRef};
 
+use crate::{quota::Quota, sabotage::Sabotage};
+
 /// Nodes of a world up to which it explains itself and has a small limit on events, unless told otherwise. 50: tests and
 /// single sites; what goes wrong in larger ones is told apart by running the seed again.
 pub(crate) const SMALL_NODES_MAX: usize = 50;
@@ -25,6 +27,8 @@ pub struct Options {
     pub uplink_of_its_own: bool,
     /// Most that the origin gives over one connection, in bytes a second.
     pub origin_bytes_per_s_each: u64,
+    /// Requests that the origin answers each address in a minute; no limit if `None`.
+    pub origin_requests_per_min: Option<u32>,
     /// One way between two nodes.
     pub lan_latency: Duration,
     /// Up to so much is added to each message's way, at random.
@@ -45,6 +49,8 @@ pub struct Options {
     pub start_unix_s: u64,
     /// Wall clock at the start as a minute of the week, told to nodes that have windows; `None` if nobody knows it.
     pub start_minute: Option<u16>,
+    /// What is wrong, so that it is seen that the checks find it.
+    pub sabotage: Option<Sabotage>,
     /// Keeps the last lines of what happened to each node for a [`Violation`](crate::Violation), which takes several
     /// times as long; `None` for those of at most 50 nodes.
     pub explain: Option<bool>,
@@ -73,6 +79,7 @@ impl Default for Options {
             uplink_bytes_per_s: 6_250_000,
             uplink_of_its_own: false,
             origin_bytes_per_s_each: u64::MAX,
+            origin_requests_per_min: None,
             lan_latency: Duration::from_micros(500),
             lan_jitter: Duration::from_micros(500),
             uplink_latency: Duration::from_millis(20),
@@ -83,6 +90,7 @@ impl Default for Options {
             power_loss_noticed: Duration::from_secs(40),
             start_unix_s: 1_700_000_000,
             start_minute: None,
+            sabotage: None,
             explain: None,
             events_max: None,
         }
@@ -114,4 +122,6 @@ pub(crate) struct Origin {
     pub(crate) bytes: u64,
     /// Of pieces whose fetch was broken off, the part that had crossed it.
     pub(crate) bytes_broken_off: u64,
+    /// Requests that it answers.
+    pub(crate) quota: Quota,
 }

@@ -5,13 +5,14 @@ use std::collections::{BTreeMap, VecDeque};
 use layermesh_proto::{
     ContentId, NodeId, PieceHash, PieceIndex, PieceLayout,
     engine::{
-        Engine,
+        Engine, Urgency,
         event::{CallId, FetchId, Instant, PromiseId, RequestId, Resolution, ResolveId, Source, WantError, WantId},
     },
 };
 
 use crate::{
     disk::Disk,
+    limits::Fruitless,
     links::{LinkId, Passage},
     queue::Target,
     store::Store,
@@ -92,6 +93,7 @@ pub(crate) struct Flow {
 #[derive(Debug, Clone)]
 pub(crate) struct Want {
     pub(crate) content: ContentId,
+    pub(crate) urgency: Urgency,
     pub(crate) ended: Option<(Instant, Result<(), WantError>)>,
 }
 
@@ -143,6 +145,12 @@ pub(crate) struct Node {
     pub(crate) wants: BTreeMap<WantId, Want>,
     pub(crate) resolves: BTreeMap<ResolveId, Option<Result<Resolution, WantError>>>,
     pub(crate) promises: BTreeMap<PromiseId, Vec<ContentId>>,
+    /// Fetches that were begun since one brought something, within this minute of virtual time.
+    pub(crate) fruitless: Fruitless,
+    /// Questions to origins that are under way.
+    pub(crate) lookups: usize,
+    /// Bytes a second that it may take from origins, if its engine said.
+    pub(crate) pace: Option<u64>,
     pub(crate) bytes_from_origin: u64,
     pub(crate) bytes_from_peers: u64,
     pub(crate) bytes_wasted: u64,
@@ -176,6 +184,9 @@ impl Node {
             wants: BTreeMap::new(),
             resolves: BTreeMap::new(),
             promises: BTreeMap::new(),
+            fruitless: Fruitless::default(),
+            lookups: 0,
+            pace: None,
             bytes_from_origin: 0,
             bytes_from_peers: 0,
             bytes_wasted: 0,

@@ -16,6 +16,7 @@ use layermesh_proto::{
 use crate::{
     checks::{self, ACTIONS_PER_EVENT_MAX, CHECK_ALL_EVERY, Violation},
     flows::{broken, refused},
+    limits,
     network::OriginMode,
     queue::{Gossip, Happening, Target},
     world::{NodeIndex, World},
@@ -117,7 +118,11 @@ impl World {
                 self.plan_tick(node);
                 return self.check(node);
             };
+            let said = self.options.sabotage.map(|_| action.clone());
             self.obey(node, action)?;
+            if let Some(said) = said {
+                self.forge(node, &said)?;
+            }
         }
         Err(self.violation(node, "one event leads to too many actions".to_owned()))
     }
@@ -131,10 +136,12 @@ impl World {
     }
 
     /// Checks and does one thing that an engine says.
-    fn obey(&mut self, node: NodeIndex, action: Action) -> Result<(), Violation> {
+    pub(crate) fn obey(&mut self, node: NodeIndex, action: Action) -> Result<(), Violation> {
         self.trace.action(&action);
         self.explain(node, &action);
-        checks::action(&self.nodes[node], &action).map_err(|what| self.violation(node, what))?;
+        let state = &self.nodes[node];
+        let checked = checks::action(state, &action).and_then(|()| limits::action(state, &action, &self.rules));
+        checked.map_err(|what| self.violation(node, what))?;
         self.perform(node, action).map_err(|what| self.violation(node, what))
     }
 
@@ -158,11 +165,14 @@ impl World {
         self.touched.clear();
         state.until_check = state.until_check.saturating_sub(1);
         if state.until_check == 0 {
-            let all = checks::pieces(state);
+            let all = limits::all(state, &self.rules).and_then(|()| checks::pieces(state));
             if let Ok(pieces) = &all {
                 state.until_check = CHECK_ALL_EVERY.max(*pieces);
             }
             checked = checked.and(all.map(|_| ()));
+        }
+        if self.rules.uplink.metered || self.has_windows() {
+            checked = checked.and_then(|()| limits::budget(&self.nodes[node], &self.rules, self.minute_of(node)));
         }
         checked.map_err(|what| self.violation(node, what))
     }
@@ -273,6 +283,7 @@ impl World {
     }
 
     fn at_origin(&mut self, node: NodeIndex, lookup: LookupId, reference: &TagRef) -> Result<(), Violation> {
+        self.nodes[node].lookups = self.nodes[node].lookups.saturating_sub(1);
         let passed_s = self.now.as_nanos() / NANOS_PER_S;
         let now_unix_s = self.nodes[node].wall_clock(self.options.start_unix_s, passed_s);
         let result = match self.origin.mode {
@@ -281,7 +292,8 @@ impl World {
             OriginMode::Refusing => Err(refused()),
             OriginMode::Up | OriginMode::Corrupt | OriginMode::Unranged => {
                 let content = self.origin.tags.get(reference).copied();
-                content.map(|content| OriginTag { content, now_unix_s }).ok_or(SourceError::NotFound)
+                let known = content.map(|content| OriginTag { content, now_unix_s }).ok_or(SourceError::NotFound);
+                self.request_origin(node).and(known)
             }
         };
         self.handle(node, Event::OriginAnswered { lookup, result })

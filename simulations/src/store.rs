@@ -79,6 +79,14 @@ impl Store {
         }
     }
 
+    /// Loses the last piece of a blob that was whole: for tests of the checks.
+    pub(crate) fn lose_a_part(&mut self, content: &ContentId) {
+        let Some(size) = self.whole.remove(content) else { return };
+        let count = PieceLayout::for_size(size).map_or(0, |layout| layout.count());
+        let pieces = (0..count.saturating_sub(1)).map(|piece| (piece, hash_of(content, piece, true))).collect();
+        self.partial.insert(*content, Partial { size, pieces });
+    }
+
     /// The pieces of a blob, and their hashes.
     pub(crate) fn recall(&self, content: &ContentId) -> Vec<(PieceIndex, PieceHash)> {
         if let Some(size) = self.whole.get(content) {

@@ -10,7 +10,7 @@ use layermesh_proto::{
     Algorithm, ContentId, NodeId, ObjectKind, PieceIndex, Repository, TagRef,
     engine::{
         Config, Engine, PeerView, Urgency,
-        event::{Event, Instant, Note, PromiseId, Resolution, ResolveId, WantError, WantId},
+        event::{Event, Instant, Note, PromiseId, Resolution, ResolveId, SourceError, WantError, WantId},
     },
 };
 use rand_chacha::{
@@ -20,11 +20,14 @@ use rand_chacha::{
 
 use crate::{
     checks::Violation,
+    limits::Meter,
     links::{LinkId, Links},
     network::{Options, Origin, OriginMode},
     node::{Fault, Node, NodeOptions, Ports, Traffic, Want},
     queue::Queue,
+    quota::{Address, Quota},
     reach::Mesh,
+    sabotage::Sabotage,
     trace::Trace,
 };
 
@@ -50,7 +53,8 @@ pub struct Blob {
 pub struct World {
     pub(crate) seed: u64,
     pub(crate) options: Options,
-    config: Config,
+    /// What the checks hold the engines to, which are told the same unless they are sabotaged.
+    pub(crate) rules: Config,
     pub(crate) now: Instant,
     pub(crate) random: ChaCha8Rng,
     pub(crate) queue: Queue,
@@ -73,6 +77,7 @@ pub struct World {
     pub(crate) open_wants: usize,
     /// Wants that ended and that nobody took yet: at most as many as wants were opened.
     pub(crate) ended: VecDeque<(NodeIndex, WantId)>,
+    pub(crate) meter: Meter,
     /// Pieces that the event under way concerns.
     pub(crate) touched: Vec<(ContentId, Range<PieceIndex>)>,
     /// Said in place of what the next engine says that handles an event, the last first.
@@ -93,10 +98,11 @@ impl World {
         let uplink = links.add(options.uplink_bytes_per_s);
         let radio = links.add(options.lan_bytes_per_s);
         let (blobs, tags) = (BTreeMap::new(), BTreeMap::new());
+        let quota = Quota::new(options.origin_requests_per_min);
         Self {
             seed,
             options,
-            config,
+            rules: config,
             now: Instant::default(),
             random: ChaCha8Rng::seed_from_u64(seed),
             queue: Queue::default(),
@@ -106,7 +112,7 @@ impl World {
             links,
             uplink,
             radio,
-            origin: Origin { mode: OriginMode::Up, blobs, tags, bytes: 0, bytes_broken_off: 0 },
+            origin: Origin { mode: OriginMode::Up, blobs, tags, bytes: 0, bytes_broken_off: 0, quota },
             repository,
             notes: Vec::new(),
             trace: Trace::default(),
@@ -114,6 +120,7 @@ impl World {
             messages: 0,
             open_wants: 0,
             ended: VecDeque::new(),
+            meter: Meter::default(),
             touched: Vec::new(),
             #[cfg(test)]
             forged: Vec::new(),
@@ -134,7 +141,8 @@ impl World {
 
     /// Lets the origin behave so from now on; running fetches from it break off unless it is up.
     pub fn set_origin(&mut self, mode: OriginMode) {
-        self.origin.mode = mode;
+        let corrupt = self.is_sabotaged(Sabotage::CorruptOrigin) && mode == OriginMode::Up;
+        self.origin.mode = if corrupt { OriginMode::Corrupt } else { mode };
     }
 
     /// Adds a node and starts it.
@@ -188,9 +196,15 @@ impl World {
         (self.nodes.get(node)?.id == *id).then_some(node)
     }
 
+    /// A request of a node reaches the origin, which answers it or has had too many.
+    pub(crate) fn request_origin(&mut self, node: NodeIndex) -> Result<(), SourceError> {
+        let own = self.nodes[node].ports.uplink.is_some();
+        self.origin.quota.take(if own { Address::Device(node) } else { Address::Site }, self.now)
+    }
+
     /// Whether its nodes go by windows of time.
     pub(crate) fn has_windows(&self) -> bool {
-        !self.config.uplink.windows.is_empty()
+        !self.rules.uplink.windows.is_empty()
     }
 
     /// Gives a node an uplink of its own, or that another rate, in bytes a second.
@@ -221,7 +235,13 @@ impl World {
         let (seed, clock) = (self.random.next_u64(), self.clock_of(node));
         let started = &mut self.nodes[node];
         started.life += 1;
-        let mut config = self.config.clone();
+        started.fruitless.reset();
+        started.lookups = 0;
+        if let Some(by) = self.options.sabotage {
+            by.store(&mut started.store);
+        }
+        let mut config = self.options.sabotage.map_or_else(|| self.rules.clone(), |by| by.config(&self.rules));
+        started.pace = config.uplink.site_bytes_per_s;
         if let Some(platform) = &started.options.platform {
             config.platform.clone_from(platform);
         }
@@ -297,7 +317,7 @@ impl World {
     pub(crate) fn want_as(&mut self, node: NodeIndex, blob: Blob, urgency: Urgency) -> Result<WantId, Violation> {
         let want = WantId(self.nodes[node].id());
         if self.nodes[node].is_up() {
-            self.nodes[node].wants.insert(want, Want { content: blob.content, ended: None });
+            self.nodes[node].wants.insert(want, Want { content: blob.content, urgency, ended: None });
             self.open_wants += 1;
         }
         let (content, kind, repository) = (blob.content, blob.kind, Some(self.repository.clone()));
@@ -399,6 +419,11 @@ impl World {
     /// Payload bytes that crossed the uplinks besides: of pieces whose fetch was broken off while they came.
     pub fn origin_bytes_broken_off(&self) -> u64 {
         self.origin.bytes_broken_off
+    }
+
+    /// Requests that the origin answered with 429.
+    pub fn requests_refused(&self) -> u64 {
+        self.origin.quota.refused
     }
 
     /// What the nodes had people know.

@@ -54,9 +54,19 @@ fn what_is_not_done_in_time_or_takes_too_much_is_said() {
 #[test]
 fn what_fails_is_made_small() {
     let mut strict = generate::scenario(0);
-    strict.bounds.copies_max = Some(0.1);
-    let fails = |scenario: &Scenario| report(scenario, scenario.seed, 1).broken.iter().any(|b| b.rule == "copies");
+    // No device has its last byte when it comes over the uplink.
+    strict.bounds.last_max = Some(1.0);
+    let fails = |scenario: &Scenario| report(scenario, scenario.seed, 1).broken.iter().any(|b| b.rule == "last");
     let small = shrink(strict.clone(), fails);
     assert!(fails(&small));
     assert_eq!((small.sites.len(), small.releases.len(), small.faults.len()), (1, 1, 0));
+}
+
+#[test]
+fn a_registry_without_ranges_has_none_from_the_start() {
+    let mut ranged = scenario("shop-dsl");
+    ranged.sites[0].count = 1;
+    let mut unranged = ranged.clone();
+    unranged.sites[0].uplink.ranged = false;
+    assert_ne!(report(&ranged, 1, 1).events, report(&unranged, 1, 1).events);
 }

@@ -239,3 +239,21 @@ fn bytes_that_were_taken_for_nothing_are_counted() {
     assert!(world.run_until_ended(MINUTE).unwrap());
     assert!(world.wasted_bytes(0) > 3 * MB, "what was there came again");
 }
+
+#[test]
+fn an_origin_that_is_asked_too_often_says_when_to_come_back_and_is_asked_then() {
+    let fetched = |requests| {
+        let options = Options { origin_requests_per_min: requests, ..Options::default() };
+        let (mut world, blob) = world(3, options, 20 * MB);
+        add(&mut world, 1, &NodeOptions::default());
+        world.run_for(Duration::from_secs(30)).unwrap();
+        let want = world.want(0, blob).unwrap();
+        assert!(world.run_until_ended(MINUTE * 5).unwrap());
+        assert_eq!(world.ended(0, want), Some(&Ok(())));
+        (world.requests_refused(), world.now().as_nanos() / 1_000_000_000)
+    };
+    // The first answer says how large it is, the second brings the rest.
+    assert_eq!(fetched(None), (0, 33));
+    let (refused, ended_s) = fetched(Some(1));
+    assert!((1..4).contains(&refused) && (60..70).contains(&ended_s), "{refused} refused, ended after {ended_s} s");
+}

@@ -4,10 +4,12 @@
 //! says that every check held, 1 that one was broken, 2 that what was asked for cannot be done.
 
 mod compare;
+mod image;
 mod library;
 mod plan;
 mod run;
 mod sweep;
+mod table;
 
 use std::{
     io::{IsTerminal as _, Write as _, stderr, stdout},
@@ -40,6 +42,8 @@ enum Command {
     Plan(Box<plan::PlanArgs>),
     /// Run scenarios that are generated from seeds, and make small what fails
     Sweep(sweep::SweepArgs),
+    /// Measure sites of many sizes, and print a table
+    Table(table::TableArgs),
     /// Compare two reports
     Compare(compare::CompareArgs),
     /// List the scenarios of the library
@@ -75,6 +79,7 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Plan(args) => plan::run(&args),
         Command::Sweep(args) => sweep::run(&args),
+        Command::Table(args) => table::run(&args),
         Command::Compare(args) => compare::run(&args),
         Command::List => library::list(),
         Command::Show { name } => library::show(&name),

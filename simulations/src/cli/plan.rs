@@ -7,7 +7,11 @@ use std::fmt::Write as _;
 
 use clap::Args;
 
-use super::{Output, perform, print};
+use super::{
+    Output,
+    image::{self, Image},
+    perform, print,
+};
 use crate::scenario::Scenario;
 
 /// The question.
@@ -19,9 +23,13 @@ pub(super) struct PlanArgs {
     /// Devices of each site
     #[arg(long, value_name = "N", default_value_t = 25)]
     devices: u32,
-    /// What is rolled out: a size, such as 300MB, or sizes of layers, such as 180MB,60MB,3MB
-    #[arg(long, value_name = "SIZE")]
+    /// What is rolled out: a size, such as 300MB, sizes of layers, such as 180MB,60MB,3MB, an image of an OCI layout, oci:DIR or
+    /// oci:DIR:NAME, or a file with an image's manifest
+    #[arg(long, value_name = "SIZE|oci:DIR|FILE")]
     image: String,
+    /// Platform of the devices: which of an image's it is
+    #[arg(long, value_name = "OS/ARCH", default_value = "linux/amd64")]
+    platform: String,
     /// Rate of each site's uplink, such as 2mbit
     #[arg(long, value_name = "RATE", default_value = "10mbit")]
     uplink: String,
@@ -89,14 +97,17 @@ fn toml(args: &PlanArgs) -> anyhow::Result<String> {
         { if args.window.is_empty() { String::new() } else { format!(", windows = {}", list(&args.window)) } }
     )?;
     writeln!(text, "lan = {{ rate = {}, shared_radio = {} }}", quoted(&args.lan), args.wifi)?;
-    writeln!(text, "[[site.devices]]\nname = \"device\"\ncount = {}\n", args.devices)?;
+    writeln!(
+        text,
+        "[[site.devices]]\nname = \"device\"\ncount = {}\nplatform = {}\n",
+        args.devices,
+        quoted(&args.platform)
+    )?;
     writeln!(text, "[[image]]\nname = \"release:1\"")?;
-    let sizes: Vec<&str> = args.image.split(',').map(str::trim).collect();
-    match sizes.as_slice() {
-        [size] => writeln!(text, "size = {}\n", quoted(size))?,
-        several => {
-            let layers =
-                several.iter().enumerate().map(|(index, size)| format!("layer{} = {}", index + 1, quoted(size)));
+    match image::read(&args.image, &args.platform)? {
+        Image::Size(size) => writeln!(text, "size = {}\n", quoted(&size))?,
+        Image::Layers(layers) => {
+            let layers = layers.iter().map(|(name, size)| format!("{} = {}", quoted(name), quoted(size)));
             writeln!(text, "layers = {{ {} }}\n", layers.collect::<Vec<_>>().join(", "))?;
         }
     }

@@ -3,12 +3,13 @@
 use std::path::PathBuf;
 
 use anyhow::Context as _;
-use clap::Args;
+use clap::{Args, builder::PossibleValuesParser};
 
 use super::{bar, print, say, width};
 use crate::{
     fleet::Settings,
-    sweep::{FAILURES_MAX, generate, sweep},
+    sabotage::Sabotage,
+    sweep::{FAILURES_MAX, find, generate, sweep},
 };
 
 /// Which seeds.
@@ -23,12 +24,19 @@ pub(super) struct SweepArgs {
     /// Replay one seed: run its scenario, whole, and show what came of it
     #[arg(long, value_name = "N", conflicts_with_all = ["seeds", "from"])]
     seed: Option<u64>,
+    /// Break one rule on purpose, and say which seed shows it to the check that is for it
+    #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(Sabotage::ALL.map(|(name, _)| name)))]
+    sabotage: Option<String>,
     /// Where the small scenarios of failing seeds are written
     #[arg(long, value_name = "DIR", default_value = ".")]
     keep: PathBuf,
 }
 
 pub(super) fn run(args: &SweepArgs) -> anyhow::Result<bool> {
+    if let Some(name) = args.sabotage.as_deref() {
+        let sabotage = Sabotage::named(name).with_context(|| format!("there is no sabotage {name}"))?;
+        return Ok(look_for(sabotage, name, args));
+    }
     if let Some(seed) = args.seed {
         let scenario = generate::scenario(seed);
         print(&scenario.to_toml());
@@ -60,4 +68,22 @@ pub(super) fn run(args: &SweepArgs) -> anyhow::Result<bool> {
         print(&format!("ended after {FAILURES_MAX} failures\n"));
     }
     Ok(failures.is_empty())
+}
+
+/// Whether the sweep finds what is wrong on purpose.
+fn look_for(sabotage: Sabotage, name: &str, args: &SweepArgs) -> bool {
+    let from = args.seed.unwrap_or(args.from);
+    let until = from.saturating_add(if args.seed.is_some() { 1 } else { args.seeds });
+    let settings = Settings::of(&generate::scenario(from));
+    match find(sabotage, from, until, &settings) {
+        Some((seed, report)) => {
+            print(&report.to_text(width()));
+            print(&format!("{name} is found with seed {seed}, the {}th that was tried\n", seed - from + 1));
+            true
+        }
+        None => {
+            print(&format!("{name} is not found with seeds {from} to {}\n", until.saturating_sub(1)));
+            false
+        }
+    }
 }

@@ -21,7 +21,7 @@ use std::{
 use layermesh_proto::engine::Config;
 
 use self::{plan::SitePlan, site::Outcome};
-use crate::{report::Report, scenario::Scenario};
+use crate::{report::Report, sabotage::Sabotage, scenario::Scenario};
 
 /// How a run is done, beside what the scenario says.
 #[derive(Debug, Clone)]
@@ -32,13 +32,15 @@ pub struct Settings {
     pub threads: usize,
     /// Of every node's engine.
     pub config: Config,
+    /// What is wrong, so that it is seen that the checks find it.
+    pub sabotage: Option<Sabotage>,
 }
 
 impl Settings {
     /// The scenario's own seed and the engine's defaults, on all processors.
     pub fn of(scenario: &Scenario) -> Self {
         let threads = thread::available_parallelism().map_or(1, usize::from);
-        Self { seed: scenario.seed, threads, config: Config::default() }
+        Self { seed: scenario.seed, threads, config: Config::default(), sabotage: None }
     }
 }
 
@@ -52,7 +54,7 @@ pub fn run(scenario: &Scenario, settings: &Settings, progress: impl Fn(usize, us
             let number = next.fetch_add(1, Ordering::Relaxed);
             let Some(place) = outcomes.get(number) else { return };
             let Some(plan) = SitePlan::new(scenario, settings.seed, number) else { return };
-            let outcome = site::run(scenario, &plan, &settings.config);
+            let outcome = site::run(scenario, &plan, settings);
             *place.lock().unwrap_or_else(PoisonError::into_inner) = Some(outcome);
             progress(done.fetch_add(1, Ordering::Relaxed) + 1, sites);
         }

@@ -8,6 +8,7 @@ use layermesh_proto::{
 use super::plan::SitePlan;
 use crate::{
     NodeOptions, Options,
+    sabotage::Sabotage,
     scenario::{Daily, Scenario, Site},
 };
 
@@ -24,7 +25,7 @@ pub(super) fn repository() -> Repository {
 }
 
 /// The world of a site.
-pub(super) fn options(scenario: &Scenario, site: &Site, explain: bool) -> Options {
+pub(super) fn options(scenario: &Scenario, site: &Site, sabotage: Option<Sabotage>, explain: bool) -> Options {
     let (uplink, lan) = (&site.uplink, &site.lan);
     Options {
         lan_bytes_per_s: lan.bytes_per_s,
@@ -32,12 +33,14 @@ pub(super) fn options(scenario: &Scenario, site: &Site, explain: bool) -> Option
         uplink_bytes_per_s: uplink.bytes_per_s,
         uplink_of_its_own: uplink.per_device,
         origin_bytes_per_s_each: uplink.bytes_per_s_each.unwrap_or(u64::MAX),
+        origin_requests_per_min: uplink.requests_per_min,
         lan_latency: lan.latency,
         lan_jitter: lan.jitter,
         uplink_latency: uplink.latency,
         gossip_loss_per_mille: (lan.loss * 1000.0).round() as u32,
         discovery: lan.discovery,
         start_minute: Some(scenario.start_minute),
+        sabotage,
         explain: Some(explain),
         ..Options::default()
     }
@@ -50,7 +53,8 @@ pub(super) fn config(site: &Site, config: &Config) -> Config {
         config.window = WINDOW_OF_OWN_UPLINKS;
     }
     let windows = site.uplink.windows.iter().filter_map(|daily| window(*daily)).collect();
-    config.uplink = Uplink { metered: site.uplink.metered, windows, ..config.uplink };
+    let site_bytes_per_s = site.uplink.site_bytes_per_s.or(config.uplink.site_bytes_per_s);
+    config.uplink = Uplink { metered: site.uplink.metered, windows, site_bytes_per_s };
     config
 }
 

@@ -8,12 +8,10 @@ use std::{
     time::Duration,
 };
 
-use layermesh_proto::{
-    ObjectKind,
-    engine::{Config, event::WantId},
-};
+use layermesh_proto::{ObjectKind, engine::event::WantId};
 
 use super::{
+    Settings,
     curve::Curve,
     plan::{SitePlan, Step, uplink_only},
     pulls::Pull,
@@ -77,9 +75,9 @@ struct Run<'a> {
 const DAILY: usize = usize::MAX;
 
 /// Runs one site of a scenario. Should a rule be broken, it runs once more with its history kept, for the report.
-pub(crate) fn run(scenario: &Scenario, plan: &SitePlan, config: &Config) -> Outcome {
+pub(crate) fn run(scenario: &Scenario, plan: &SitePlan, settings: &Settings) -> Outcome {
     let attempt = |explain| {
-        let mut run = Run::new(scenario, plan.clone(), config, explain);
+        let mut run = Run::new(scenario, plan.clone(), settings, explain);
         let violation = run.play().err();
         run.outcome(violation)
     };
@@ -88,10 +86,10 @@ pub(crate) fn run(scenario: &Scenario, plan: &SitePlan, config: &Config) -> Outc
 }
 
 impl<'a> Run<'a> {
-    fn new(scenario: &'a Scenario, plan: SitePlan, config: &Config, explain: bool) -> Self {
+    fn new(scenario: &'a Scenario, plan: SitePlan, settings: &Settings, explain: bool) -> Self {
         let site = &scenario.sites[plan.kind];
-        let options = setting::options(scenario, site, explain);
-        let config = setting::config(site, config);
+        let options = setting::options(scenario, site, settings.sabotage, explain);
+        let config = setting::config(site, &settings.config);
         let world = World::new(plan.seed, options, config, setting::repository());
         let devices = plan.devices.len();
         Self {
@@ -118,6 +116,7 @@ impl<'a> Run<'a> {
         for device in 0..self.plan.devices.len() {
             self.world.add_node_with(setting::node(self.site, &self.plan, device))?;
         }
+        self.set_origin();
         let steps = std::mem::take(&mut self.plan.steps);
         let mut next = 0;
         loop {

@@ -28,6 +28,7 @@ pub fn library() -> &'static [(&'static str, &'static str)] {
         "one-then-many",
         "partition-and-heal",
         "power-cut",
+        "registry-limits",
         "rolling-reboots",
         "ship-satellite",
         "shop-dsl",

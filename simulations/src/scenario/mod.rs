@@ -8,7 +8,7 @@ mod keys;
 pub mod library;
 mod parse;
 mod rollout;
-mod sense;
+pub(crate) mod sense;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -25,6 +25,8 @@ pub const DEVICES_MAX: u32 = 100_000;
 pub const SITE_DEVICES_MAX: u32 = 2_000;
 /// Most blobs of all images together. 1,000: more than any release has.
 pub const BLOBS_MAX: usize = 1_000;
+/// Most requests a minute that are a limit. A million: no site asks more often.
+pub const REQUESTS_PER_MIN_MAX: u32 = 1_000_000;
 /// Longest time of a scenario. 60 days: a ship that is at sea for weeks, and engines that tick all the while.
 pub const LIMIT_MAX: Duration = Duration::from_secs(60 * 86_400);
 
@@ -95,12 +97,16 @@ pub struct Uplink {
     pub per_device: bool,
     /// Most that the registry gives over one connection, in bytes a second.
     pub bytes_per_s_each: Option<u64>,
+    /// Requests that the registry answers each address in a minute; the others it answers with 429.
+    pub requests_per_min: Option<u32>,
     /// Whether the registry answers ranges.
     pub ranged: bool,
     /// When it is there, every day; always if empty.
     pub up: Vec<Daily>,
     /// The nodes are told that it costs by the byte (`[uplink] metered`).
     pub metered: bool,
+    /// The rate that the nodes are told the site has, in bytes a second (`[uplink] site_rate`).
+    pub site_bytes_per_s: Option<u64>,
     /// The nodes' windows for background work (`[uplink] windows`); always if empty.
     pub windows: Vec<Daily>,
 }
@@ -295,6 +301,12 @@ impl FaultKind {
     /// Its name in scenarios, such as `uplink-cut`.
     pub fn name(self) -> &'static str {
         Self::ALL.iter().find(|(_, kind)| *kind == self).map_or("", |(name, _)| name)
+    }
+
+    /// Whether devices that it befalls vouch for bytes that are not the blob's, so that others keep them until the whole
+    /// is checked.
+    pub fn lies(self) -> bool {
+        matches!(self, Self::Lies | Self::Forges)
     }
 
     /// Whether it befalls a site as a whole, and not devices.

@@ -11,7 +11,8 @@ use std::{
 use toml::de::{DeTable, DeValue};
 
 use super::{
-    Bounds, DEVICES_MAX, Devices, LIMIT_MAX, Lan, SITE_DEVICES_MAX, Scenario, ScenarioErrors, Site, Uplink,
+    Bounds, DEVICES_MAX, Devices, LIMIT_MAX, Lan, REQUESTS_PER_MIN_MAX, SITE_DEVICES_MAX, Scenario, ScenarioErrors,
+    Site, Uplink,
     errors::{Mistake, ScenarioError},
     keys, rollout,
     table::{At, Names, Reader, Section, is_platform},
@@ -185,9 +186,11 @@ fn uplink(reader: &mut Reader<'_>, site: &Section<'_>) -> Uplink {
         latency: UPLINK_LATENCY,
         per_device: false,
         bytes_per_s_each: None,
+        requests_per_min: None,
         ranged: true,
         up: Vec::new(),
         metered: false,
+        site_bytes_per_s: None,
         windows: Vec::new(),
     };
     let remedy = "write the site's rate, such as `uplink = \"2mbit\"`, or a table `[site.uplink]` with a `rate`";
@@ -205,9 +208,13 @@ fn uplink(reader: &mut Reader<'_>, site: &Section<'_>) -> Uplink {
     uplink.latency = up_to(reader, &of, "latency", UPLINK_LATENCY, LATENCY_MAX);
     uplink.per_device = reader.flag(&of, "per_device", false);
     uplink.bytes_per_s_each = reader.rate(&of, "connection_rate");
+    uplink.requests_per_min = reader
+        .integer(&of, "requests_per_minute", (1, u64::from(REQUESTS_PER_MIN_MAX)))
+        .and_then(|requests| u32::try_from(requests).ok());
     uplink.ranged = reader.flag(&of, "ranges", true);
     uplink.up = reader.daily(&of, "up");
     uplink.metered = reader.flag(&of, "metered", false);
+    uplink.site_bytes_per_s = reader.rate(&of, "site_rate");
     uplink.windows = reader.daily(&of, "windows");
     uplink
 }

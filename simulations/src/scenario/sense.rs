@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::{Fault, FaultKind, Scope, Site};
 
 /// Why a fault makes no sense, and the key that is to blame.
-pub(super) fn against(fault: &Fault, sites: &[Site]) -> Option<(&'static str, String)> {
+pub(crate) fn against(fault: &Fault, sites: &[Site]) -> Option<(&'static str, String)> {
     let (kind, scope) = (fault.kind, &fault.scope);
     let befalls = |site: &Site| scope.has_site(site) && site.devices.iter().any(|group| scope.has_group(group));
     let there: Vec<_> = sites.iter().filter(|site| befalls(site)).collect();

@@ -83,9 +83,11 @@ impl Writer {
         self.entry("latency", quoted(&units::write_duration(uplink.latency)));
         self.entry("per_device", uplink.per_device);
         self.optional("connection_rate", uplink.bytes_per_s_each.map(|rate| quoted(&units::write_rate(rate))));
+        self.optional("requests_per_minute", uplink.requests_per_min);
         self.entry("ranges", uplink.ranged);
         self.daily("up", &uplink.up);
         self.entry("metered", uplink.metered);
+        self.optional("site_rate", uplink.site_bytes_per_s.map(|rate| quoted(&units::write_rate(rate))));
         self.daily("windows", &uplink.windows);
         self.header("[site.lan]");
         self.entry("rate", quoted(&units::write_rate(site.lan.bytes_per_s)));

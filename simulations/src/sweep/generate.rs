@@ -1,7 +1,7 @@
 //! Scenarios out of seeds.
 //!
-//! Invariant: pure, and valid: names fit, every fault ends and leaves time after it, so that what is still not done at the
-//! limit is a fault of ours.
+//! Invariant: pure, and valid: its text reads as the same scenario, every fault ends and leaves time after it, so that
+//! what is still not done at the limit is a fault of ours.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use rand_chacha::{
 };
 
 use crate::scenario::{
-    Bounds, Devices, Fault, FaultKind, Image, Lan, Layer, Release, Scenario, Scope, Site, Uplink, Variant,
+    Bounds, Daily, Devices, Fault, FaultKind, Image, Lan, Layer, Release, Scenario, Scope, Site, Uplink, Variant, sense,
 };
 
 /// Most of what a generated scenario has. Small, so that a thousand run in minutes; a bug that takes more than a dozen
@@ -26,6 +26,14 @@ const FAULTS_MAX: u64 = 4;
 /// After the last fault has ended, how many times the time of a copy for each device there is, and how much more: what
 /// failed is asked for again after five minutes at the latest.
 const PATIENCE: (u32, Duration) = (4, Duration::from_secs(3600));
+
+/// Of what is drawn of limits. Any number.
+const POLICIES_SEED: u64 = 0x429;
+/// The rate that a site is told is that part of its uplink's.
+const SITE_RATE_OF: u32 = 10;
+/// Slowest uplink, in bytes a second, from which nodes are held back: a dozen nodes that share its part still bring a piece
+/// before they count as silent.
+const HELD_BACK_RATE_MIN: u64 = 5_000_000;
 
 /// Draws.
 struct Draw(ChaCha8Rng);
@@ -53,7 +61,7 @@ impl Draw {
 /// The scenario of a seed.
 pub fn scenario(seed: u64) -> Scenario {
     let mut draw = Draw(ChaCha8Rng::seed_from_u64(seed));
-    let sites: Vec<Site> = (0..draw.some(SITE_KINDS_MAX)).map(|number| site(&mut draw, number)).collect();
+    let mut sites: Vec<Site> = (0..draw.some(SITE_KINDS_MAX)).map(|number| site(&mut draw, number)).collect();
     let releases = draw.some(RELEASES_MAX);
     let images: Vec<Image> = (0..releases).map(|number| image(&mut draw, number)).collect();
     let bytes: u64 = images.iter().flat_map(|image| &image.variants[0].layers).map(|layer| layer.size).sum();
@@ -61,11 +69,15 @@ pub fn scenario(seed: u64) -> Scenario {
     let copy = Duration::from_secs_f64(bytes as f64 / slowest.max(1) as f64).max(Duration::from_secs(1));
     let devices = sites.iter().map(Site::size).max().unwrap_or(1);
     let releases = images.iter().map(|image| release(&mut draw, image, copy)).collect();
-    let faults: Vec<Fault> = (0..draw.up_to(FAULTS_MAX)).map(|_| fault(&mut draw, copy)).collect();
+    let mut faults: Vec<Fault> = (0..draw.up_to(FAULTS_MAX)).map(|_| fault(&mut draw, copy)).collect();
+    // A file with one that changes nothing could not be read.
+    faults.retain(|fault| sense::against(fault, &sites).is_none());
+    policies(seed, &mut sites, faults.iter().any(|fault| fault.kind.lies()));
     let healed = faults.iter().map(|fault| fault.at + fault.spread + fault.lasts.unwrap_or_default()).max();
     let limit = healed.unwrap_or_default() + copy * devices * PATIENCE.0 + PATIENCE.1;
-    // Never worse than if each fetched its own, whatever happens, and once more.
-    let copies_max = Some(f64::from(devices) + 1.0);
+    // Half of the time is in no window, and what comes at the rate of the site takes longer.
+    let limit = if sites.iter().any(is_held_back) { limit * (2 + SITE_RATE_OF) } else { limit };
+    let copies_max = Some(copies_max(devices, &faults));
     Scenario {
         name: format!("seed-{seed}"),
         about: "Generated.".to_owned(),
@@ -78,6 +90,52 @@ pub fn scenario(seed: u64) -> Scenario {
         releases,
         faults,
     }
+}
+
+/// What registries and operators limit. Drawn apart from all else, so that seeds go on standing for what they stood for before
+/// there was this. Where devices lie no rate is drawn: nodes that compare what they have with the registry's bytes do not divide
+/// it among them yet (`tests/kept/open/seed-173.toml`), nor do several that claim all of a blob without ranges
+/// (`seed-347.toml`).
+fn policies(seed: u64, sites: &mut [Site], lying: bool) {
+    let mut draw = Draw(ChaCha8Rng::seed_from_u64(seed ^ POLICIES_SEED));
+    for site in sites {
+        let uplink = &mut site.uplink;
+        uplink.requests_per_min = draw.one_in(8).then(|| draw.of(&[20, 60, 300]));
+        let held_back = draw.of(&[HeldBack::ByWindows, HeldBack::ByRate, HeldBack::Not, HeldBack::Not, HeldBack::Not]);
+        // Over a slow uplink it would take days.
+        match held_back {
+            _ if uplink.bytes_per_s < HELD_BACK_RATE_MIN => {}
+            HeldBack::ByWindows => {
+                let minute = |hour: u16, minute: u16| hour * 60 + minute;
+                uplink.windows = (0..24).map(|hour| Daily { from: minute(hour, 15), to: minute(hour, 45) }).collect();
+                // Without windows what nobody waits for would never come over a meter.
+                uplink.metered = draw.one_in(2);
+            }
+            HeldBack::ByRate if !lying && uplink.ranged => {
+                uplink.site_bytes_per_s = Some(uplink.bytes_per_s / u64::from(SITE_RATE_OF))
+            }
+            HeldBack::ByRate | HeldBack::Not => {}
+        }
+    }
+}
+
+/// What holds the nodes of a site back from their uplink.
+#[derive(Clone, Copy)]
+enum HeldBack {
+    ByWindows,
+    ByRate,
+    Not,
+}
+
+fn is_held_back(site: &Site) -> bool {
+    site.uplink.site_bytes_per_s.is_some() || !site.uplink.windows.is_empty()
+}
+
+/// Never worse than if each device fetched its own, whatever happens, and once more. Where devices lie, each of the others
+/// may have to compare all that it has with the registry's, which is as much again for each such fault.
+fn copies_max(devices: u32, faults: &[Fault]) -> f64 {
+    let lying = faults.iter().filter(|fault| fault.kind.lies()).count();
+    (f64::from(devices) + 1.0) * (1.0 + lying as f64)
 }
 
 fn site(draw: &mut Draw, number: u64) -> Site {
@@ -100,10 +158,12 @@ fn site(draw: &mut Draw, number: u64) -> Site {
             latency: Duration::from_millis(draw.of(&[5, 20, 80, 300])),
             per_device: draw.one_in(6),
             bytes_per_s_each: draw.one_in(6).then(|| draw.of(&[50_000, 500_000])),
+            // Drawn apart, as is what the nodes are told of the uplink.
+            requests_per_min: None,
             ranged: !draw.one_in(8),
             up: Vec::new(),
-            // What nobody waits for would never come.
             metered: false,
+            site_bytes_per_s: None,
             windows: Vec::new(),
         },
         lan: Lan {
@@ -165,6 +225,7 @@ mod tests {
         for seed in 0..200 {
             let generated = scenario(seed);
             assert_eq!(generated, scenario(seed));
+            assert_eq!(Scenario::parse(&generated.name, &generated.to_toml()), Ok(generated.clone()));
             assert!(
                 generated.faults.iter().all(|fault| fault.at + fault.spread + fault.lasts.unwrap() < generated.limit)
             );

@@ -15,6 +15,7 @@ pub use shrink::shrink;
 use crate::{
     fleet::{Settings, on_threads, run},
     report::Report,
+    sabotage::Sabotage,
     scenario::Scenario,
 };
 
@@ -53,6 +54,15 @@ pub fn sweep(from: u64, until: u64, settings: &Settings, progress: impl Fn(u64) 
     let mut failed = failed.into_inner().unwrap_or_else(PoisonError::into_inner);
     failed.sort_unstable();
     failed.into_iter().map(|seed| failure(seed, settings)).collect()
+}
+
+/// The first of the seeds `from..until` whose scenario shows a sabotage to the check that is for it, with its run.
+pub fn find(sabotage: Sabotage, from: u64, until: u64, settings: &Settings) -> Option<(u64, Report)> {
+    let settings = Settings { sabotage: Some(sabotage), ..settings.clone() };
+    (from..until).find_map(|seed| {
+        let report = attempt(&generate::scenario(seed), &settings);
+        sabotage.is_found(&report).then_some((seed, report))
+    })
 }
 
 /// Makes the scenario of a failing seed small.

@@ -1,6 +1,7 @@
 //! From a scenario that fails to a smaller one that fails too.
 //!
-//! Invariant: each step has less in it than the one before, so it ends; at most [`RUNS_MAX`] scenarios are tried.
+//! Invariant: each step is valid and has less in it than the one before, so it ends; at most [`RUNS_MAX`] scenarios are
+//! tried.
 
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ pub fn shrink(failing: Scenario, fails: impl Fn(&Scenario) -> bool) -> Scenario 
     let mut smallest = failing;
     let mut runs = 0;
     loop {
-        let next = smaller(&smallest).into_iter().find(|candidate| {
+        let next = smaller(&smallest).into_iter().filter(is_valid).find(|candidate| {
             runs += 1;
             runs <= RUNS_MAX && fails(candidate)
         });
@@ -25,6 +26,11 @@ pub fn shrink(failing: Scenario, fails: impl Fn(&Scenario) -> bool) -> Scenario 
             None => return smallest,
         }
     }
+}
+
+/// Whether its text can be read: with less in it, a fault may change nothing any more.
+fn is_valid(scenario: &Scenario) -> bool {
+    Scenario::parse(&scenario.name, &scenario.to_toml()).is_ok()
 }
 
 /// Scenarios with a little less in them, those first that lack most.

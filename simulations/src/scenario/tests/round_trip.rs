@@ -33,16 +33,29 @@ fn some_share() -> impl Strategy<Value = f64> {
 
 fn uplink() -> impl Strategy<Value = Uplink> {
     let flags = any::<(bool, bool, bool)>();
-    (rate(), duration(Duration::from_secs(60)), prop::option::of(rate()), daily(), daily(), flags).prop_map(
-        |(bytes_per_s, latency, bytes_per_s_each, up, windows, (per_device, ranged, metered))| Uplink {
+    let requests = prop::option::of(1..=REQUESTS_PER_MIN_MAX);
+    let each = (prop::option::of(rate()), requests, prop::option::of(rate()));
+    (rate(), duration(Duration::from_secs(60)), each, daily(), daily(), flags).prop_map(
+        |(
             bytes_per_s,
             latency,
-            per_device,
-            bytes_per_s_each,
-            ranged,
+            (bytes_per_s_each, requests_per_min, site_bytes_per_s),
             up,
-            metered,
             windows,
+            (per_device, ranged, metered),
+        )| {
+            Uplink {
+                bytes_per_s,
+                latency,
+                per_device,
+                bytes_per_s_each,
+                requests_per_min,
+                site_bytes_per_s,
+                ranged,
+                up,
+                metered,
+                windows,
+            }
         },
     )
 }

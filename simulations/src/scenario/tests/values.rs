@@ -19,9 +19,11 @@ fn the_smallest_scenario_has_the_documented_defaults() {
         latency: Duration::from_millis(20),
         per_device: false,
         bytes_per_s_each: None,
+        requests_per_min: None,
         ranged: true,
         up: Vec::new(),
         metered: false,
+        site_bytes_per_s: None,
         windows: Vec::new(),
     };
     assert_eq!(site.uplink, uplink);
@@ -67,10 +69,15 @@ fn every_value_is_read() {
     );
     assert!(fault.scope.has_site(shop) && !fault.scope.has_site(depot));
     assert!(fault.scope.has_group(&shop.devices[0]) && !fault.scope.has_group(&shop.devices[1]));
-    let tables = GOOD
-        .replace("uplink = \"8mbit\"", "uplink = { rate = \"8mbit\", connection_rate = \"1MB/s\", metered = true }");
+    let tables = GOOD.replace(
+        "uplink = \"8mbit\"",
+        "uplink = { rate = \"8mbit\", connection_rate = \"1MB/s\", requests_per_minute = 60 }",
+    );
     let uplink = &Scenario::parse("good", &tables).unwrap().sites[1].uplink;
-    assert_eq!((uplink.bytes_per_s, uplink.bytes_per_s_each, uplink.metered), (1_000_000, Some(1_000_000), true));
+    assert_eq!(
+        (uplink.bytes_per_s, uplink.bytes_per_s_each, uplink.requests_per_min),
+        (1_000_000, Some(1_000_000), Some(60))
+    );
 }
 
 #[test]

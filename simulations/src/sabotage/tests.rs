@@ -168,3 +168,47 @@ fn an_honest_world_breaks_no_rule() {
     assert!(world.run_until_ended(Duration::from_secs(60)).unwrap());
     world.check_all().unwrap();
 }
+
+#[test]
+fn more_fetches_than_are_allowed_and_one_for_nobody_are_found() {
+    let (mut world, blob) = site();
+    let peer = Source::Peer(world.id(1));
+    world.rules.fetches_per_transfer = 1;
+    found(forge(&mut world, fetch(blob, 60..61)), "fetches of one blob at a time");
+    let (mut world, blob) = site();
+    let second = fetch(blob, 60..61);
+    found(forge(&mut world, second), "of an origin twice at a time");
+    let (mut world, blob) = site();
+    world.nodes[0].wants.clear();
+    let Action::Fetch { fetch, content, size, pieces, growing, expected, .. } = fetch(blob, 60..61) else { return };
+    let of_peer = Action::Fetch { fetch, content, source: peer, size, pieces, growing, expected };
+    found(forge(&mut world, of_peer), "nobody wants it");
+}
+
+#[test]
+fn more_than_the_limits_are_found() {
+    let (mut world, _) = site();
+    world.rules.limits.wants = 0;
+    let soon = (0..=CHECK_ALL_EVERY).try_for_each(|_| world.handle(0, Event::Tick));
+    found(soon, "wants at a time, at most 0");
+    let (mut world, _) = site();
+    world.rules.limits.peers = 1;
+    let soon = (0..=CHECK_ALL_EVERY).try_for_each(|_| world.handle(0, Event::Tick));
+    found(soon, "peers at a time, at most 1");
+    let (mut world, _) = site();
+    world.rules.limits.transfers = 0;
+    let soon = (0..=CHECK_ALL_EVERY).try_for_each(|_| world.handle(0, Event::Tick));
+    found(soon, "transfers at a time, at most 0");
+    let (mut world, _) = site();
+    world.rules.limits.lookups = 0;
+    let reference =
+        layermesh_proto::TagRef::new(Repository::new("registry.example", "team/app").unwrap(), "1").unwrap();
+    found(world.resolve(0, reference).map(|_| ()), "questions to origins at a time");
+}
+
+#[test]
+fn a_rate_above_the_sites_is_found() {
+    let (mut world, _) = site();
+    world.rules.uplink.site_bytes_per_s = Some(1000);
+    found(forge(&mut world, Action::PaceUplink { bytes_per_s: 1001 }), "more than the site's rate");
+}
