@@ -50,12 +50,20 @@ class Node:
 
     def start(self) -> None:
         """Starts the node and waits until it answers."""
+        self.launch()
+        self.wait_until_it_answers()
+
+    def launch(self) -> None:
+        """Starts the node."""
         config = self.dir / "layermesh.toml"
         config.write_text(self._origins() if self.registry else "", encoding="utf-8")
         node = [str(self.binary), "run", "--data-dir", str(self.data_dir), "--config", str(config)]
         unprivileged = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--no-new-privs"]
         hosts = self.registry.hosts if self.registry else None
         self.lab.spawn(self.name, self.site.within(self.device, [*unprivileged, *node], hosts))
+
+    def wait_until_it_answers(self) -> None:
+        """Waits for the first answer of a node that was started."""
         wait_until(f"{self.name} answers", self._answers, START_SECONDS_MAX)
 
     def _origins(self) -> str:

@@ -139,8 +139,7 @@ impl World {
             if !self.nodes[other].is_up() || !self.mesh.is_heard(node, other) {
                 continue;
             }
-            let lost = self.options.gossip_loss_per_mille > 0
-                && self.random.next_u32() % 1000 < self.options.gossip_loss_per_mille;
+            let lost = self.options.lan().loses(&mut || self.random.next_u32());
             let mut after = self.lan_time();
             if !self.mesh.are_connected(node, other) {
                 after += self.lan_time();

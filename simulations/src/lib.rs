@@ -17,6 +17,7 @@ pub mod cli;
 mod disk;
 pub mod fleet;
 mod flows;
+pub mod lab;
 mod links;
 mod network;
 mod node;

@@ -4,6 +4,8 @@ use std::{collections::BTreeMap, time::Duration};
 
 use layermesh_proto::{ContentId, TagRef};
 
+use crate::links::Way;
+
 /// Nodes of a world up to which it explains itself and has a small limit on events, unless told otherwise. 50: tests and
 /// single sites; what goes wrong in larger ones is told apart by running the seed again.
 pub(crate) const SMALL_NODES_MAX: usize = 50;
@@ -54,6 +56,11 @@ pub struct Options {
 }
 
 impl Options {
+    /// The way of a message between two nodes.
+    pub(crate) fn lan(&self) -> Way {
+        Way { latency: self.lan_latency, jitter: self.lan_jitter, loss_per_mille: self.gossip_loss_per_mille }
+    }
+
     pub(crate) fn explains(&self, nodes: usize) -> bool {
         self.explain.unwrap_or(nodes <= SMALL_NODES_MAX)
     }

@@ -4,6 +4,7 @@
 //! says that every check held, 1 that one was broken, 2 that what was asked for cannot be done.
 
 mod compare;
+mod lab;
 mod library;
 mod plan;
 mod run;
@@ -42,6 +43,11 @@ enum Command {
     Sweep(sweep::SweepArgs),
     /// Compare two reports
     Compare(compare::CompareArgs),
+    /// Run a scenario with real nodes in network namespaces, beside the simulator (needs root)
+    Lab(lab::LabArgs),
+    /// Pass frames between two interfaces as the simulator's links would
+    #[command(hide = true)]
+    Wire(lab::WireArgs),
     /// List the scenarios of the library
     List,
     /// Print a scenario of the library, to be changed and run
@@ -76,6 +82,8 @@ pub fn main() -> ExitCode {
         Command::Plan(args) => plan::run(&args),
         Command::Sweep(args) => sweep::run(&args),
         Command::Compare(args) => compare::run(&args),
+        Command::Lab(args) => lab::run(&args),
+        Command::Wire(args) => lab::wire(&args),
         Command::List => library::list(),
         Command::Show { name } => library::show(&name),
     };

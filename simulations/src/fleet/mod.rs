@@ -4,7 +4,7 @@
 //! does not depend on how many threads there were or which site ended first.
 
 mod curve;
-mod plan;
+pub(crate) mod plan;
 mod pulls;
 mod setting;
 mod site;
