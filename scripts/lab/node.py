@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 from .host import Failure, Lab, wait_until
@@ -24,16 +25,24 @@ BUILD_SECONDS_MAX = 1800
 """Deadline of a release build from nothing."""
 
 
-def binary(lab: Lab) -> Path:
-    """The binary under test, copied to where every user can run it: $LAYERMESH_BIN, or a release build."""
+def release() -> Path:
+    """The binary under test: $LAYERMESH_BIN, or a release build."""
     given = os.environ.get("LAYERMESH_BIN")
     if given:
-        built = Path(given)
-    else:
-        subprocess.run(["cargo", "build", "--release", "--bin", "layermesh"], cwd=ROOT, check=True,
-                       timeout=BUILD_SECONDS_MAX)
-        built = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release/layermesh"
-    return Path(shutil.copy(ROOT / built, lab.dir / "layermesh"))
+        return ROOT / given
+    subprocess.run(["cargo", "build", "--release", "--bin", "layermesh"], cwd=ROOT, check=True, stdout=sys.stderr,
+                   timeout=BUILD_SECONDS_MAX)
+    return ROOT / os.environ.get("CARGO_TARGET_DIR", "target") / "release/layermesh"
+
+
+def copy(lab: Lab, built: Path) -> Path:
+    """A copy of it where every user can run it."""
+    return Path(shutil.copy(built, lab.dir / "layermesh"))
+
+
+def binary(lab: Lab) -> Path:
+    """Both."""
+    return copy(lab, release())
 
 
 class Node:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from .host import Lab, wait_until
-from .host import Failure
+from .host import Failure, Lab, wait_until
 from .image import CONFIG_TYPE, LAYER_TYPE, MANIFEST_TYPE, native_architecture
 from .link import Link
 from .net import Site
@@ -36,8 +35,8 @@ class Pushed:
 class Plan:
     """What is to be built and done."""
 
-    def __init__(self, path: Path) -> None:
-        told = json.loads(path.read_text(encoding="utf-8"))
+    def __init__(self, text: str) -> None:
+        told = json.loads(text)
         self.scenario: str = told["scenario"]
         self.devices: list[str] = told["devices"]
         self.uplink, self.lan = Link(**told["uplink"]), Link(**told["lan"])
@@ -88,7 +87,7 @@ def _bytes(name: str, size: int) -> bytes:
     return random.Random(name).randbytes(size)
 
 
-def _push_blob(lab: Lab, curl: object, content: bytes) -> str:
+def _push_blob(lab: Lab, curl: Callable[..., str], content: bytes) -> str:
     digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
     path = lab.dir / "blob"
     path.write_bytes(content)
@@ -100,7 +99,7 @@ def _push_blob(lab: Lab, curl: object, content: bytes) -> str:
     return digest
 
 
-def _push_image(lab: Lab, curl: object, image: dict, layers: dict[str, str]) -> Pushed:
+def _push_image(lab: Lab, curl: Callable[..., str], image: dict, layers: dict[str, str]) -> Pushed:
     os_name, _, architecture = (image["platform"] or f"linux/{native_architecture()}").partition("/")
     about = {"architecture": architecture, "os": os_name, "config": {}, "rootfs": {"type": "layers", "diff_ids": []},
              "comment": image["name"].ljust(CONFIG_BYTES)}
@@ -117,8 +116,3 @@ def _push_image(lab: Lab, curl: object, image: dict, layers: dict[str, str]) -> 
          f"http://{PUSH_ADDRESS}/v2/{REPOSITORY}/manifests/{digest}")
     path.unlink()
     return Pushed(digest, (config_digest, *(layers[name] for name, _ in image["layers"])))
-
-
-def by_time(steps: list[dict]) -> Iterator[dict]:
-    """Steps in the order in which they are due."""
-    return iter(sorted(steps, key=lambda step: step["at_s"]))

@@ -248,7 +248,7 @@ impl World {
     pub(crate) fn piece(&mut self, node: NodeIndex, fetch: FetchId) -> Result<(), Violation> {
         let now = self.now;
         let Some(flow) = self.nodes[node].flows.get_mut(&fetch) else { return Ok(()) };
-        let Some((passage, _, bytes)) = flow.passage.take() else { return Ok(()) };
+        let Some((passage, set_out, bytes)) = flow.passage.take() else { return Ok(()) };
         self.links.arrive(passage, now);
         let (content, piece, sent) = (flow.content, flow.next, flow.sent);
         let new = bytes.saturating_sub(std::mem::take(&mut flow.counted));
@@ -256,7 +256,12 @@ impl World {
         match self.way(node, flow) {
             Way::Open => {}
             Way::Silent => return Ok(()),
-            Way::Broken => return self.end_flow(node, fetch, Err(broken())),
+            Way::Broken => {
+                let passed = bytes.min(passage.passed(self.origin.since.since(set_out)));
+                self.nodes[node].bytes_wasted += passed;
+                self.origin.bytes_broken_off += passed;
+                return self.end_flow(node, fetch, Err(broken()));
+            }
         }
         if flow.peer.is_none() {
             self.origin.bytes += bytes;
@@ -322,7 +327,10 @@ impl World {
         let owner = &mut self.nodes[node];
         let flow = owner.flows.remove(&fetch)?;
         if let Some((passage, since, bytes)) = flow.passage {
-            let passed = bytes.min(passage.passed(now.since(since)));
+            // Nothing passed any more once the uplink was cut.
+            let is_cut = flow.peer.is_none() && self.origin.mode == OriginMode::Refusing;
+            let until = if is_cut { self.origin.since } else { now };
+            let passed = bytes.min(passage.passed(until.since(since)));
             self.links.arrive(passage, now);
             owner.bytes_wasted += passed;
             if flow.peer.is_none() {

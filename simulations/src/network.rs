@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use layermesh_proto::{ContentId, TagRef};
+use layermesh_proto::{ContentId, TagRef, engine::event::Instant};
 
 use crate::links::Way;
 
@@ -115,6 +115,8 @@ pub enum OriginMode {
 #[derive(Debug)]
 pub(crate) struct Origin {
     pub(crate) mode: OriginMode,
+    /// Since when it behaves so.
+    pub(crate) since: Instant,
     pub(crate) blobs: BTreeMap<ContentId, u64>,
     pub(crate) tags: BTreeMap<TagRef, ContentId>,
     /// Payload bytes of pieces that crossed the uplink.

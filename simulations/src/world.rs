@@ -106,7 +106,14 @@ impl World {
             links,
             uplink,
             radio,
-            origin: Origin { mode: OriginMode::Up, blobs, tags, bytes: 0, bytes_broken_off: 0 },
+            origin: Origin {
+                mode: OriginMode::Up,
+                since: Instant::default(),
+                blobs,
+                tags,
+                bytes: 0,
+                bytes_broken_off: 0,
+            },
             repository,
             notes: Vec::new(),
             trace: Trace::default(),
@@ -134,6 +141,9 @@ impl World {
 
     /// Lets the origin behave so from now on; running fetches from it break off unless it is up.
     pub fn set_origin(&mut self, mode: OriginMode) {
+        if self.origin.mode != mode {
+            self.origin.since = self.now;
+        }
         self.origin.mode = mode;
     }
 

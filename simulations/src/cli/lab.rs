@@ -2,6 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use anyhow::Context as _;
 use clap::Args;
 
 use super::{print, read, say};
@@ -50,9 +51,12 @@ pub(super) fn run(args: &LabArgs) -> anyhow::Result<bool> {
     let scenario: Scenario = lab::settled(&read(&args.scenario)?);
     let seed = args.seed.unwrap_or(scenario.seed);
     let plan = Plan::new(&scenario, seed)?;
-    let predicted = lab::predict(&scenario, seed);
-    let last = predicted.last_s.map_or("never".to_owned(), |last| format!("after {last:.2} s"));
-    say(&format!("{}: the simulator has the last done {last}, {:.3} copies", scenario.name, predicted.copies));
+    let predicted = lab::predict(&scenario, seed).context("a scenario without a site")?;
+    let (last, copies) = (predicted.last_s, predicted.copies);
+    say(&format!(
+        "{}: the simulator has the last done after {:.1} s ({:.1} to {:.1}), {:.3} copies ({:.3} to {:.3})",
+        scenario.name, last.median, last.low, last.high, copies.median, copies.low, copies.high
+    ));
     if args.dry_run {
         print(&format!("{}\n", serde_json::to_string_pretty(&plan)?));
         return Ok(true);
@@ -61,7 +65,7 @@ pub(super) fn run(args: &LabArgs) -> anyhow::Result<bool> {
     let tools = Tools { scripts: args.scripts.clone(), keep: args.keep };
     let mut agree = true;
     for _ in 0..args.times {
-        let verdict = Verdict::new(predicted, &lab::measure(&plan, &tools)?, &released_s);
+        let verdict = Verdict::new(&predicted, &lab::measure(&plan, &tools)?, &released_s);
         print(&verdict.to_text(&scenario.name));
         agree &= verdict.agrees();
     }

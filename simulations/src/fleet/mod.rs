@@ -7,8 +7,8 @@ mod curve;
 pub(crate) mod plan;
 mod pulls;
 mod setting;
-mod site;
-mod tally;
+pub(crate) mod site;
+pub(crate) mod tally;
 
 use std::{
     sync::{

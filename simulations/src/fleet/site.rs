@@ -46,6 +46,8 @@ pub(crate) struct Outcome {
     pub(crate) away: Vec<Duration>,
     pub(crate) uplink: Curve,
     pub(crate) one_copy_bytes: u64,
+    /// Over the uplink too, of pieces whose fetch was broken off while they came.
+    pub(crate) broken_off_bytes: u64,
     pub(crate) uplink_only: Duration,
     pub(crate) ended: Duration,
     pub(crate) events: u64,
@@ -364,6 +366,7 @@ impl<'a> Run<'a> {
             bytes: bytes.collect(),
             control: control.collect(),
             one_copy_bytes,
+            broken_off_bytes: self.world.origin_bytes_broken_off(),
             uplink_only,
             unfinished,
             ended: self.now(),

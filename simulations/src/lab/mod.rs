@@ -17,6 +17,6 @@ pub mod wire;
 
 pub use compare::{COPIES_OFF_MAX, LAST_OFF_MAX, Verdict};
 pub use outcome::{Measured, PullOutcome};
-pub use plan::{Plan, Unfit};
-pub use predict::{Prediction, predict, settled};
+pub use plan::{DEVICES_MAX, Plan, Unfit};
+pub use predict::{PAYLOAD_SHARE, Prediction, Range, predict, settled};
 pub use run::{LabError, Tools, measure};

@@ -3,7 +3,7 @@
 //! Invariant: whatever was built goes when that script ends, and it ends when this program does.
 
 use std::{
-    io,
+    io::{self, Write as _},
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -64,12 +64,7 @@ pub fn measure(plan: &Plan, tools: &Tools) -> Result<Measured, LabError> {
     if !script.is_file() {
         return Err(LabError::NoScript(script));
     }
-    let directory = std::env::temp_dir().join(format!("lm-lab-plan-{}", std::process::id()));
-    std::fs::create_dir_all(&directory).map_err(io_error("cannot write the plan"))?;
-    let measured = carry_out(plan, tools, &script, &directory);
-    // What is left of two small files does no harm.
-    let _ = std::fs::remove_dir_all(&directory);
-    measured
+    carry_out(plan, tools, &script)
 }
 
 fn io_error(what: &str) -> impl FnOnce(io::Error) -> LabError {
@@ -77,23 +72,25 @@ fn io_error(what: &str) -> impl FnOnce(io::Error) -> LabError {
     |source| LabError::Io { what, source }
 }
 
-fn carry_out(plan: &Plan, tools: &Tools, script: &Path, directory: &Path) -> Result<Measured, LabError> {
-    let (planned, found) = (directory.join("plan.json"), directory.join("measured.json"));
-    std::fs::write(&planned, serde_json::to_vec(plan)?).map_err(io_error("cannot write the plan"))?;
+fn carry_out(plan: &Plan, tools: &Tools, script: &Path) -> Result<Measured, LabError> {
+    let planned = serde_json::to_vec(plan)?;
     let own = std::env::current_exe().map_err(io_error("cannot find this program"))?;
     // The script is told when this program dies, so that it tidies up.
     let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", "TERM"]).arg(script).arg(&planned).arg(&found).arg("--simulator").arg(own);
+    command.args(["--pdeathsig", "TERM"]).arg(script).arg("--simulator").arg(own);
     if tools.keep {
         command.arg("--keep");
     }
-    let status = command.stdin(Stdio::null()).stdout(io::stderr()).status();
-    let status = status.map_err(io_error("cannot start setpriv (of util-linux)"))?;
-    match status.code() {
-        Some(0) => {}
-        Some(CANNOT) => return Err(LabError::Cannot),
-        _ => return Err(LabError::NoResult(status.to_string())),
+    let started = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+    let mut started = started.map_err(io_error("cannot start setpriv (of util-linux)"))?;
+    if let Some(mut stdin) = started.stdin.take() {
+        // A script that reads nothing says why itself.
+        let _ = stdin.write_all(&planned);
     }
-    let measured = std::fs::read(&found).map_err(io_error("cannot read what was measured"))?;
-    Ok(serde_json::from_slice(&measured)?)
+    let ended = started.wait_with_output().map_err(io_error("cannot read what was measured"))?;
+    match ended.status.code() {
+        Some(0) => Ok(serde_json::from_slice(&ended.stdout)?),
+        Some(CANNOT) => Err(LabError::Cannot),
+        _ => Err(LabError::NoResult(ended.status.to_string())),
+    }
 }
