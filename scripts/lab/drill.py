@@ -72,11 +72,10 @@ class Drill:
 
     def begin(self) -> None:
         """All nodes start and meet, and their runtimes are ready."""
+        # One after the other: of two that start at the same moment each may miss the other's first query by mDNS.
         for device in self.devices:
-            device.node.launch()
+            device.node.start()
             device.up = True
-        for device in self.devices:
-            device.node.wait_until_it_answers()
         for device in self.devices:
             device.node.meet(len(self.devices) - 1)
         for device in self.devices:

@@ -259,6 +259,11 @@ impl<'a> Run<'a> {
                     self.world.set_disk(*device, if begins { Some(slow) } else { own });
                 }
             }
+            FaultKind::DiskFull => {
+                for device in devices {
+                    self.world.set_disk_free(*device, begins.then_some(0));
+                }
+            }
             FaultKind::Corrupts => self.misbehave(devices, begins.then_some(Fault::WrongPieces)),
             FaultKind::Lies => self.misbehave(devices, begins.then_some(Fault::WrongMap)),
             FaultKind::HasNothing => self.misbehave(devices, begins.then_some(Fault::HasNothing)),

@@ -237,6 +237,7 @@ fn begin(kind: FaultKind, devices: Vec<usize>) -> Result<Act, String> {
         FaultKind::Crash => Ok(Act::Crash { devices }),
         FaultKind::Reboot => Ok(Act::Stop { devices }),
         FaultKind::Partition => Ok(Act::Part { devices }),
+        FaultKind::DiskFull => Ok(Act::Fill { devices }),
         other => Err(no_fault(other)),
     }
 }
@@ -247,6 +248,7 @@ fn end(kind: FaultKind, devices: Vec<usize>) -> Result<Act, String> {
         FaultKind::UplinkSilent => Ok(Act::Speak),
         FaultKind::Crash | FaultKind::Reboot => Ok(Act::Start { devices }),
         FaultKind::Partition => Ok(Act::Heal { devices }),
+        FaultKind::DiskFull => Ok(Act::Empty { devices }),
         other => Err(no_fault(other)),
     }
 }
