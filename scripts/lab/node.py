@@ -54,7 +54,7 @@ class Node:
         self.name = f"{device}-node"
         self.dir = lab.dir / device / "node"
         self.data_dir = self.dir / "data"
-        self.data_dir.mkdir(parents=True)
+        self.data_dir.mkdir(parents=True, exist_ok=True)
         os.chown(self.data_dir, NOBODY, NOBODY)
 
     def start(self) -> None:
