@@ -44,6 +44,7 @@ impl World {
                     landed: pieces.start,
                     end: pieces.end,
                     sent: 0,
+                    carried: 0,
                     unstored: 0,
                     passage: None,
                     waits: false,

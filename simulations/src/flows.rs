@@ -12,6 +12,7 @@ use layermesh_proto::{
 
 use crate::{
     checks::Violation,
+    connections::slow_start,
     disk::UNSTORED_MAX,
     links::Route,
     network::OriginMode,
@@ -65,7 +66,12 @@ impl World {
                 flow.peer = self.index_of(peer).map(|peer| self.target(peer));
                 self.options.lan_latency * 2
             }
-            Source::Origin(..) => self.options.uplink_latency * 2,
+            Source::Origin(..) => {
+                let round_trip = self.options.uplink_latency * 2;
+                let (trips, carried) = self.nodes[node].connections.take(self.now, round_trip);
+                flow.carried = carried;
+                round_trip * trips
+            }
         };
         self.nodes[node].flows.insert(fetch, flow);
         self.plan(latency, node, Happening::Open { fetch });
@@ -222,8 +228,11 @@ impl World {
         let bytes = layout.bytes_of(flow.next);
         let bytes = bytes.end - bytes.start;
         let (route, rate_max) = self.route(node, flow);
+        let begins = slow_start(flow.carried, bytes, self.options.uplink_latency * 2);
+        let rate_max = if flow.peer.is_none() { rate_max.min(begins) } else { rate_max };
         let (after, passage) = self.links.set_out(route, bytes, rate_max, self.now);
         if let Some(flow) = self.nodes[node].flows.get_mut(&fetch) {
+            flow.carried += bytes;
             flow.passage = Some((passage, self.now, bytes));
         }
         self.plan(after, node, Happening::Piece { fetch });
@@ -391,7 +400,10 @@ impl World {
         fetch: FetchId,
         result: Result<(), SourceError>,
     ) -> Result<(), Violation> {
-        self.remove_flow(node, fetch);
+        let ended = self.remove_flow(node, fetch);
+        if let Some(flow) = ended.filter(|flow| flow.peer.is_none() && result.is_ok()) {
+            self.nodes[node].connections.give_back(self.now, flow.carried);
+        }
         self.handle(node, Event::FetchEnded { fetch, result })
     }
 }

@@ -14,6 +14,7 @@ mod acts;
 mod background;
 pub mod checks;
 pub mod cli;
+mod connections;
 mod disk;
 pub mod fleet;
 mod flows;

@@ -11,6 +11,7 @@ use layermesh_proto::{
 };
 
 use crate::{
+    connections::Connections,
     disk::Disk,
     links::{LinkId, Passage},
     queue::Target,
@@ -75,6 +76,8 @@ pub(crate) struct Flow {
     pub(crate) landed: PieceIndex,
     pub(crate) end: PieceIndex,
     pub(crate) sent: u32,
+    /// Bytes that its connection to the origin carried since TCP began.
+    pub(crate) carried: u64,
     /// Pieces that came and wait for the disk.
     pub(crate) unstored: u32,
     /// The piece on its way, when it set out, and its bytes.
@@ -137,6 +140,7 @@ pub(crate) struct Node {
     pub(crate) ports: Ports,
     pub(crate) fault: Option<Fault>,
     pub(crate) flows: BTreeMap<FetchId, Flow>,
+    pub(crate) connections: Connections,
     pub(crate) takers: Vec<Taker>,
     /// Questions of peers that the engine has not answered yet.
     pub(crate) calls: BTreeMap<CallId, (Target, RequestId)>,
@@ -171,6 +175,7 @@ impl Node {
             ports,
             fault: None,
             flows: BTreeMap::new(),
+            connections: Connections::default(),
             takers: Vec::new(),
             calls: BTreeMap::new(),
             wants: BTreeMap::new(),

@@ -20,6 +20,7 @@ use rand_chacha::{
 
 use crate::{
     checks::Violation,
+    connections::Connections,
     links::{LinkId, Links},
     network::{Options, Origin, OriginMode},
     node::{Fault, Node, NodeOptions, Ports, Traffic, Want},
@@ -269,6 +270,7 @@ impl World {
         let stopped = &mut self.nodes[node];
         let was_up = stopped.engine.take().is_some();
         stopped.calls.clear();
+        stopped.connections = Connections::default();
         stopped.takers.clear();
         let before = stopped.wants.len();
         stopped.wants.retain(|_, want| want.ended.is_some());

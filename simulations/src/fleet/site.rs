@@ -24,8 +24,10 @@ use crate::{
     scenario::{Devices, FaultKind, Scenario, Site},
 };
 
-/// Size of an image's manifest and configuration together, in bytes. 3 KiB: those of an image of ten layers.
-const MANIFEST_BYTES: u64 = 3 << 10;
+/// Size of an image's manifest, in bytes. 1 KiB: that of an image of five layers.
+const MANIFEST_BYTES: u64 = 1 << 10;
+/// Size of its configuration, which runtimes get beside the layers. 2 KiB: with a history of ten steps.
+const CONFIG_BYTES: u64 = 2 << 10;
 /// What a slow disk does, in bytes a second, if it had no rate of its own; else a tenth of that.
 const SLOW_DISK_BYTES_PER_S: u64 = 1_000_000;
 /// Between two points of the uplink's curve, at first.
@@ -175,13 +177,16 @@ impl<'a> Run<'a> {
         &self.site.devices[self.plan.devices[device].group]
     }
 
-    /// What a device has to get of an image: manifest and layers of its platform.
+    /// What a device has to get of an image: manifest, configuration and layers of its platform.
     fn blobs_for(&mut self, device: usize, image: &str) -> Vec<Blob> {
         let platform = &self.group(device).platform;
         let Some(image) = self.scenario.images.iter().find(|known| known.name == image) else { return Vec::new() };
         let Some(variant) = image.variant_for(platform) else { return Vec::new() };
-        let name = format!("manifest {} {}", image.name, variant.platform);
-        let mut blobs = vec![self.world.publish(&name, MANIFEST_BYTES, ObjectKind::Manifest)];
+        let name = format!("{} {}", image.name, variant.platform);
+        let mut blobs = vec![
+            self.world.publish(&format!("manifest {name}"), MANIFEST_BYTES, ObjectKind::Manifest),
+            self.world.publish(&format!("config {name}"), CONFIG_BYTES, ObjectKind::Blob),
+        ];
         for layer in &variant.layers {
             let name = format!("layer {} {}", layer.name, layer.size);
             blobs.push(self.world.publish(&name, layer.size, ObjectKind::Blob));
