@@ -65,7 +65,7 @@ class Pull:
         self.query = f"?ns={told['registry']}"
 
     def run(self) -> None:
-        """Gets all of it, however often that takes."""
+        """Gets all of it, however often that takes: whoever started this ends it."""
         self._get(f"manifests/{self.told['manifest']}", self.told["manifest"])
         workers = [threading.Thread(target=self._work, daemon=True) for _ in range(AT_ONCE)]
         for worker in workers:

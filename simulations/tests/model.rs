@@ -119,7 +119,8 @@ fn on_a_shared_radio_what_goes_between_devices_takes_it_twice() {
         (alone, spread(&mut world, blob).as_secs_f64())
     };
     let ((alone, peer), (cable_alone, cable_peer)) = (run(true), run(false));
-    assert!((4.0..4.7).contains(&alone) && (4.0..4.7).contains(&cable_alone), "{alone} {cable_alone}");
+    // Connections to the origin begin slowly.
+    assert!((4.0..4.9).contains(&alone) && (4.0..4.9).contains(&cable_alone), "{alone} {cable_alone}");
     assert!((4.0..4.5).contains(&cable_peer) && (8.0..8.7).contains(&peer), "{cable_peer} {peer}");
 }
 

@@ -51,6 +51,10 @@ pub(super) fn run(args: &LabArgs) -> anyhow::Result<bool> {
     let scenario: Scenario = lab::settled(&read(&args.scenario)?);
     let seed = args.seed.unwrap_or(scenario.seed);
     let plan = Plan::new(&scenario, seed)?;
+    let tools = Tools { scripts: args.scripts.clone(), keep: args.keep };
+    if !args.dry_run {
+        tools.check()?;
+    }
     let predicted = lab::predict(&scenario, seed).context("a scenario without a site")?;
     let (last, copies) = (predicted.last_s, predicted.copies);
     say(&format!(
@@ -62,7 +66,6 @@ pub(super) fn run(args: &LabArgs) -> anyhow::Result<bool> {
         return Ok(true);
     }
     let released_s: Vec<f64> = scenario.releases.iter().map(|release| release.at.as_secs_f64()).collect();
-    let tools = Tools { scripts: args.scripts.clone(), keep: args.keep };
     let mut agree = true;
     for _ in 0..args.times {
         let verdict = Verdict::new(&predicted, &lab::measure(&plan, &tools)?, &released_s);

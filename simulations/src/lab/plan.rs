@@ -361,6 +361,19 @@ at = \"2s\"
     }
 
     #[test]
+    fn the_scenarios_of_the_lab_are_fit_for_it() {
+        let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/scenarios/lab");
+        let files: Vec<_> = std::fs::read_dir(directory).unwrap().map(|file| file.unwrap().path()).collect();
+        assert!(files.len() >= 10, "{files:?}");
+        for file in files {
+            let scenario = Scenario::parse("lab", &std::fs::read_to_string(&file).unwrap()).unwrap();
+            let plan =
+                Plan::new(&scenario, scenario.seed).unwrap_or_else(|unfit| panic!("{}: {unfit}", file.display()));
+            assert!((5..=20).contains(&plan.devices.len()) && !scenario.about.is_empty(), "{}", file.display());
+        }
+    }
+
+    #[test]
     fn steps_read_as_flat_json() {
         let json = serde_json::to_value(&planned("").unwrap().steps[0]).unwrap();
         assert_eq!(json, serde_json::json!({"at_s": 2.0, "act": "tell", "device": 0, "release": 0, "image": 0}));

@@ -4,7 +4,7 @@
 
 use std::{
     io::{self, Write as _},
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Command, Stdio},
 };
 
@@ -52,19 +52,22 @@ pub struct Tools {
     pub keep: bool,
 }
 
-/// Carries a plan out.
-///
-/// # Errors
-/// If nothing could be measured.
-pub fn measure(plan: &Plan, tools: &Tools) -> Result<Measured, LabError> {
-    if !rustix::process::geteuid().is_root() {
-        return Err(LabError::NotRoot);
+impl Tools {
+    fn script(&self) -> PathBuf {
+        self.scripts.join("lab-run")
     }
-    let script = tools.scripts.join("lab-run");
-    if !script.is_file() {
-        return Err(LabError::NoScript(script));
+
+    /// Whether there is what it takes, as far as that is known before anything is built.
+    ///
+    /// # Errors
+    /// With what is missing.
+    pub fn check(&self) -> Result<(), LabError> {
+        if !rustix::process::geteuid().is_root() {
+            return Err(LabError::NotRoot);
+        }
+        let script = self.script();
+        if script.is_file() { Ok(()) } else { Err(LabError::NoScript(script)) }
     }
-    carry_out(plan, tools, &script)
 }
 
 fn io_error(what: &str) -> impl FnOnce(io::Error) -> LabError {
@@ -72,12 +75,17 @@ fn io_error(what: &str) -> impl FnOnce(io::Error) -> LabError {
     |source| LabError::Io { what, source }
 }
 
-fn carry_out(plan: &Plan, tools: &Tools, script: &Path) -> Result<Measured, LabError> {
+/// Carries a plan out.
+///
+/// # Errors
+/// If nothing could be measured.
+pub fn measure(plan: &Plan, tools: &Tools) -> Result<Measured, LabError> {
+    tools.check()?;
     let planned = serde_json::to_vec(plan)?;
     let own = std::env::current_exe().map_err(io_error("cannot find this program"))?;
     // The script is told when this program dies, so that it tidies up.
     let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", "TERM"]).arg(script).arg("--simulator").arg(own);
+    command.args(["--pdeathsig", "TERM"]).arg(tools.script()).arg("--simulator").arg(own);
     if tools.keep {
         command.arg("--keep");
     }
