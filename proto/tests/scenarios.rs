@@ -416,7 +416,7 @@ fn a_whole_site_that_wants_the_same_takes_one_copy_and_hardly_longer_than_the_up
         assert_eq!(world.origin_bytes(), image.bytes(), "bytes over the uplink");
         let alone = Duration::from_secs_f64(image.bytes() as f64 / Options::default().uplink_bytes_per_s as f64);
         let took = world.now().since(begun);
-        assert!(took < alone.mul_f64(1.25), "{took:?} where the uplink needs {alone:?}: the image takes only a second");
+        assert!(took < alone.mul_f64(1.5), "{took:?} where the uplink needs {alone:?}: handshakes count in a second");
         world
     });
 }

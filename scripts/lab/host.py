@@ -149,15 +149,18 @@ class Lab:
             raise Failure(f"status {process.returncode}: {words}: {self.last_line(log)}")
         return output
 
-    def spawn(self, name: str, argv: Sequence[str], env: dict[str, str] | None = None) -> None:
-        """Starts a process that stays; its output goes to the log `name`."""
+    def spawn(self, name: str, argv: Sequence[str], env: dict[str, str] | None = None,
+              streams: tuple[int, int] | None = None) -> subprocess.Popen:
+        """Starts a process that stays; its output goes to the log `name`. With `streams` these are its standard input
+        and output instead (or `subprocess.PIPE`)."""
         env = self.environment() if env is None else env
         with open(self.logs / f"{name}.log", "a", encoding="utf-8") as file:
             file.write(f"$ {' '.join(argv)}\n")
             file.flush()
-            process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, env=env,
-                                       start_new_session=True)
+            stdin, stdout = streams or (subprocess.DEVNULL, file)
+            process = subprocess.Popen(argv, stdin=stdin, stdout=stdout, stderr=file, env=env, start_new_session=True)
         self._processes.append((name, process))
+        return process
 
     def pid(self, name: str) -> int:
         """Process id of a process that `spawn` started and that still runs."""

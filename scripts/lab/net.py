@@ -38,8 +38,9 @@ class Site:
         self._delete()
         self._ip(f"netns add {self.lan}", f"netns add {self.wan}")
         self._ip("link set lo up", "link add br0 type bridge forward_delay 0", f"addr add {ROUTER_IP}/24 dev br0",
-                 "link set br0 up", f"link add up0 type veth peer name eth0 netns {self.wan}",
-                 "addr add 10.118.0.1/30 dev up0", "link set up0 up", ns=self.lan)
+                 "link set br0 up", ns=self.lan)
+        self._join((self.lan, "up0"), (self.wan, "eth0"))
+        self._ip("addr add 10.118.0.1/30 dev up0", "link set up0 up", ns=self.lan)
         self._ip("link set lo up", f"addr add {WAN_IP}/30 dev eth0", "link set eth0 up",
                  "route add default via 10.118.0.1", ns=self.wan)
         self.lab.run(self.within(self.lan, ["sysctl", "-qw", "net.ipv4.ip_forward=1"]))
@@ -50,6 +51,10 @@ class Site:
 
     def _ip(self, *commands: str, ns: str | None = None) -> None:
         self.lab.run(["ip", *(["-n", ns] if ns else []), "-batch", "-"], stdin="\n".join(commands) + "\n")
+
+    def _join(self, one: tuple[str, str], other: tuple[str, str]) -> None:
+        """Makes a link between two namespaces; each end is a namespace and the interface's name there."""
+        self._ip(f"link add {one[1]} type veth peer name {other[1]} netns {other[0]}", ns=one[0])
 
     def _delete(self) -> None:
         """Ends what runs in the namespaces of this prefix, this run's or a killed run's, and deletes them."""
@@ -80,8 +85,8 @@ class Site:
         assert number <= DEVICES_MAX, "the LAN is full"
         ns = f"{self.lab.prefix}dev{number}"
         self._ip(f"netns add {ns}")
-        self._ip("link set lo up", f"link add eth0 type veth peer name p{number} netns {self.lan}",
-                 f"addr add 10.117.0.{number}/24 dev eth0", "link set eth0 up", ns=ns)
+        self._join((ns, "eth0"), (self.lan, f"p{number}"))
+        self._ip("link set lo up", f"addr add 10.117.0.{number}/24 dev eth0", "link set eth0 up", ns=ns)
         self._ip(f"link set p{number} master br0 up", ns=self.lan)
         self._ip(f"route add default via {ROUTER_IP}", ns=ns)
         self.devices.append(ns)
@@ -102,9 +107,12 @@ class Site:
         self._shape(self.wan, "eth0", rate_mbit)
 
     def _shape(self, ns: str, interface: str, rate_mbit: int) -> None:
+        self._shape_to(ns, interface, f"{rate_mbit}mbit")
+
+    def _shape_to(self, ns: str, interface: str, rate: str) -> None:
         """Limits what an interface sends. The burst holds whole 64 KiB segments, so that the link does not split
         them and the counters count what the sender sent."""
-        self.lab.run(["tc", "-n", ns, "qdisc", "add", "dev", interface, "root", "tbf", "rate", f"{rate_mbit}mbit",
+        self.lab.run(["tc", "-n", ns, "qdisc", "add", "dev", interface, "root", "tbf", "rate", rate,
                       "burst", "256kb", "latency", "200ms"])
 
     def uplink_bytes(self) -> int:
@@ -117,8 +125,12 @@ class Site:
 
     def interface_bytes(self, ns: str, interface: str) -> dict[str, int]:
         """Bytes received (`rx`) and sent (`tx`) by an interface."""
+        return {way: counts["bytes"] for way, counts in self.interface_counts(ns, interface).items()}
+
+    def interface_counts(self, ns: str, interface: str) -> dict[str, dict[str, int]]:
+        """What the kernel counts of what an interface received (`rx`) and sent (`tx`): "bytes", "packets" and more."""
         shown = json.loads(self.lab.run(["ip", "-n", ns, "-s", "-j", "link", "show", interface]))[0]["stats64"]
-        return {way: shown[way]["bytes"] for way in ("rx", "tx")}
+        return {way: shown[way] for way in ("rx", "tx")}
 
 
 def overlay_works(directory: Path) -> bool:

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 from .host import Failure, Lab, wait_until
@@ -24,16 +25,24 @@ BUILD_SECONDS_MAX = 1800
 """Deadline of a release build from nothing."""
 
 
-def binary(lab: Lab) -> Path:
-    """The binary under test, copied to where every user can run it: $LAYERMESH_BIN, or a release build."""
+def release() -> Path:
+    """The binary under test: $LAYERMESH_BIN, or a release build."""
     given = os.environ.get("LAYERMESH_BIN")
     if given:
-        built = Path(given)
-    else:
-        subprocess.run(["cargo", "build", "--release", "--bin", "layermesh"], cwd=ROOT, check=True,
-                       timeout=BUILD_SECONDS_MAX)
-        built = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release/layermesh"
-    return Path(shutil.copy(ROOT / built, lab.dir / "layermesh"))
+        return ROOT / given
+    subprocess.run(["cargo", "build", "--release", "--bin", "layermesh"], cwd=ROOT, check=True, stdout=sys.stderr,
+                   timeout=BUILD_SECONDS_MAX)
+    return ROOT / os.environ.get("CARGO_TARGET_DIR", "target") / "release/layermesh"
+
+
+def copy(lab: Lab, built: Path) -> Path:
+    """A copy of it where every user can run it."""
+    return Path(shutil.copy(built, lab.dir / "layermesh"))
+
+
+def binary(lab: Lab) -> Path:
+    """Both."""
+    return copy(lab, release())
 
 
 class Node:
@@ -45,17 +54,25 @@ class Node:
         self.name = f"{device}-node"
         self.dir = lab.dir / device / "node"
         self.data_dir = self.dir / "data"
-        self.data_dir.mkdir(parents=True)
+        self.data_dir.mkdir(parents=True, exist_ok=True)
         os.chown(self.data_dir, NOBODY, NOBODY)
 
     def start(self) -> None:
         """Starts the node and waits until it answers."""
+        self.launch()
+        self.wait_until_it_answers()
+
+    def launch(self) -> None:
+        """Starts the node."""
         config = self.dir / "layermesh.toml"
         config.write_text(self._origins() if self.registry else "", encoding="utf-8")
         node = [str(self.binary), "run", "--data-dir", str(self.data_dir), "--config", str(config)]
         unprivileged = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--no-new-privs"]
         hosts = self.registry.hosts if self.registry else None
         self.lab.spawn(self.name, self.site.within(self.device, [*unprivileged, *node], hosts))
+
+    def wait_until_it_answers(self) -> None:
+        """Waits for the first answer of a node that was started."""
         wait_until(f"{self.name} answers", self._answers, START_SECONDS_MAX)
 
     def _origins(self) -> str:

@@ -7,7 +7,7 @@ import secrets
 import shutil
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .host import Failure, Lab, wait_until
@@ -28,7 +28,8 @@ START_SECONDS_MAX = 10
 class Registry:
     """A running registry, and what a client needs for it."""
 
-    image: Image
+    image: Image | None
+    """What it has, if that is one image of an OCI layout."""
     hosts: Path
     ca_file: Path
     password: str
@@ -55,6 +56,11 @@ def prepare(lab: Lab, cache: Path, key: str | None = None, make: Callable[[Lab, 
 
 def start(lab: Lab, site: Site, prepared: Path, anonymous: bool) -> Registry:
     """Starts the registry in the WAN's namespace, on the storage of `prepare`, which it may only read."""
+    return replace(serve(lab, site, prepared / "storage", anonymous), image=read(prepared / "layout"))
+
+
+def serve(lab: Lab, site: Site, storage: Path, anonymous: bool) -> Registry:
+    """Starts the registry in the WAN's namespace, on a storage that it may only read."""
     directory = lab.dir / "registry"
     directory.mkdir(exist_ok=True)
     password = secrets.token_urlsafe(16)
@@ -62,7 +68,7 @@ def start(lab: Lab, site: Site, prepared: Path, anonymous: bool) -> Registry:
     htpasswd = lab.run(["htpasswd", "-niB", USER], stdin=password)
     (directory / "htpasswd").write_text(htpasswd.strip() + "\n", encoding="utf-8")
     _serve(lab, site.within(site.wan, []), "registry", {
-        "storage": {"filesystem": {"rootdirectory": str(prepared / "storage")},
+        "storage": {"filesystem": {"rootdirectory": str(storage)},
                     "maintenance": {"readonly": {"enabled": True}}},
         "auth": {} if anonymous else {"htpasswd": {"realm": HOST, "path": str(directory / "htpasswd")}},
         "http": {"addr": f"{WAN_IP}:443",
@@ -80,7 +86,7 @@ def start(lab: Lab, site: Site, prepared: Path, anonymous: bool) -> Registry:
                START_SECONDS_MAX)
     if not anonymous and status() != "401":
         raise Failure("the registry answers without a password")
-    return Registry(read(prepared / "layout"), hosts, ca_file, password)
+    return Registry(None, hosts, ca_file, password)
 
 
 def _push(lab: Lab, prepared: Path) -> None:

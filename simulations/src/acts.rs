@@ -45,6 +45,7 @@ impl World {
                     landed: pieces.start,
                     end: pieces.end,
                     sent: 0,
+                    carried: 0,
                     unstored: 0,
                     passage: None,
                     waits: false,
@@ -146,8 +147,7 @@ impl World {
             if !self.nodes[other].is_up() || !self.mesh.is_heard(node, other) {
                 continue;
             }
-            let lost = self.options.gossip_loss_per_mille > 0
-                && self.random.next_u32() % 1000 < self.options.gossip_loss_per_mille;
+            let lost = self.options.lan().loses(&mut || self.random.next_u32());
             let mut after = self.lan_time();
             if !self.mesh.are_connected(node, other) {
                 after += self.lan_time();

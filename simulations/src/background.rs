@@ -3,7 +3,7 @@
 use layermesh_proto::engine::{
     Urgency,
     budget::MINUTES_PER_WEEK,
-    event::{Event, WantId},
+    event::{Event, Instant, WantId},
 };
 
 use crate::{Blob, NodeIndex, Violation, World};
@@ -24,6 +24,7 @@ impl World {
     /// # Errors
     /// If a safety rule is broken.
     pub fn set_wall_clock(&mut self, node: NodeIndex, minute_of_week: u16) -> Result<(), Violation> {
+        self.nodes[node].clock_set = Some((self.now, minute_of_week));
         self.handle(node, Event::Clock { minute_of_week })
     }
 
@@ -36,9 +37,12 @@ impl World {
 
     /// The minute of the week that a node's wall clock shows, if anybody knows it.
     pub(crate) fn minute_of(&self, node: NodeIndex) -> Option<u16> {
-        let start = self.options.start_minute?;
-        let passed_s = i64::try_from(self.now.as_nanos() / 1_000_000_000).unwrap_or(i64::MAX);
-        let seconds = passed_s.saturating_add(self.nodes[node].options.skew_s);
+        let (since, start, skew_s) = match self.nodes[node].clock_set {
+            Some((at, minute)) => (at, minute, 0),
+            None => (Instant::default(), self.options.start_minute?, self.nodes[node].options.skew_s),
+        };
+        let passed_s = i64::try_from(self.now.since(since).as_secs()).unwrap_or(i64::MAX);
+        let seconds = passed_s.saturating_add(skew_s);
         let minutes = i64::from(start).saturating_add(seconds.div_euclid(SECONDS_PER_MINUTE));
         let minute_of_week = minutes.rem_euclid(i64::from(MINUTES_PER_WEEK));
         u16::try_from(minute_of_week).ok()

@@ -12,6 +12,7 @@ use layermesh_proto::{
 
 use crate::{
     checks::{self, Violation},
+    connections::slow_start,
     disk::UNSTORED_MAX,
     links::Route,
     network::OriginMode,
@@ -25,6 +26,11 @@ use crate::{
 /// Between two reports of how many bytes came, as nodes make them; pieces that are there are told at once.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
 
+/// Before TCP sends again what was lost. 400 ms: what Linux adds at least (200 ms) to the round trip over a full uplink.
+const RETRANSMIT_FIRST: Duration = Duration::from_millis(400);
+/// Longest such wait: Linux's (RFC 6298 asks for at least 60 s).
+const RETRANSMIT_LAST: Duration = Duration::from_secs(120);
+
 /// How a connection ends whose other side is gone.
 pub(crate) fn broken() -> SourceError {
     SourceError::Unreachable("connection reset".to_owned())
@@ -33,6 +39,17 @@ pub(crate) fn broken() -> SourceError {
 /// How a connection ends that the other side never took up.
 pub(crate) fn refused() -> SourceError {
     SourceError::Unreachable("connection refused".to_owned())
+}
+
+/// How long after the end of a silence a connection goes on. TCP sends what was lost again after [`RETRANSMIT_FIRST`], then
+/// after twice that, and so on; the first time that nothing is in the way counts.
+fn retransmitted_after(silence: Duration) -> Duration {
+    let (mut at, mut wait) = (RETRANSMIT_FIRST, RETRANSMIT_FIRST);
+    while at < silence {
+        wait = (wait * 2).min(RETRANSMIT_LAST);
+        at += wait;
+    }
+    at - silence
 }
 
 /// What becomes of what is on its way.
@@ -54,7 +71,12 @@ impl World {
                 flow.peer = self.index_of(peer).map(|peer| self.target(peer));
                 self.options.lan_latency * 2
             }
-            Source::Origin(..) => self.options.uplink_latency * 2,
+            Source::Origin(..) => {
+                let round_trip = self.options.uplink_latency * 2;
+                let (trips, carried) = self.nodes[node].connections.take(self.now, round_trip);
+                flow.carried = carried;
+                round_trip * trips
+            }
         };
         self.nodes[node].flows.insert(fetch, flow);
         self.plan(latency, node, Happening::Open { fetch });
@@ -120,7 +142,11 @@ impl World {
             flow.end = flow.end.min(u32::try_from(first).unwrap_or(u32::MAX));
         }
         self.touched.push((content, flow.first..flow.end));
-        self.nodes[node].store.begin(content, size);
+        let owner = &mut self.nodes[node];
+        if !owner.store.has_begun(&content, size) && !owner.disk.take_room(size) {
+            return self.end_flow(node, fetch, Err(SourceError::Store("no space left on device".to_owned())));
+        }
+        owner.store.begin(content, size);
         self.wake_takers(node, content, None);
         self.handle(node, Event::FetchStarted { fetch, size, ranged })?;
         self.send_next(node, fetch)
@@ -222,8 +248,11 @@ impl World {
         let bytes = layout.bytes_of(flow.next);
         let bytes = bytes.end - bytes.start;
         let (route, rate_max) = self.route(node, flow);
+        let begins = slow_start(flow.carried, bytes, self.options.uplink_latency * 2);
+        let rate_max = if flow.peer.is_none() { rate_max.min(begins) } else { rate_max };
         let (after, passage) = self.links.set_out(route, bytes, rate_max, self.now);
         if let Some(flow) = self.nodes[node].flows.get_mut(&fetch) {
+            flow.carried += bytes;
             flow.passage = Some((passage, self.now, bytes));
         }
         self.plan(after, node, Happening::Piece { fetch });
@@ -264,19 +293,44 @@ impl World {
         }
     }
 
+    /// A partition is over. Connections that it silenced and that nobody gave up go on, when what was lost is sent again.
+    pub(crate) fn resume(&mut self, parted: Instant) {
+        let after = retransmitted_after(self.now.since(parted));
+        let flows = |node: NodeIndex| self.nodes[node].flows.iter().map(move |(fetch, flow)| (node, *fetch, flow));
+        let silenced = |node: NodeIndex, flow: &Flow| {
+            let awaits_a_piece = flow.passage.is_none() && !flow.waits && flow.unstored == 0 && flow.next < flow.end;
+            awaits_a_piece && matches!(self.way(node, flow), Way::Open)
+        };
+        let all = (0..self.nodes.len()).flat_map(flows);
+        let silenced = all.filter(|(node, _, flow)| silenced(*node, flow));
+        let silenced: Vec<_> = silenced.map(|(node, fetch, _)| (node, fetch)).collect();
+        for (node, fetch) in silenced {
+            if let Some(flow) = self.nodes[node].flows.get_mut(&fetch) {
+                flow.waits = true;
+                self.plan(after, node, Happening::More { fetch });
+            }
+        }
+    }
+
     /// A piece has come.
     pub(crate) fn piece(&mut self, node: NodeIndex, fetch: FetchId) -> Result<(), Violation> {
         let now = self.now;
         let Some(flow) = self.nodes[node].flows.get_mut(&fetch) else { return Ok(()) };
-        let Some((passage, _, bytes)) = flow.passage.take() else { return Ok(()) };
+        let Some((passage, set_out, bytes)) = flow.passage.take() else { return Ok(()) };
         self.links.arrive(passage, now);
         let (content, piece, sent) = (flow.content, flow.next, flow.sent);
         let new = bytes.saturating_sub(std::mem::take(&mut flow.counted));
         let Some(flow) = self.nodes[node].flows.get(&fetch) else { return Ok(()) };
         match self.way(node, flow) {
             Way::Open => {}
+            // It stays on its way (`resume`), or nobody ever hears of it again.
             Way::Silent => return Ok(()),
-            Way::Broken => return self.end_flow(node, fetch, Err(broken())),
+            Way::Broken => {
+                let passed = bytes.min(passage.passed(self.origin.since.since(set_out)));
+                self.nodes[node].bytes_wasted += passed;
+                self.origin.bytes_broken_off += passed;
+                return self.end_flow(node, fetch, Err(broken()));
+            }
         }
         if flow.peer.is_none() {
             self.origin.bytes += bytes;
@@ -350,7 +404,10 @@ impl World {
         let owner = &mut self.nodes[node];
         let flow = owner.flows.remove(&fetch)?;
         if let Some((passage, since, bytes)) = flow.passage {
-            let passed = bytes.min(passage.passed(now.since(since)));
+            // Nothing passed any more once the uplink was cut.
+            let is_cut = flow.peer.is_none() && self.origin.mode == OriginMode::Refusing;
+            let until = if is_cut { self.origin.since } else { now };
+            let passed = bytes.min(passage.passed(until.since(since)));
             self.links.arrive(passage, now);
             owner.bytes_wasted += passed;
             if flow.peer.is_none() {
@@ -371,7 +428,10 @@ impl World {
         fetch: FetchId,
         result: Result<(), SourceError>,
     ) -> Result<(), Violation> {
-        self.remove_flow(node, fetch);
+        let ended = self.remove_flow(node, fetch);
+        if let Some(flow) = ended.filter(|flow| flow.peer.is_none() && result.is_ok()) {
+            self.nodes[node].connections.give_back(self.now, flow.carried);
+        }
         self.handle(node, Event::FetchEnded { fetch, result })
     }
 }

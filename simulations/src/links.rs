@@ -20,6 +20,29 @@ const NANOS_PER_S: f64 = 1e9;
 /// A link of the world.
 pub(crate) type LinkId = usize;
 
+/// What a way does, beside its rate, to a message or a frame that takes it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Way {
+    /// How long it takes at least.
+    pub(crate) latency: Duration,
+    /// Up to so much more, at random.
+    pub(crate) jitter: Duration,
+    /// Of 1000, those that are lost.
+    pub(crate) loss_per_mille: u32,
+}
+
+impl Way {
+    /// How long one takes for which `drawn` was drawn.
+    pub(crate) fn takes(&self, drawn: u32) -> Duration {
+        self.latency + self.jitter * (drawn >> 16) / (1 << 16)
+    }
+
+    /// Whether one is lost. Nothing is drawn where nothing is ever lost.
+    pub(crate) fn loses(&self, draw: &mut impl FnMut() -> u32) -> bool {
+        self.loss_per_mille > 0 && draw() % 1000 < self.loss_per_mille
+    }
+}
+
 /// The way of a flow: each link, and how often it is crossed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Route([Option<(LinkId, u64)>; CROSSINGS_MAX]);

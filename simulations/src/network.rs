@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use layermesh_proto::{ContentId, TagRef};
+use layermesh_proto::{ContentId, TagRef, engine::event::Instant};
+
+use crate::links::Way;
 
 use crate::{quota::Quota, sabotage::Sabotage};
 
@@ -60,6 +62,11 @@ pub struct Options {
 }
 
 impl Options {
+    /// The way of a message between two nodes.
+    pub(crate) fn lan(&self) -> Way {
+        Way { latency: self.lan_latency, jitter: self.lan_jitter, loss_per_mille: self.gossip_loss_per_mille }
+    }
+
     pub(crate) fn explains(&self, nodes: usize) -> bool {
         self.explain.unwrap_or(nodes <= SMALL_NODES_MAX)
     }
@@ -116,6 +123,8 @@ pub enum OriginMode {
 #[derive(Debug)]
 pub(crate) struct Origin {
     pub(crate) mode: OriginMode,
+    /// Since when it behaves so.
+    pub(crate) since: Instant,
     pub(crate) blobs: BTreeMap<ContentId, u64>,
     pub(crate) tags: BTreeMap<TagRef, ContentId>,
     /// Payload bytes of pieces that crossed the uplink.

@@ -11,6 +11,7 @@ use layermesh_proto::{
 };
 
 use crate::{
+    connections::Connections,
     disk::Disk,
     limits::Fruitless,
     links::{LinkId, Passage},
@@ -76,6 +77,8 @@ pub(crate) struct Flow {
     pub(crate) landed: PieceIndex,
     pub(crate) end: PieceIndex,
     pub(crate) sent: u32,
+    /// Bytes that its connection to the origin carried since TCP began.
+    pub(crate) carried: u64,
     /// Pieces that came and wait for the disk.
     pub(crate) unstored: u32,
     /// The piece on its way, when it set out, and its bytes.
@@ -139,6 +142,7 @@ pub(crate) struct Node {
     pub(crate) ports: Ports,
     pub(crate) fault: Option<Fault>,
     pub(crate) flows: BTreeMap<FetchId, Flow>,
+    pub(crate) connections: Connections,
     pub(crate) takers: Vec<Taker>,
     /// Questions of peers that the engine has not answered yet.
     pub(crate) calls: BTreeMap<CallId, (Target, RequestId)>,
@@ -151,6 +155,8 @@ pub(crate) struct Node {
     pub(crate) lookups: usize,
     /// Bytes a second that it may take from origins, if its engine said.
     pub(crate) pace: Option<u64>,
+    /// What its wall clock was set to, and when: another minute of the week than the world's.
+    pub(crate) clock_set: Option<(Instant, u16)>,
     pub(crate) bytes_from_origin: u64,
     pub(crate) bytes_from_peers: u64,
     pub(crate) bytes_wasted: u64,
@@ -179,6 +185,7 @@ impl Node {
             ports,
             fault: None,
             flows: BTreeMap::new(),
+            connections: Connections::default(),
             takers: Vec::new(),
             calls: BTreeMap::new(),
             wants: BTreeMap::new(),
@@ -187,6 +194,7 @@ impl Node {
             fruitless: Fruitless::default(),
             lookups: 0,
             pace: None,
+            clock_set: None,
             bytes_from_origin: 0,
             bytes_from_peers: 0,
             bytes_wasted: 0,

@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use layermesh_proto::engine::event::{Event, Source};
+use layermesh_proto::engine::event::{Event, Instant, Source};
 use rand_chacha::rand_core::Rng;
 
 use crate::{
@@ -63,6 +63,8 @@ impl Reach {
 pub(crate) struct Mesh {
     nodes: Vec<Reach>,
     sides: u32,
+    /// When the last partition began.
+    parted: Instant,
     /// Connections were lost since the islands were found.
     stale: bool,
 }
@@ -232,6 +234,7 @@ impl World {
     /// others count as gone after `noticed`; what runs over them falls silent at once.
     pub fn partition(&mut self, nodes: &[NodeIndex], origin: bool, noticed: Duration) {
         self.mesh.sides += 1;
+        self.mesh.parted = self.now;
         let side = self.mesh.sides;
         for node in nodes {
             self.mesh.nodes[*node].side = side;
@@ -259,6 +262,7 @@ impl World {
                 self.discover(*node);
             }
         }
+        self.resume(self.mesh.parted);
     }
 
     /// A node in its present life.

@@ -12,6 +12,7 @@ use layermesh_proto::{
     },
     wire::ControlRequest,
 };
+use rand_chacha::rand_core::Rng as _;
 
 use crate::{
     checks::{self, ACTIONS_PER_EVENT_MAX, CHECK_ALL_EVERY, Violation},
@@ -183,7 +184,8 @@ impl World {
     }
 
     pub(crate) fn lan_time(&mut self) -> Duration {
-        self.options.lan_latency + self.up_to(self.options.lan_jitter)
+        let drawn = self.random.next_u32();
+        self.options.lan().takes(drawn)
     }
 
     fn is_there(&self, target: Target) -> bool {

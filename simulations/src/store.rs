@@ -52,6 +52,11 @@ pub(crate) struct Store {
 }
 
 impl Store {
+    /// Whether there is a partial of a blob that has that size.
+    pub(crate) fn has_begun(&self, content: &ContentId, size: u64) -> bool {
+        self.partial.get(content).is_some_and(|partial| partial.size == size)
+    }
+
     /// Opens a blob's partial; pieces of another size are dropped.
     pub(crate) fn begin(&mut self, content: ContentId, size: u64) {
         let partial = self.partial.entry(content).or_default();

@@ -20,6 +20,7 @@ use rand_chacha::{
 
 use crate::{
     checks::Violation,
+    connections::Connections,
     limits::Meter,
     links::{LinkId, Links},
     network::{Options, Origin, OriginMode},
@@ -112,7 +113,15 @@ impl World {
             links,
             uplink,
             radio,
-            origin: Origin { mode: OriginMode::Up, blobs, tags, bytes: 0, bytes_broken_off: 0, quota },
+            origin: Origin {
+                mode: OriginMode::Up,
+                since: Instant::default(),
+                blobs,
+                tags,
+                bytes: 0,
+                bytes_broken_off: 0,
+                quota,
+            },
             repository,
             notes: Vec::new(),
             trace: Trace::default(),
@@ -142,7 +151,11 @@ impl World {
     /// Lets the origin behave so from now on; running fetches from it break off unless it is up.
     pub fn set_origin(&mut self, mode: OriginMode) {
         let corrupt = self.is_sabotaged(Sabotage::CorruptOrigin) && mode == OriginMode::Up;
-        self.origin.mode = if corrupt { OriginMode::Corrupt } else { mode };
+        let mode = if corrupt { OriginMode::Corrupt } else { mode };
+        if self.origin.mode != mode {
+            self.origin.since = self.now;
+        }
+        self.origin.mode = mode;
     }
 
     /// Adds a node and starts it.
@@ -279,6 +292,7 @@ impl World {
         let stopped = &mut self.nodes[node];
         let was_up = stopped.engine.take().is_some();
         stopped.calls.clear();
+        stopped.connections = Connections::default();
         stopped.takers.clear();
         let before = stopped.wants.len();
         stopped.wants.retain(|_, want| want.ended.is_some());

@@ -145,12 +145,14 @@ pub struct Config {
 
     /// Fetches of one blob at the same time. 8: two for each stripe of the window.
     pub fetches_per_transfer: usize,
-    /// Smallest blob that spreads from its holders along trees if more nodes want it than hold it. 8 MiB: a smaller one is
+    /// Smallest blob that spreads from its holders along trees if more nodes want it than hold it. 1 MiB: a smaller one is
     /// there before the others' words are.
     pub spread_bytes_min: u64,
-    /// What spreads along one tree before the next is due. 8 MiB, and the same at every node. So several are under way in
-    /// all but the smallest blobs, and each has a few pieces, so that those behind begin early.
-    pub section_bytes: u64,
+    /// Into how many parts a blob is cut that each spread along one tree. 16, and the same at every node: so four are under
+    /// way in the smallest blob, too, and those behind begin early.
+    pub sections: u64,
+    /// Largest such part. 8 MiB: a node that goes has little under way that others wait for.
+    pub section_bytes_max: u64,
     /// For the hashes of what spreads to be said. 1.5 s: longer than a busy holder takes, and `offer_interval`.
     pub spread_patience: Duration,
     /// How much later than this node another one may have come to be waited for while something spreads. 2 s: as far behind
@@ -309,8 +311,9 @@ impl Default for Config {
             stripe_bytes_max: 64 << 20,
             takeover_factor: 8,
             fetches_per_transfer: 8,
-            spread_bytes_min: 8 << 20,
-            section_bytes: 8 << 20,
+            spread_bytes_min: 1 << 20,
+            sections: 16,
+            section_bytes_max: 8 << 20,
             spread_patience: Duration::from_millis(1500),
             spread_slack: Duration::from_secs(2),
             offer_interval: Duration::from_secs(1),

@@ -242,7 +242,7 @@ impl Engine {
             }
             Some(true) => {
                 self.answer_newcomer(content);
-                self.offer_hashes(content);
+                self.offer_hashes(content, &from);
             }
             Some(false) => {}
         }

@@ -80,7 +80,8 @@ impl Engine {
     fn next_section(&mut self, content: ContentId, roots: &Roots, joined: Instant) -> Option<Choice> {
         let transfer = self.transfers.open.get(&content)?;
         let taken = transfer.taken()?;
-        let len = u32::try_from(self.config.section_bytes / u64::from(roots.layout.piece_len())).unwrap_or(1).max(1);
+        let bytes = (roots.layout.blob_size() / self.config.sections).min(self.config.section_bytes_max);
+        let len = u32::try_from(bytes / u64::from(roots.layout.piece_len())).unwrap_or(1).max(1);
         let trees = u32::from(self.config.trees.max(1));
         let tree_at = |piece: PieceIndex| piece / len % trees;
         let busy: Vec<_> = transfer.fetches.values().map(|fetch| tree_at(fetch.run.start)).collect();
@@ -147,11 +148,12 @@ impl Engine {
         Some(step(peer, Kind::Stripe(root, stripe.first), run.start..last + 1))
     }
 
-    /// Somebody wants what this node holds: if it is not the only one, all of them need the hashes soon.
-    pub(super) fn offer_hashes(&mut self, content: ContentId) {
-        let Some(size) = self.inventory.held(&content) else { return };
-        let crowd = self.site.takers(&content, &self.node, self.now) > 1;
-        if size < self.config.spread_bytes_min || !crowd || self.timers.is_set(Timer::Offer(content)) {
+    /// Somebody wants what this node holds: if it is not the only one, all of them need the hashes soon; if it is not connected,
+    /// they tell it whom to connect to.
+    pub(super) fn offer_hashes(&mut self, content: ContentId, taker: &NodeId) {
+        let Some(size) = self.inventory.held(&content).filter(|size| *size > 0) else { return };
+        let crowd = self.site.takers(&content, &self.node, self.now) > 1 && size >= self.config.spread_bytes_min;
+        if !(crowd || !self.peers.is_connected(taker)) || self.timers.is_set(Timer::Offer(content)) {
             return;
         }
         let said = self.offered.get(&content).map_or(self.now, |said| *said + self.config.offer_interval);

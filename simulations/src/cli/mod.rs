@@ -5,6 +5,7 @@
 
 mod compare;
 mod image;
+mod lab;
 mod library;
 mod plan;
 mod run;
@@ -46,6 +47,11 @@ enum Command {
     Table(table::TableArgs),
     /// Compare two reports
     Compare(compare::CompareArgs),
+    /// Run a scenario with real nodes in network namespaces, beside the simulator (needs root)
+    Lab(lab::LabArgs),
+    /// Pass frames between two interfaces as the simulator's links would
+    #[command(hide = true)]
+    Wire(lab::WireArgs),
     /// List the scenarios of the library
     List,
     /// Print a scenario of the library, to be changed and run
@@ -81,6 +87,8 @@ pub fn main() -> ExitCode {
         Command::Sweep(args) => sweep::run(&args),
         Command::Table(args) => table::run(&args),
         Command::Compare(args) => compare::run(&args),
+        Command::Lab(args) => lab::run(&args),
+        Command::Wire(args) => lab::wire(&args),
         Command::List => library::list(),
         Command::Show { name } => library::show(&name),
     };

@@ -4,11 +4,11 @@
 //! does not depend on how many threads there were or which site ended first.
 
 mod curve;
-mod plan;
+pub(crate) mod plan;
 mod pulls;
 mod setting;
-mod site;
-mod tally;
+pub(crate) mod site;
+pub(crate) mod tally;
 
 use std::{
     sync::{

@@ -22,8 +22,10 @@ use crate::{
     scenario::{Devices, FaultKind, Scenario, Site},
 };
 
-/// Size of an image's manifest and configuration together, in bytes. 3 KiB: those of an image of ten layers.
-const MANIFEST_BYTES: u64 = 3 << 10;
+/// Size of an image's manifest, in bytes. 1 KiB: that of an image of five layers.
+const MANIFEST_BYTES: u64 = 1 << 10;
+/// Size of its configuration, which runtimes get beside the layers. 2 KiB: with a history of ten steps.
+const CONFIG_BYTES: u64 = 2 << 10;
 /// What a slow disk does, in bytes a second, if it had no rate of its own; else a tenth of that.
 const SLOW_DISK_BYTES_PER_S: u64 = 1_000_000;
 /// Between two points of the uplink's curve, at first.
@@ -44,6 +46,8 @@ pub(crate) struct Outcome {
     pub(crate) away: Vec<Duration>,
     pub(crate) uplink: Curve,
     pub(crate) one_copy_bytes: u64,
+    /// Over the uplink too, of pieces whose fetch was broken off while they came.
+    pub(crate) broken_off_bytes: u64,
     pub(crate) uplink_only: Duration,
     pub(crate) ended: Duration,
     pub(crate) events: u64,
@@ -172,13 +176,16 @@ impl<'a> Run<'a> {
         &self.site.devices[self.plan.devices[device].group]
     }
 
-    /// What a device has to get of an image: manifest and layers of its platform.
+    /// What a device has to get of an image: manifest, configuration and layers of its platform.
     fn blobs_for(&mut self, device: usize, image: &str) -> Vec<Blob> {
         let platform = &self.group(device).platform;
         let Some(image) = self.scenario.images.iter().find(|known| known.name == image) else { return Vec::new() };
         let Some(variant) = image.variant_for(platform) else { return Vec::new() };
-        let name = format!("manifest {} {}", image.name, variant.platform);
-        let mut blobs = vec![self.world.publish(&name, MANIFEST_BYTES, ObjectKind::Manifest)];
+        let name = format!("{} {}", image.name, variant.platform);
+        let mut blobs = vec![
+            self.world.publish(&format!("manifest {name}"), MANIFEST_BYTES, ObjectKind::Manifest),
+            self.world.publish(&format!("config {name}"), CONFIG_BYTES, ObjectKind::Blob),
+        ];
         for layer in &variant.layers {
             let name = format!("layer {} {}", layer.name, layer.size);
             blobs.push(self.world.publish(&name, layer.size, ObjectKind::Blob));
@@ -254,6 +261,11 @@ impl<'a> Run<'a> {
                     let own = self.group(*device).disk_bytes_per_s;
                     let slow = own.map_or(SLOW_DISK_BYTES_PER_S, |rate| rate / 10);
                     self.world.set_disk(*device, if begins { Some(slow) } else { own });
+                }
+            }
+            FaultKind::DiskFull => {
+                for device in devices {
+                    self.world.set_disk_free(*device, begins.then_some(0));
                 }
             }
             FaultKind::Corrupts => self.misbehave(devices, begins.then_some(Fault::WrongPieces)),
@@ -363,6 +375,7 @@ impl<'a> Run<'a> {
             bytes: bytes.collect(),
             control: control.collect(),
             one_copy_bytes,
+            broken_off_bytes: self.world.origin_bytes_broken_off(),
             uplink_only,
             unfinished,
             ended: self.now(),

@@ -14,7 +14,7 @@ use crate::{
 const NAMED_MAX: usize = 5;
 
 /// The report of a run.
-pub(super) fn report(scenario: &Scenario, seed: u64, outcomes: Vec<Outcome>) -> Report {
+pub(crate) fn report(scenario: &Scenario, seed: u64, outcomes: Vec<Outcome>) -> Report {
     let sites: Vec<SiteReport> = outcomes.iter().map(|outcome| site(scenario, outcome)).collect();
     let broken = outcomes.iter().zip(&sites).flat_map(|(outcome, site)| broken(scenario, outcome, site)).collect();
     let ended = outcomes.iter().map(|outcome| outcome.ended).max().unwrap_or_default();

@@ -105,7 +105,6 @@ impl Sabotage {
         match self {
             Self::Greedy => {
                 config.fetches_per_transfer = GREEDY_FETCHES;
-                config.fan_out = GREEDY_FETCHES;
                 config.window = GREEDY_FETCHES;
             }
             Self::NoWindows => config.uplink = Uplink { metered: false, windows: Vec::new(), ..config.uplink },

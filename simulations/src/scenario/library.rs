@@ -16,6 +16,7 @@ pub fn library() -> &'static [(&'static str, &'static str)] {
         "canary-then-fleet",
         "clock-years-off",
         "corrupting-peer",
+        "disk-full",
         "factory-200",
         "flash-worn",
         "forging-peer",

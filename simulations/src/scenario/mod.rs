@@ -269,6 +269,8 @@ pub enum FaultKind {
     Partition,
     /// A device's flash takes bytes at a tenth of its rate, or at 1 MB/s if it had none.
     SlowDisk,
+    /// A device's disk has no room for what was not begun.
+    DiskFull,
     /// A device sends wrong bytes in place of right ones.
     Corrupts,
     /// A device vouches for pieces that are not the blob's.
@@ -283,7 +285,7 @@ pub enum FaultKind {
 
 impl FaultKind {
     /// All of them, with their names in scenarios.
-    pub const ALL: [(&'static str, Self); 12] = [
+    pub const ALL: [(&'static str, Self); 13] = [
         ("uplink-cut", Self::UplinkCut),
         ("uplink-silent", Self::UplinkSilent),
         ("unranged", Self::Unranged),
@@ -291,6 +293,7 @@ impl FaultKind {
         ("reboot", Self::Reboot),
         ("partition", Self::Partition),
         ("slow-disk", Self::SlowDisk),
+        ("disk-full", Self::DiskFull),
         ("corrupts", Self::Corrupts),
         ("lies", Self::Lies),
         ("has-nothing", Self::HasNothing),

@@ -40,6 +40,10 @@ pub(crate) fn against(fault: &Fault, sites: &[Site]) -> Option<(&'static str, St
             "kind",
             "a reboot ends: write how long it takes, such as `lasts = \"1m\"`; `crash` may last to the end",
         ),
+        FaultKind::DiskFull if fault.lasts.is_none() => wrong(
+            "kind",
+            "a device whose disk stays full never has the release: write how long, such as `lasts = \"1m\"`",
+        ),
         FaultKind::Partition if all_there(&|site| has_all(scope, site)) => wrong(
             "kind",
             "it befalls all devices of its sites, so nobody is cut off: write `devices` or a `share` below 1",
