@@ -27,7 +27,7 @@ const MINUTE_NANOS: u64 = 60_000_000_000;
 const RATE_NANOS: u64 = 10_000_000_000;
 /// Seconds at its rate that a site may take in that time: words on who fetches are lost, and nodes' shares are too large until
 /// the next.
-const RATE_SECONDS: u64 = 20;
+const RATE_SECONDS: u64 = 25;
 /// What each node may take besides, in bytes: a largest piece, which was on its way when its share fell.
 const RATE_BURST_BYTES: u64 = 1 << 20;
 

@@ -334,11 +334,9 @@ impl Site {
         parties.any(|(node, party)| node != me && party.origin && party.wanted_until > now)
     }
 
-    /// How many nodes fetch something from an origin. `trusted` rules nodes out.
-    pub(super) fn fetching(&self, now: Instant, trusted: impl Fn(&NodeId) -> bool) -> usize {
-        let claims = self.blobs.values().flat_map(|parts| &parts.claims);
-        let fetching = claims.filter(|(node, claim)| claim.counts(now) && trusted(node));
-        fetching.map(|(node, _)| *node).collect::<BTreeSet<_>>().len()
+    /// How many nodes fetch something from an origin. Also those that are not believed: they use the uplink all the same.
+    pub(super) fn fetching(&self, now: Instant) -> usize {
+        self.all_claims(now).into_iter().map(|(node, _)| node).collect::<BTreeSet<_>>().len()
     }
 
     /// A node takes no part any more.

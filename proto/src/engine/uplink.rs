@@ -223,7 +223,7 @@ impl Engine {
         if self.config.uplink.site_bytes_per_s.is_none() {
             return;
         }
-        let fetching = self.site.fetching(self.now, |node| self.trusts(node));
+        let fetching = self.site.fetching(self.now);
         let share = self.config.uplink.share(fetching);
         if let Some(bytes_per_s) = share.filter(|_| share != self.budget.share) {
             self.budget.share = share;

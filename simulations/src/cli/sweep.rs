@@ -51,6 +51,8 @@ pub(super) fn run(args: &SweepArgs) -> anyhow::Result<bool> {
     let failures = sweep(args.from, until, &settings, |done| bar.set_position(done));
     bar.finish_and_clear();
     for failure in &failures {
+        let made = std::fs::create_dir_all(&args.keep);
+        made.with_context(|| format!("cannot make {}", args.keep.display()))?;
         let path = args.keep.join(format!("seed-{}.toml", failure.seed));
         std::fs::write(&path, failure.smallest.to_toml())
             .with_context(|| format!("cannot write {}", path.display()))?;

@@ -72,7 +72,7 @@ pub fn scenario(seed: u64) -> Scenario {
     let mut faults: Vec<Fault> = (0..draw.up_to(FAULTS_MAX)).map(|_| fault(&mut draw, copy)).collect();
     // A file with one that changes nothing could not be read.
     faults.retain(|fault| sense::against(fault, &sites).is_none());
-    policies(seed, &mut sites, faults.iter().any(|fault| fault.kind.lies()));
+    policies(seed, &mut sites);
     let healed = faults.iter().map(|fault| fault.at + fault.spread + fault.lasts.unwrap_or_default()).max();
     let limit = healed.unwrap_or_default() + copy * devices * PATIENCE.0 + PATIENCE.1;
     // Half of the time is in no window, and what comes at the rate of the site takes longer.
@@ -93,10 +93,8 @@ pub fn scenario(seed: u64) -> Scenario {
 }
 
 /// What registries and operators limit. Drawn apart from all else, so that seeds go on standing for what they stood for before
-/// there was this. Where devices lie no rate is drawn: nodes that compare what they have with the registry's bytes do not divide
-/// it among them yet (`tests/kept/open/seed-173.toml`), nor do several that claim all of a blob without ranges
-/// (`seed-347.toml`).
-fn policies(seed: u64, sites: &mut [Site], lying: bool) {
+/// there was this.
+fn policies(seed: u64, sites: &mut [Site]) {
     let mut draw = Draw(ChaCha8Rng::seed_from_u64(seed ^ POLICIES_SEED));
     for site in sites {
         let uplink = &mut site.uplink;
@@ -111,10 +109,8 @@ fn policies(seed: u64, sites: &mut [Site], lying: bool) {
                 // Without windows what nobody waits for would never come over a meter.
                 uplink.metered = draw.one_in(2);
             }
-            HeldBack::ByRate if !lying && uplink.ranged => {
-                uplink.site_bytes_per_s = Some(uplink.bytes_per_s / u64::from(SITE_RATE_OF))
-            }
-            HeldBack::ByRate | HeldBack::Not => {}
+            HeldBack::ByRate => uplink.site_bytes_per_s = Some(uplink.bytes_per_s / u64::from(SITE_RATE_OF)),
+            HeldBack::Not => {}
         }
     }
 }
@@ -131,10 +127,11 @@ fn is_held_back(site: &Site) -> bool {
     site.uplink.site_bytes_per_s.is_some() || !site.uplink.windows.is_empty()
 }
 
-/// Never worse than if each device fetched its own, whatever happens, and once more. Where devices lie, each of the others
-/// may have to compare all that it has with the registry's, which is as much again for each such fault.
+/// Never worse than if each device fetched its own, whatever happens, and once more. Where devices send wrong bytes, each of
+/// the others may have to compare all that it has with the registry's, which is as much again for each such fault.
 fn copies_max(devices: u32, faults: &[Fault]) -> f64 {
-    let lying = faults.iter().filter(|fault| fault.kind.lies()).count();
+    let wrong = |fault: &&Fault| fault.kind.lies() || fault.kind == FaultKind::Corrupts;
+    let lying = faults.iter().filter(wrong).count();
     (f64::from(devices) + 1.0) * (1.0 + lying as f64)
 }
 
