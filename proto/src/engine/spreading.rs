@@ -153,7 +153,8 @@ impl Engine {
     pub(super) fn offer_hashes(&mut self, content: ContentId, taker: &NodeId) {
         let Some(size) = self.inventory.held(&content).filter(|size| *size > 0) else { return };
         let crowd = self.site.takers(&content, &self.node, self.now) > 1 && size >= self.config.spread_bytes_min;
-        if !(crowd || !self.peers.is_connected(taker)) || self.timers.is_set(Timer::Offer(content)) {
+        let needed = crowd || !self.peers.is_connected(taker);
+        if !needed || self.timers.is_set(Timer::Offer(content)) {
             return;
         }
         let said = self.offered.get(&content).map_or(self.now, |said| *said + self.config.offer_interval);
