@@ -33,8 +33,9 @@ const NEEDED_TIME: Duration = Duration::from_secs(600);
 const ADDRESSES_PER_PEER_MAX: usize = 8;
 /// Within this after a peer was found it is dialled: below what a person notices, above a handshake's time.
 const SPREAD: Duration = Duration::from_millis(250);
-/// The node with the larger id waits for so much longer: time for the other's dial and one retransmission.
-const YIELD: Duration = Duration::from_secs(2);
+/// The node with the larger id waits for so much longer: time for the other's dial. Where that is lost both dial, which costs a
+/// handshake; a device that comes back after a reboot is among its peers so much sooner.
+const YIELD: Duration = Duration::from_secs(1);
 /// After a lost connection: a restarting node needs about that long.
 const RECONNECT: Duration = Duration::from_millis(500);
 /// First wait after a failed dial; doubled with each further one.
@@ -191,13 +192,22 @@ impl Dialer {
 
     /// This node needs something of a peer: it is dialled at once, whatever the degree, if it is known where it is.
     pub(super) fn needed(&mut self, peer: PeerId, now: Instant) {
-        let Some(known) = self.known.get_mut(&peer).filter(|_| !self.connected.contains(&peer)) else { return };
+        let Some(known) = self.known.get_mut(&peer) else { return };
+        let until = now + NEEDED_TIME;
+        if self.connected.contains(&peer) {
+            // It may have come about for that reason before.
+            self.needed.entry(peer).and_modify(|kept| *kept = until);
+            return;
+        }
+        self.needed.retain(|peer, until| *until > now || self.connected.contains(peer));
         if !self.needed.contains_key(&peer) && self.needed.len() >= NEEDED_MAX {
             return;
         }
-        self.needed.insert(peer, now + NEEDED_TIME);
+        self.needed.insert(peer, until);
+        // A pause after a failure, or since it is a stranger, is kept; politeness is not.
         if let State::Waiting(at) = known.state
             && known.failures == 0
+            && at <= now + YIELD + 2 * SPREAD
         {
             known.state = State::Waiting(at.min(now));
         }
@@ -205,11 +215,16 @@ impl Dialer {
 
     /// A connected peer that was needed once and is one too many now.
     pub(super) fn surplus(&mut self, now: Instant) -> Option<PeerId> {
-        let spare = self.connected.len() > DEGREE_AIM;
-        let (&peer, _) =
-            self.needed.iter().find(|(peer, until)| **until <= now && (spare || !self.connected.contains(peer)))?;
-        self.needed.remove(&peer);
-        self.connected.contains(&peer).then_some(peer)
+        let spare = self.connected.len().saturating_sub(DEGREE_AIM);
+        let old: Vec<_> = self.needed.iter().filter(|(_, until)| **until <= now).map(|(peer, _)| *peer).collect();
+        for peer in old {
+            self.needed.remove(&peer);
+            // Else it is one of the usual ones from now on.
+            if spare > 0 && self.connected.contains(&peer) {
+                return Some(peer);
+            }
+        }
+        None
     }
 
     /// The peer has a connection, whoever dialled.
@@ -326,7 +341,7 @@ impl Dialer {
             .filter(|(peer, known)| !self.connected.contains(peer) && !known.addresses.is_empty())
             .filter(|(peer, known)| (wants_more || self.needed.contains_key(peer)) && (unseen || known.in_sight))
             .filter_map(|(_, known)| known.state.at());
-        let surplus = self.needed.values().filter(|_| self.connected.len() > DEGREE_AIM).copied();
+        let surplus = self.needed.values().copied();
         fixed.chain(known).chain(surplus).min()
     }
 

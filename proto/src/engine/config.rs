@@ -46,6 +46,9 @@ pub struct Config {
 
     /// For a connection that was asked for to come about. 3 s: a dial and its handshakes take a tenth of that on a busy LAN.
     pub reach_patience: Duration,
+    /// Nodes that may turn out not to be in reach before no other one is hoped for until `reach_retry` is over. 4: twelve
+    /// seconds in a minute, where a wall is between two parts of a site.
+    pub reach_tries: usize,
     /// After a connection with a node was asked for, before it is again. 60 s: whatever was in the way may be gone.
     pub reach_retry: Duration,
 
@@ -54,6 +57,9 @@ pub struct Config {
     /// The same from a peer that has not the whole blob yet and waits for bytes itself. 60 s: a piece of 1 MiB over 140
     /// kbit/s; that the owner has given up is known from its claim long before.
     pub fetch_stall_growing: Duration,
+    /// The same for a section of a blob that spreads from a holder. 20 s: a piece of 1 MiB, to four children at each of three
+    /// hops, over 10 Mbit/s.
+    pub fetch_stall_section: Duration,
     /// Without progress of a fetch from an origin, first byte included. 30 s: registries redirect, wake up
     /// caches and are far away.
     pub fetch_stall_origin: Duration,
@@ -127,6 +133,9 @@ pub struct Config {
     /// For a claim to bring its first or next piece. 15 s: half of what a registry that is far away gets for its first byte.
     /// What a piece takes at its share of `uplink_rate_min` comes on top.
     pub claim_patience: Duration,
+    /// Nodes that fetch at the same time, at most, as far as that patience goes: who claims and brings nothing must not make
+    /// everybody patient. 8: two stripes of each of the window.
+    pub patience_owners_max: usize,
     /// Slowest uplink, in bytes a second, over which a claim is still believed. 16 KiB/s: a telephone line's.
     pub uplink_rate_min: u64,
     /// Stripes that the site fetches from the origin at the same time. 4: the uplink stays busy while one of
@@ -136,6 +145,9 @@ pub struct Config {
     /// What a stripe takes at the rate that its owner's last one had. 2 s: many requests' latency, and little is lost if
     /// its owner is.
     pub stripe_time: Duration,
+    /// How many times as long stripes become at most, twice with each time that an origin says that it is asked too often.
+    /// 8: sixteen seconds, so that four stripes under way are fifteen requests a minute.
+    pub stripe_stretch_max: u32,
     /// Largest stripe, and the one that a node takes that nobody shares with. 64 MiB: over 50 Mbit/s ten seconds, so that
     /// the pause between two does not count.
     pub stripe_bytes_max: u64,
@@ -283,9 +295,11 @@ impl Default for Config {
             request_timeout: Duration::from_secs(10),
             request_retry: Duration::from_secs(5),
             reach_patience: Duration::from_secs(3),
+            reach_tries: 4,
             reach_retry: Duration::from_secs(60),
             fetch_stall_peer: Duration::from_secs(10),
             fetch_stall_growing: Duration::from_secs(60),
+            fetch_stall_section: Duration::from_secs(20),
             fetch_stall_origin: Duration::from_secs(30),
             retry_first: Duration::from_millis(500),
             retry_max: Duration::from_secs(10),
@@ -305,9 +319,11 @@ impl Default for Config {
             answer_newcomers: Duration::from_millis(15),
             vouch_interval: Duration::from_millis(50),
             claim_patience: Duration::from_secs(15),
+            patience_owners_max: 8,
             uplink_rate_min: 16 << 10,
             window: 4,
             stripe_time: Duration::from_secs(2),
+            stripe_stretch_max: 8,
             stripe_bytes_max: 64 << 20,
             takeover_factor: 8,
             fetches_per_transfer: 8,
@@ -417,6 +433,7 @@ impl Config {
             ("request_retry", self.request_retry),
             ("fetch_stall_peer", self.fetch_stall_peer),
             ("fetch_stall_growing", self.fetch_stall_growing),
+            ("fetch_stall_section", self.fetch_stall_section),
             ("fetch_stall_origin", self.fetch_stall_origin),
             ("retry_first", self.retry_first),
             ("retry_max", self.retry_max),

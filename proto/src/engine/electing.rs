@@ -58,6 +58,8 @@ impl Engine {
                 }
                 None => Choice::Enough,
             },
+            // Others bring the rest, maybe to where this node cannot get it: once their claims are over it is seen.
+            None if !others.is_empty() && !self.transfers.is_fetching(&content) => Choice::Wait(lease),
             None => self.enough_or_nobody(&content),
         }
     }
@@ -99,7 +101,7 @@ impl Engine {
             let down = self.origins.is_down(repository.registry(), self.now);
             (Source::Origin(repository.clone(), *kind), down)
         });
-        select::source(preferred, std::iter::empty(), origins, |source| transfer.failures.contains_key(source))
+        select::of_origins(preferred, origins, |source| transfer.failures.contains_key(source))
     }
 
     /// Nobody fetches what begins at `first`: the candidates have their turns one after the other, so that it gets an owner
@@ -177,7 +179,8 @@ impl Engine {
         let limits = if self.site.is_shared(content, &self.node, self.now) { (0, max) } else { (max, max) };
         let rate =
             self.uplink_rate.or(self.others_rate).unwrap_or(FIRST_BYTES * 1000 / millis(self.config.stripe_time));
-        let len = select::pieces_for(rate, self.config.stripe_time, limits, pieces.layout.piece_len());
+        let time = self.config.stripe_time.saturating_mul(self.stretch);
+        let len = select::pieces_for(rate, time, limits, pieces.layout.piece_len());
         let free = |piece: &PieceIndex| {
             let fetched = Site::owner_at(content, &claims, *piece).is_some();
             !taken.contains(*piece) && !fetched && !self.is_had(content, transfer, *piece)

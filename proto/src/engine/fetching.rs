@@ -115,6 +115,8 @@ impl Engine {
             Kind::Origin => self.config.fetch_stall_origin,
             // What is vouched for is there and need not be waited for.
             Kind::Stripe(..) if awaited() => piece_time,
+            // Hashes come before the bytes do, which may have several hops before them.
+            Kind::Section => self.config.fetch_stall_section,
             Kind::Stripe(..) | Kind::Holder | Kind::Haver => self.config.fetch_stall_peer,
         };
         self.timers.set(Timer::Stall(fetch), self.now, stall);
@@ -342,7 +344,7 @@ impl Engine {
             return self.end_transfer(content, Err(WantError::Store(what)));
         }
         match running.kind {
-            Kind::Stripe(..) | Kind::Haver => self.upstream_failed(content, &running, error),
+            Kind::Stripe(..) | Kind::Section | Kind::Haver => self.upstream_failed(content, &running, error),
             Kind::Holder | Kind::Origin => {
                 self.learn_from_failure(content, &running.source, &error);
                 if let Some(transfer) = self.transfers.open.get_mut(&content) {
@@ -463,6 +465,8 @@ impl Engine {
                 self.origin_answered(registry);
                 let wait = retry_after.unwrap_or(self.config.origin_down_for).min(self.config.retry_after_max);
                 self.origins.busy(registry, self.now, wait, origins_max);
+                // Fewer requests for as many bytes.
+                self.stretch = (self.stretch * 2).min(self.config.stripe_stretch_max);
             }
             SourceError::NotFound | SourceError::Unauthorized(_) | SourceError::Failed(_) | SourceError::WrongBytes => {
                 self.origin_answered(registry);

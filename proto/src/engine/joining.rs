@@ -75,13 +75,13 @@ impl Engine {
         spacing.saturating_mul(u32::try_from(self.site.parties_of(content)).unwrap_or(u32::MAX))
     }
 
-    /// For how long a claim is believed without a piece: the slowest uplink may be shared by all claims.
+    /// For how long a claim is believed without a piece: the slowest uplink may be shared by all who fetch.
     pub(super) fn patience(&self, content: &ContentId) -> Duration {
         let pieces = self.transfers.open.get(content).and_then(|transfer| transfer.pieces.as_ref());
         let piece_len = pieces.map_or(PIECE_LEN_MAX, |pieces| pieces.layout.piece_len());
-        let claims = u32::try_from(self.site.all_claims(self.now).len()).unwrap_or(u32::MAX).max(1);
+        let owners = self.site.fetching(self.now).clamp(1, self.config.patience_owners_max);
         let piece_time = select::time_for(u64::from(piece_len), self.config.uplink_rate_min);
-        self.config.claim_patience + piece_time.saturating_mul(claims)
+        self.config.claim_patience + piece_time.saturating_mul(u32::try_from(owners).unwrap_or(u32::MAX))
     }
 
     /// Enters this node's claim into the blob's list.
@@ -335,8 +335,7 @@ impl Engine {
                 Some((node, claim)) if (node, claim.stripe.first) != (owner, first) => true,
                 // A hash that was said and not heard does not come again.
                 Some((_, claim)) => claim.stripe.end < fetch.run.end || next < claim.next && (!told() || stale()),
-                // What spreads from a holder has no claim, and its root is busy by nature.
-                None => !told() || (stale() && transfer.crowd_since.is_none()),
+                None => !told() || stale(),
             }
         });
         for fetch in dry.map(|(id, _)| *id).collect::<Vec<FetchId>>() {

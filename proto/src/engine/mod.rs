@@ -48,7 +48,7 @@ mod wanting;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use self::{
     bindings::Bindings, directory::Directory, inventory::Inventory, origin::Origins, peers::Peers, random::Random,
@@ -121,6 +121,8 @@ pub struct Engine {
     uplink_rate: Option<u64>,
     /// Bytes a second that others' stripes had, as far as their words tell: the best guess for a node that has had none.
     others_rate: Option<u64>,
+    /// How many times as long as usual this node's stripes are, since an origin limits requests.
+    stretch: u32,
     timers: Timers,
     actions: VecDeque<Action>,
     inventory: Inventory,
@@ -132,6 +134,8 @@ pub struct Engine {
     site: Site,
     /// When the hashes of blobs that this node holds were last said.
     offered: BTreeMap<ContentId, Instant>,
+    /// Blobs whose hashes the store was asked for to be said.
+    asked_offers: BTreeSet<ContentId>,
     budget: Budget,
     bindings: Bindings,
     lookups: Lookups,
@@ -153,6 +157,7 @@ impl Engine {
             met: None,
             uplink_rate: None,
             others_rate: None,
+            stretch: 1,
             timers: Timers::default(),
             actions: VecDeque::new(),
             inventory,
@@ -163,6 +168,7 @@ impl Engine {
             transfers: Transfers::default(),
             site: Site::default(),
             offered: BTreeMap::new(),
+            asked_offers: BTreeSet::new(),
             budget: Budget::default(),
             bindings: Bindings::default(),
             lookups: Lookups::default(),
@@ -231,7 +237,7 @@ impl Engine {
                 Timer::Retry(content) => self.retry(content),
                 Timer::Tell(content) => self.tell_again(content),
                 Timer::Vouch(content) => self.vouch_now(content),
-                Timer::Offer(content) => self.act(Action::Recall { content }),
+                Timer::Offer(content) => self.make_offer(content),
                 Timer::CompleteTimeout(content) => self.on_complete_timeout(content),
                 Timer::AnswerFromMemory(lookup) => self.answer_from_memory(lookup),
                 Timer::LookupTimeout(lookup) => self.on_lookup_timeout(lookup),

@@ -226,7 +226,8 @@ impl Engine {
                 trusted,
             );
             let Some(peer) = line.iter().find(|peer| self.can_ask(transfer, peer)) else {
-                apart = apart.or_else(|| line.into_iter().find(|node| self.is_good(transfer, node)));
+                let near = |node: &NodeId| self.is_good(transfer, node) && self.is_in_reach(node);
+                apart = apart.or_else(|| line.into_iter().find(near));
                 return None;
             };
             let kind = Kind::Stripe(*owner, stripe.first);
@@ -251,23 +252,28 @@ impl Engine {
             fits && *node != self.node && self.is_good(transfer, node) && self.is_in_reach(node)
         };
         let havers: Vec<_> = self.site.sets(&content).filter(usable).map(|(node, set, _)| (node, set)).collect();
-        let sets: Vec<_> = havers.iter().map(|(_, set)| *set).collect();
+        let (here, away): (Vec<_>, Vec<_>) = havers.into_iter().partition(|(node, _)| self.peers.is_connected(node));
         let from = transfer.first_reader().unwrap_or(0);
-        let find = |from| select::rarest(&shut, from, self.config.rarity_window, &sets);
-        let first = find(from).or_else(|| find(shut.prefix()))?;
-        let having: Vec<_> = havers.iter().filter(|(_, set)| set.contains(first)).collect();
-        let here: Vec<_> = having.iter().filter(|(node, _)| self.peers.is_connected(node)).collect();
-        if here.is_empty() {
-            let nearest = having.into_iter().map(|(node, _)| *node).min_by_key(|node| self.apart(node));
-            nearest.into_iter().for_each(|node| self.reach_for(node));
+        let rarest = |sets: &[(NodeId, &PieceSet)]| {
+            let sets: Vec<_> = sets.iter().map(|(_, set)| *set).collect();
+            let find = |from| select::rarest(&shut, from, self.config.rarity_window, &sets);
+            find(from).or_else(|| find(shut.prefix()))
+        };
+        let Some(first) = rarest(&here) else {
+            // What only others have is worth a connection.
+            let wanted = rarest(&away)?;
+            let having = away.into_iter().filter(|(_, set)| set.contains(wanted)).map(|(node, _)| node);
+            let nearest = having.min_by_key(|node| self.apart(node))?;
+            self.reach_for(nearest);
             return None;
-        }
+        };
+        let here: Vec<_> = here.into_iter().filter(|(_, set)| set.contains(first)).collect();
         if self.is_contested(transfer, first) {
             // Only the origin can tell.
             return None;
         }
         if self.vouched(transfer, first).is_none() {
-            let asked = here.into_iter().map(|(node, _)| *node).find(|node| self.peers.may_ask_hashes(node));
+            let asked = here.into_iter().map(|(node, _)| node).find(|node| self.peers.may_ask_hashes(node));
             if let Some(peer) = asked {
                 self.ask_hashes(peer, content, first);
             }
@@ -280,7 +286,7 @@ impl Engine {
             set.contains(*piece) && !shut.contains(*piece) && self.vouched(transfer, *piece).is_some()
         };
         let end = (first + 1..shut.pieces()).take_while(more).last().unwrap_or(first) + 1;
-        Some(Step { source: Source::Peer(*peer), kind: Kind::Haver, size: Some(size), run: first..end })
+        Some(Step { source: Source::Peer(peer), kind: Kind::Haver, size: Some(size), run: first..end })
     }
 
     /// A number for a peer that is another one at every node.

@@ -1,7 +1,8 @@
 //! Connections that bytes need: on a large site, whoever has a piece may not be among the peers.
 //!
 //! Invariant: a node is asked for at most once in [`Config::reach_retry`](super::Config::reach_retry), and counts as out of
-//! reach for the rest of that time if it is not connected by the end of its patience; so nobody waits for what cannot be had.
+//! reach for the rest of that time if it is not connected by the end of its patience; few are waited for in that time, one after the
+//! other, so nobody waits for long for what cannot be had.
 
 use std::collections::BTreeMap;
 
@@ -30,11 +31,22 @@ impl Engine {
         self.act(Action::Connect { peer });
     }
 
-    /// Whether a node is connected, or may be in a moment.
+    /// Whether a node is connected, or may be in a moment. After a few that could not be reached no other is hoped for, for a
+    /// while: there may be many behind the same wall.
     pub(super) fn is_in_reach(&self, peer: &NodeId) -> bool {
-        let waited = |asked: &Instant| self.now.since(*asked);
-        let in_vain = |waited| waited >= self.config.reach_patience && waited < self.config.reach_retry;
-        self.peers.is_connected(peer) || !self.reaching.asked.get(peer).map(waited).is_some_and(in_vain)
+        if self.peers.is_connected(peer) {
+            return true;
+        }
+        let fresh = |asked: &Instant| self.now.since(*asked) < self.config.reach_retry;
+        let hoped = |asked: &Instant| self.now.since(*asked) < self.config.reach_patience;
+        match self.reaching.asked.get(peer).filter(|asked| fresh(asked)) {
+            Some(asked) => hoped(asked),
+            None => {
+                let asked = self.reaching.asked.iter().filter(|(_, asked)| fresh(asked));
+                let in_vain = asked.filter(|(node, asked)| !hoped(asked) && !self.peers.is_connected(node)).count();
+                in_vain < self.config.reach_tries && self.reaching.asked.len() < self.config.limits.reaching
+            }
+        }
     }
 
     /// Whether a connection with somebody who has a part of a blob was asked for and may still come.

@@ -7,17 +7,15 @@ use std::{ops::Range, time::Duration};
 use super::event::{Instant, Source};
 use crate::{PieceIndex, PieceSet, Repository};
 
-/// The next source of a transfer: `preferred` if it still can serve, else the first of `peers` and then of
-/// `origins` (those that are up before those that are down) that `excluded` does not rule out.
-pub(super) fn source(
+/// The origin to ask: `preferred` if it still can serve, else the first of `origins` (those that are up before those that are
+/// down) that `excluded` does not rule out.
+pub(super) fn of_origins(
     preferred: Option<&Source>,
-    peers: impl Iterator<Item = Source>,
     origins: impl Iterator<Item = (Source, bool)>,
     excluded: impl Fn(&Source) -> bool,
 ) -> Option<Source> {
-    let (up, down): (Vec<_>, Vec<_>) = origins.partition(|(_, down)| !down);
-    let candidates: Vec<Source> =
-        peers.chain(up.into_iter().chain(down).map(|(source, _)| source)).filter(|source| !excluded(source)).collect();
+    let (up, down): (Vec<_>, Vec<_>) = origins.filter(|(source, _)| !excluded(source)).partition(|(_, down)| !down);
+    let candidates: Vec<_> = up.into_iter().chain(down).map(|(source, _)| source).collect();
     match preferred {
         Some(preferred) if candidates.contains(preferred) => Some(preferred.clone()),
         _ => candidates.into_iter().next(),
@@ -133,29 +131,23 @@ pub(super) fn origin_of(source: &Source) -> Option<&Repository> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{NodeId, ObjectKind};
-
-    fn peer(byte: u8) -> Source {
-        Source::Peer(NodeId::from_public_key([byte; 32]))
-    }
+    use crate::ObjectKind;
 
     fn origin(name: &str) -> Source {
         Source::Origin(Repository::new(name, "a").unwrap(), ObjectKind::Blob)
     }
 
     #[test]
-    fn peers_come_first_then_origins_that_are_up() {
-        let peers = || [peer(2), peer(1)].into_iter();
+    fn origins_that_are_up_come_first_unless_another_is_preferred() {
         let origins = || [(origin("down"), true), (origin("up"), false)].into_iter();
         let next = |tried: &[Source], preferred: Option<&Source>| {
-            source(preferred, peers(), origins(), |source| tried.contains(source))
+            of_origins(preferred, origins(), |source| tried.contains(source))
         };
-        assert_eq!(next(&[], None), Some(peer(2)));
-        assert_eq!(next(&[], Some(&origin("up"))), Some(origin("up")));
-        assert_eq!(next(&[peer(2)], Some(&peer(2))), Some(peer(1)));
-        assert_eq!(next(&[peer(2), peer(1)], None), Some(origin("up")));
-        assert_eq!(next(&[peer(2), peer(1), origin("up")], None), Some(origin("down")));
-        assert_eq!(next(&[peer(2), peer(1), origin("up"), origin("down")], None), None);
+        assert_eq!(next(&[], None), Some(origin("up")));
+        assert_eq!(next(&[], Some(&origin("down"))), Some(origin("down")));
+        assert_eq!(next(&[origin("down")], Some(&origin("down"))), Some(origin("up")));
+        assert_eq!(next(&[origin("up")], None), Some(origin("down")));
+        assert_eq!(next(&[origin("up"), origin("down")], None), None);
     }
 
     #[test]

@@ -95,7 +95,10 @@ impl Party {
 fn renewed(old: Option<Claim>, stripe: Stripe, until: Instant, patience: Duration, now: Instant) -> Claim {
     let fresh = Claim { stripe, until, since: now, moved: now, patience, next: stripe.first };
     let same = |old: &Claim| old.stripe.first == stripe.first && old.stripe.turn == stripe.turn;
-    Claim { stripe, until, patience, ..old.filter(same).unwrap_or(fresh) }
+    let old = old.filter(same).unwrap_or(fresh);
+    // Whoever takes it along a tree must not see it move to another.
+    let stripe = Stripe { tree: old.stripe.tree, ..stripe };
+    Claim { stripe, until, patience, ..old }
 }
 
 /// What a node says of its part in a blob.
@@ -214,7 +217,11 @@ impl Site {
     ) -> Option<bool> {
         let before = self.having_bytes;
         let (party, claims, had) = self.party(content, node, (room, now))?;
-        let new = party.wanted_until == Instant::default();
+        // Also who comes back after its last word was forgotten.
+        let new = party.wanted_until <= now;
+        if new {
+            party.since = now;
+        }
         let (latest, at) = party.heard;
         if word.sequence < latest && now.since(at) < word.overtaken_within {
             return Some(false);

@@ -8,7 +8,7 @@
 
 use super::{
     Engine,
-    event::{Instant, Source},
+    event::{Action, Instant, Source},
     planning::{Choice, Step},
     timers::Timer,
     transfer::Kind,
@@ -80,7 +80,7 @@ impl Engine {
     fn next_section(&mut self, content: ContentId, roots: &Roots, joined: Instant) -> Option<Choice> {
         let transfer = self.transfers.open.get(&content)?;
         let taken = transfer.taken()?;
-        let bytes = (roots.layout.blob_size() / self.config.sections).min(self.config.section_bytes_max);
+        let bytes = (roots.layout.blob_size() / self.config.sections.max(1)).min(self.config.section_bytes_max);
         let len = u32::try_from(bytes / u64::from(roots.layout.piece_len())).unwrap_or(1).max(1);
         let trees = u32::from(self.config.trees.max(1));
         let tree_at = |piece: PieceIndex| piece / len % trees;
@@ -136,7 +136,8 @@ impl Engine {
         };
         let line = self.site.upstream(content, (root, stripe, self.node), self.now, shape, trusted);
         let Some(peer) = line.iter().copied().find(|peer| self.can_ask(transfer, peer)) else {
-            let nearest = line.into_iter().find(|node| self.is_good(transfer, node))?;
+            let near = |node: &NodeId| self.is_good(transfer, node) && self.is_in_reach(node);
+            let nearest = line.into_iter().find(near)?;
             self.reach_for(nearest);
             return Some(Section::Apart);
         };
@@ -145,7 +146,7 @@ impl Engine {
         }
         let told = run.clone().take_while(|piece| self.vouched(transfer, *piece).is_some()).last();
         let Some(last) = told else { return Some(Section::Unknown) };
-        Some(step(peer, Kind::Stripe(root, stripe.first), run.start..last + 1))
+        Some(step(peer, Kind::Section, run.start..last + 1))
     }
 
     /// Somebody wants what this node holds: if it is not the only one, all of them need the hashes soon; if it is not connected,
@@ -154,7 +155,9 @@ impl Engine {
         let Some(size) = self.inventory.held(&content).filter(|size| *size > 0) else { return };
         let crowd = self.site.takers(&content, &self.node, self.now) > 1 && size >= self.config.spread_bytes_min;
         let needed = crowd || !self.peers.is_connected(taker);
-        if !needed || self.timers.is_set(Timer::Offer(content)) {
+        // Over the limit nothing is offered: whoever is not told asks a holder itself.
+        let full = self.offered.len() >= self.config.limits.offers && !self.offered.contains_key(&content);
+        if !needed || full || self.timers.is_set(Timer::Offer(content)) {
             return;
         }
         let said = self.offered.get(&content).map_or(self.now, |said| *said + self.config.offer_interval);
@@ -163,18 +166,27 @@ impl Engine {
         self.timers.set(Timer::Offer(content), self.now, said.since(self.now) + apart);
     }
 
+    /// The time to say the hashes of a blob has come: the store is asked for them.
+    pub(super) fn make_offer(&mut self, content: ContentId) {
+        if self.inventory.held(&content).is_some() && self.asked_offers.len() < self.config.limits.offers {
+            self.asked_offers.insert(content);
+            self.act(Action::Recall { content });
+        }
+    }
+
     /// The hashes of a blob that this node holds were said, by it or by another holder.
     pub(super) fn note_offer(&mut self, content: ContentId) {
         let (now, interval) = (self.now, self.config.offer_interval);
         self.timers.stop(Timer::Offer(content));
         self.offered.retain(|_, said| now.since(*said) < interval);
-        if self.offered.len() < self.config.limits.offers {
-            self.offered.insert(content, now);
-        }
+        self.offered.insert(content, now);
     }
 
     /// The store says the hashes of a blob that this node holds.
     pub(super) fn say_offer(&mut self, content: ContentId, size: u64, hashes: &[(PieceIndex, PieceHash)]) {
+        if !self.asked_offers.remove(&content) {
+            return;
+        }
         self.note_offer(content);
         for chunk in hashes.chunks(HASHES_PER_ANNOUNCEMENT_MAX) {
             let Some((first, _)) = chunk.first() else { continue };

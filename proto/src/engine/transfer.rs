@@ -98,6 +98,8 @@ pub(super) enum Kind {
     /// From a peer upstream, while the pieces land there: those of the stripe that begins at this piece and that this
     /// node fetches from the origin.
     Stripe(NodeId, PieceIndex),
+    /// From a peer that is nearer to a holder, while the pieces of a section land there.
+    Section,
     /// From the origin.
     Origin,
 }
@@ -105,7 +107,7 @@ pub(super) enum Kind {
 impl Kind {
     /// Whether the source has not all of the blob, and others vouch for what it sends.
     pub(super) const fn is_growing(self) -> bool {
-        matches!(self, Self::Haver | Self::Stripe(..))
+        matches!(self, Self::Haver | Self::Stripe(..) | Self::Section)
     }
 }
 

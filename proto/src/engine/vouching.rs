@@ -181,7 +181,9 @@ impl Engine {
         if let Some(rate) = rate.filter(|_| self.trusts(&from)) {
             self.others_rate = Some(mixed(self.others_rate, rate));
         }
-        if self.inventory.held(&content).is_some() {
+        let holds = self.directory.holders(&content).any(|(peer, _)| peer == from);
+        if first == 0 && holds && self.trusts(&from) && self.inventory.held(&content) == Some(size) {
+            // Another holder says them; those who come later will be told again.
             self.note_offer(content);
         }
         let said = (first..).zip(hashes.0.iter().copied());
