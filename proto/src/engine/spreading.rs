@@ -168,8 +168,8 @@ impl Engine {
 
     /// The time to say the hashes of a blob has come: the store is asked for them.
     pub(super) fn make_offer(&mut self, content: ContentId) {
-        if self.inventory.held(&content).is_some() && self.asked_offers.len() < self.config.limits.offers {
-            self.asked_offers.insert(content);
+        let room = self.asked_offers.len() < self.config.limits.offers;
+        if room && self.inventory.held(&content).is_some() && self.asked_offers.insert(content) {
             self.act(Action::Recall { content });
         }
     }

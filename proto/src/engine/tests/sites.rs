@@ -117,6 +117,51 @@ fn words_of_nodes_that_are_not_connected_count_and_a_connection_is_asked_for_whe
 }
 
 #[test]
+fn a_claim_of_a_node_that_cannot_be_reached_delays_a_want_and_does_not_end_it() {
+    run_site(
+        "
+        0ms Q connects                -> ask Q hello
+        2s P claims A 0..4/4
+        2s want 1 A from app          -> want told A; connect P
+        6s P claims B 0..4/4          -> want told A
+        6s want 2 B from app          -> want told B
+       10s tick                       -> *
+       12s tick                       -> claim told A 0..4; claim told B 0..4; fetch 1 B from app 0..4; claim told A 0..4; announce summary; claim told B 0..4
+    ",
+    );
+}
+
+#[test]
+fn what_connected_nodes_have_does_not_wait_for_a_connection_with_others() {
+    run_site(
+        "
+        0ms Q connects                -> ask Q hello
+        2s Q wants A 1..2/4 offline
+        2s Q vouches A 1..2/4
+        2s P wants A 0..1/4 offline
+        2s want 1 A from app          -> want told A; ask Q hashes A 1..
+    ",
+    );
+}
+
+#[test]
+fn hashes_of_what_is_held_are_offered_also_if_somebody_else_says_some() {
+    run_site(
+        "
+        0ms Q connects                -> ask Q hello
+        1s A held 32                  -> *
+     1999ms R vouches A 0..1/32 wrongly -> *
+        2s P wants A
+        2s Q wants A                  -> recall A
+        3s A recalled 0 1             -> vouch told A 0..2
+        4s A recalled 0 1             # nobody asked for it
+      400s P wants A                  -> *
+      401s tick                       -> recall A
+    ",
+    );
+}
+
+#[test]
 fn a_newcomer_does_not_make_an_owner_let_go_whose_pieces_came_without_a_report_of_bytes() {
     run_site(
         "
