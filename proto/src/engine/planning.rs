@@ -61,7 +61,7 @@ impl Engine {
         }
         if let Some(choice) = self.ask_holder(content, preferred) {
             if let (Choice::Start(Step { size: Some(size), .. }), Some(transfer)) =
-                (&choice, self.transfers.open.get_mut(&content).filter(|transfer| transfer.pieces.is_none()))
+                (&choice, self.transfers.open.get_mut(&content).filter(|transfer| transfer.fixed_size().is_none()))
             {
                 // Others that hold it can be asked for the rest at once.
                 transfer.take_size(&content, *size);
@@ -135,10 +135,10 @@ impl Engine {
     fn ask_holder(&self, content: ContentId, preferred: Option<&Source>) -> Option<Choice> {
         let transfer = self.transfers.open.get(&content)?;
         let fits = |(peer, size): &(NodeId, u64)| {
-            transfer.size().is_none_or(|known| known == *size) && self.can_ask(transfer, peer)
+            transfer.fixed_size().is_none_or(|known| known == *size) && self.can_ask(transfer, peer)
         };
         let holders: Vec<_> = self.directory.holders(&content).filter(fits).collect();
-        let size = transfer.size().or(holders.first().map(|(_, size)| *size))?;
+        let size = transfer.fixed_size().or(holders.first().map(|(_, size)| *size))?;
         let layout = PieceLayout::for_size(size)?;
         let busy = |peer: &NodeId| {
             transfer.fetches.values().any(|fetch| fetch.kind == Kind::Holder && fetch.peer() == Some(*peer))
@@ -152,7 +152,8 @@ impl Engine {
         let Some(peer) = best else {
             return (!holders.is_empty()).then_some(Choice::Enough);
         };
-        let taken = transfer.taken().unwrap_or_else(|| PieceSet::empty(layout.count()));
+        let known = transfer.taken().filter(|_| transfer.size() == Some(size));
+        let taken = known.unwrap_or_else(|| PieceSet::empty(layout.count()));
         let limits = (self.config.chunk_bytes_min, self.config.chunk_bytes_max);
         // What is left is shared, too.
         let left = (layout.count() - taken.count()).div_ceil(u32::try_from(holders.len()).unwrap_or(u32::MAX));

@@ -52,7 +52,7 @@ impl Engine {
             return None;
         }
         let transfer = self.transfers.open.get_mut(&content)?;
-        if transfer.pieces.is_none() && !transfer.take_size(&content, roots.layout.blob_size()) {
+        if transfer.fixed_size().is_none() && !transfer.take_size(&content, roots.layout.blob_size()) {
             return None;
         }
         self.next_section(content, &roots, joined)
@@ -61,7 +61,7 @@ impl Engine {
     /// The nodes that have all of a blob, connected or not.
     fn roots(&self, content: &ContentId) -> Option<Roots> {
         let transfer = self.transfers.open.get(content)?;
-        let fits = |size: u64| transfer.size().is_none_or(|known| known == size);
+        let fits = |size: u64| transfer.fixed_size().is_none_or(|known| known == size);
         let holders =
             self.directory.holders(content).filter(|(peer, size)| fits(*size) && self.is_good(transfer, peer));
         let full = self.site.sets(content).filter_map(|(node, set, size)| Some((node, set.is_full(), size?)));

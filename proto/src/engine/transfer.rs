@@ -264,6 +264,11 @@ impl Transfer {
         self.pieces.as_ref().map(|pieces| pieces.layout.blob_size())
     }
 
+    /// The same where it has led to something: until then it is hearsay, and whoever holds the blob knows better.
+    pub(super) fn fixed_size(&self) -> Option<u64> {
+        self.size().filter(|_| self.has_pieces() || !self.fetches.is_empty())
+    }
+
     pub(super) fn is_full(&self) -> bool {
         self.pieces.as_ref().is_some_and(|pieces| pieces.durable.is_full())
     }

@@ -162,6 +162,19 @@ fn hashes_of_what_is_held_are_offered_also_if_somebody_else_says_some() {
 }
 
 #[test]
+fn a_size_that_somebody_says_does_not_hide_who_holds_the_blob() {
+    run_site(
+        "
+        0ms Q connects                -> ask Q hello
+        1s R wants A 0..9/9
+        2s want 1 A                   -> want told A offline; connect R
+     2100ms Q announces A:8            -> ask Q inventory since 0
+     2101ms Q inventory A:8            -> fetch 0 A from Q 0..8
+    ",
+    );
+}
+
+#[test]
 fn a_newcomer_does_not_make_an_owner_let_go_whose_pieces_came_without_a_report_of_bytes() {
     run_site(
         "
