@@ -108,13 +108,12 @@ impl Engine {
             Some(pieces) => pieces.durable.next_missing(run.start),
             None => Some(run.start),
         };
-        let piece_time = self.patience(&content).max(self.config.fetch_stall_growing);
-        let Some((_, transfer)) = self.fetching(fetch) else { return };
-        let awaited = || missing.filter(|piece| run.contains(piece)).is_some_and(|at| !transfer.vouches.is_known(at));
+        let next = missing.filter(|piece| run.contains(piece));
+        let awaited = next.is_some_and(|piece| !transfer.vouches.is_known(piece));
         let stall = match kind {
             Kind::Origin => self.config.fetch_stall_origin,
             // What is vouched for is there and need not be waited for.
-            Kind::Stripe(..) if awaited() => piece_time,
+            Kind::Stripe(..) if awaited => self.patience(&content).max(self.config.fetch_stall_growing),
             // Hashes come before the bytes do, which may have several hops before them.
             Kind::Section => self.config.fetch_stall_section,
             Kind::Stripe(..) | Kind::Holder | Kind::Haver => self.config.fetch_stall_peer,

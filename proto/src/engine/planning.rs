@@ -86,11 +86,7 @@ impl Engine {
             Choice::Nobody if self.peers.answers_hashes(&content) => {
                 Choice::Wait(self.now + self.config.request_timeout)
             }
-            Choice::Nobody
-                if self.transfers.open.get(&content).is_some_and(|open| self.reaches_for(&content, open)) =>
-            {
-                Choice::Wait(self.now + self.config.reach_patience)
-            }
+            Choice::Nobody if self.reaches_for(&content) => Choice::Wait(self.now + self.config.reach_patience),
             choice => choice,
         }
     }
@@ -109,7 +105,12 @@ impl Engine {
         self.is_good(transfer, peer) && self.peers.is_connected(peer)
     }
 
-    /// The same of a peer that is known to be connected.
+    /// Whether a node may be asked for bytes of a blob if need be after connecting.
+    pub(super) fn may_reach(&self, transfer: &Transfer, node: &NodeId) -> bool {
+        self.is_good(transfer, node) && self.is_in_reach(node)
+    }
+
+    /// Whether a node may be asked for bytes of a blob, whether or not it is connected.
     pub(super) fn is_good(&self, transfer: &Transfer, peer: &NodeId) -> bool {
         self.trusts_for(transfer, peer) && !transfer.failures.contains_key(&Source::Peer(*peer))
     }
@@ -127,7 +128,7 @@ impl Engine {
     /// Whether a piece can be had from somebody who has not all of the blob, if need be after connecting. One whose hash is
     /// contested cannot: only the origin can tell.
     pub(super) fn is_had(&self, content: &ContentId, transfer: &Transfer, piece: PieceIndex) -> bool {
-        let has = |node: NodeId| node != self.node && self.is_good(transfer, &node) && self.is_in_reach(&node);
+        let has = |node: NodeId| node != self.node && self.may_reach(transfer, &node);
         self.site.havers(content, piece).any(has) && !self.is_contested(transfer, piece)
     }
 
@@ -227,8 +228,7 @@ impl Engine {
                 trusted,
             );
             let Some(peer) = line.iter().find(|peer| self.can_ask(transfer, peer)) else {
-                let near = |node: &NodeId| self.is_good(transfer, node) && self.is_in_reach(node);
-                apart = apart.or_else(|| line.into_iter().find(near));
+                apart = apart.or_else(|| line.into_iter().find(|node| self.may_reach(transfer, node)));
                 return None;
             };
             let kind = Kind::Stripe(*owner, stripe.first);
@@ -250,7 +250,7 @@ impl Engine {
         }
         let usable = |(node, set, said): &(NodeId, &PieceSet, Option<u64>)| {
             let fits = *said == Some(size) && set.pieces() == shut.pieces();
-            fits && *node != self.node && self.is_good(transfer, node) && self.is_in_reach(node)
+            fits && *node != self.node && self.may_reach(transfer, node)
         };
         let havers: Vec<_> = self.site.sets(&content).filter(usable).map(|(node, set, _)| (node, set)).collect();
         let (here, away): (Vec<_>, Vec<_>) = havers.into_iter().partition(|(node, _)| self.peers.is_connected(node));

@@ -9,7 +9,6 @@ use std::collections::BTreeMap;
 use super::{
     Engine,
     event::{Action, Instant},
-    transfer::Transfer,
 };
 use crate::{ContentId, NodeId};
 
@@ -38,23 +37,26 @@ impl Engine {
             return true;
         }
         let fresh = |asked: &Instant| self.now.since(*asked) < self.config.reach_retry;
-        let hoped = |asked: &Instant| self.now.since(*asked) < self.config.reach_patience;
         match self.reaching.asked.get(peer).filter(|asked| fresh(asked)) {
-            Some(asked) => hoped(asked),
+            Some(asked) => self.is_hoped(asked),
             None => {
                 let asked = self.reaching.asked.iter().filter(|(_, asked)| fresh(asked));
-                let in_vain = asked.filter(|(node, asked)| !hoped(asked) && !self.peers.is_connected(node)).count();
+                let in_vain =
+                    asked.filter(|(node, asked)| !self.is_hoped(asked) && !self.peers.is_connected(node)).count();
                 in_vain < self.config.reach_tries && self.reaching.asked.len() < self.config.limits.reaching
             }
         }
     }
 
+    /// Whether a connection that was asked for then may still come about.
+    fn is_hoped(&self, asked: &Instant) -> bool {
+        self.now.since(*asked) < self.config.reach_patience
+    }
+
     /// Whether a connection with somebody who has a part of a blob was asked for and may still come.
-    pub(super) fn reaches_for(&self, content: &ContentId, transfer: &Transfer) -> bool {
-        let hoped = |node: &NodeId| {
-            let asked = self.reaching.asked.get(node);
-            asked.is_some_and(|asked| self.now.since(*asked) < self.config.reach_patience)
-        };
+    pub(super) fn reaches_for(&self, content: &ContentId) -> bool {
+        let Some(transfer) = self.transfers.open.get(content) else { return false };
+        let hoped = |node: &NodeId| self.reaching.asked.get(node).is_some_and(|asked| self.is_hoped(asked));
         self.site.sets(content).any(|(node, ..)| hoped(&node) && self.is_good(transfer, &node))
     }
 }

@@ -3,8 +3,7 @@
 //! If everybody took it from the holders, their links would carry it as often as there are takers. So it is cut into
 //! sections, and each spreads along a tree like a stripe that comes from the origin (`site.rs`), with a holder as its root:
 //! every taker takes it from one before it and passes it on while it lands. The root says the hashes, by which each piece is
-//! checked. Invariants: which section goes along which tree follows from the blob alone, so all who hear the same words see
-//! the same trees; whoever waits in vain for somebody before it takes a section from a holder itself.
+//! checked. Invariants: which section goes along which tree follows from the blob alone, and who passes it on from the same words; whoever waits in vain for somebody before it takes a section from a holder itself.
 
 use super::{
     Engine,
@@ -65,8 +64,8 @@ impl Engine {
         let holders =
             self.directory.holders(content).filter(|(peer, size)| fits(*size) && self.is_good(transfer, peer));
         let full = self.site.sets(content).filter_map(|(node, set, size)| Some((node, set.is_full(), size?)));
-        let full = full.filter(|(node, full, size)| *full && fits(*size) && self.is_good(transfer, node));
-        let full = full.filter(|(node, ..)| *node != self.node && self.is_in_reach(node));
+        let full = full.filter(|(node, full, size)| *full && fits(*size) && *node != self.node);
+        let full = full.filter(|(node, ..)| self.may_reach(transfer, node));
         let mut all: Vec<_> = holders.chain(full.map(|(node, _, size)| (node, size))).collect();
         let size = all.first()?.1;
         all.retain(|(_, other)| *other == size);
@@ -136,8 +135,7 @@ impl Engine {
         };
         let line = self.site.upstream(content, (root, stripe, self.node), self.now, shape, trusted);
         let Some(peer) = line.iter().copied().find(|peer| self.can_ask(transfer, peer)) else {
-            let near = |node: &NodeId| self.is_good(transfer, node) && self.is_in_reach(node);
-            let nearest = line.into_iter().find(near)?;
+            let nearest = line.into_iter().find(|node| self.may_reach(transfer, node))?;
             self.reach_for(nearest);
             return Some(Section::Apart);
         };

@@ -42,9 +42,9 @@ impl Site {
         std::iter::once(own).chain(0..trees).find(|tree| !used(tree)).unwrap_or(own)
     }
 
-    /// Whom `me` can take a stripe from while it lands, the best first: its parent in a tree whose root is
-    /// the stripe's owner and whose inner nodes are inner nodes of this tree only, then whoever else is nearer to the root, those next to the parent first: so
-    /// the work stays spread where nodes are connected with some of the others only.
+    /// Whom `me` can take a stripe from while it lands, the best first: its parent in a tree whose root is the stripe's owner
+    /// and whose inner nodes are, as far as there are enough, those of this tree; then whoever else is nearer to the root,
+    /// those next to the parent first: so the work stays spread where nodes are connected with some of the others only.
     pub(super) fn upstream(
         &self,
         content: &ContentId,

@@ -1,6 +1,6 @@
 //! Hashes of pieces: saying those of what came from the origin, and hearing the others'.
 //!
-//! Invariants: a node vouches only for what it took from an origin itself; of the rest it says, when asked, what it was told. Whoever
+//! Invariants: a node vouches only for what it took from an origin itself, or holds whole; of the rest it says, when asked, what it was told. Whoever
 //! says two hashes of one piece, or another one than the origin's bytes have, is named and believed no more for a while.
 
 use super::{

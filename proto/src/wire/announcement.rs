@@ -102,7 +102,7 @@ pub enum Part {
         #[serde(rename = "f")]
         claim: Option<Claim>,
     },
-    /// I took these pieces from the origin; whoever gets them from anybody can check them against these hashes.
+    /// I took these pieces from the origin, or hold the blob whole; whoever gets them from anybody can check them against these hashes.
     #[serde(rename = "v")]
     Vouched {
         /// The blob.
