@@ -234,6 +234,23 @@ pub enum ReadError {
     Meta(#[from] MetaError),
 }
 
+/// Why pins were not changed. Nothing was.
+#[derive(Debug, Error)]
+pub enum PinError {
+    /// There would be more than the store keeps.
+    #[error(
+        "{0} pins are more than the {max} that a store keeps: unpin images that are no longer needed",
+        max = super::pins::PINS_MAX
+    )]
+    TooMany(usize),
+    /// The job was not run.
+    #[error("cannot change pins: {0}")]
+    Io(#[from] io::Error),
+    /// They could not be recorded.
+    #[error("cannot record pins: {0}")]
+    Meta(#[from] MetaError),
+}
+
 /// Why a change of what the store knows was not recorded.
 #[derive(Debug, Error)]
 pub enum ChangeError {

@@ -1,4 +1,5 @@
-//! The store's metadata, in redb: which blobs are whole, their piece maps, and what tags stand for.
+//! The store's metadata, in redb: which blobs are whole, their piece maps, and what tags stand for; [`super::pins`] keeps
+//! its table in the same file.
 //!
 //! Invariant: a row in `blobs` says that the blob's bytes were durable and had the right digest when the row was
 //! committed. Losing this file loses no blob: the store hashes what it finds and makes the rows anew.
@@ -26,7 +27,7 @@ const BINDINGS: TableDefinition<'_, (&str, &str, &str), (&[u8], u64)> = TableDef
 
 /// The metadata file.
 pub(super) struct Meta {
-    db: Database,
+    pub(super) db: Database,
 }
 
 impl Meta {
@@ -55,6 +56,7 @@ impl Meta {
 
     /// Makes sure that the tables are there, so that reading never has to ask.
     pub(super) fn prepare(&self) -> Result<(), MetaError> {
+        self.prepare_pins()?;
         let read = self.db.begin_read()?;
         if read.open_table(BLOBS).is_ok() && read.open_table(BINDINGS).is_ok() {
             return Ok(());

@@ -62,6 +62,7 @@ pub mod media_type;
 mod meta;
 mod partial;
 mod paths;
+pub mod pins;
 mod reader;
 mod recovery;
 mod state;
@@ -86,11 +87,14 @@ use tokio::{
     task::JoinHandle,
 };
 
-use self::{disk::FileOps, growing::Growing, kept::KeptPieces, meta::Meta, paths::Paths, reader::Whole};
+use self::{disk::FileOps, growing::Growing, kept::KeptPieces, meta::Meta, paths::Paths, pins::Pins, reader::Whole};
 pub use self::{
-    error::{BeginError, ChangeError, CompleteError, InsertError, MetaError, OpenError, ReadError, WriteError},
+    error::{
+        BeginError, ChangeError, CompleteError, InsertError, MetaError, OpenError, PinError, ReadError, WriteError,
+    },
     flush::{Flushed, SYNC_BYTES, SYNC_INTERVAL, UNDURABLE_BYTES_MAX},
     partial::{Partial, Written},
+    pins::PinOwner,
     reader::BlobReader,
 };
 
@@ -209,6 +213,7 @@ struct Inner {
     held: Mutex<HashMap<ContentId, HeldEntry>>,
     partials: Mutex<HashMap<ContentId, Arc<Growing>>>,
     kept: KeptPieces,
+    pins: Mutex<Pins>,
     /// Says that a blob was begun or became whole.
     changed: watch::Sender<()>,
     /// Held by whoever moves a blob between absent, partial and whole.

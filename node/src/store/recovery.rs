@@ -90,6 +90,7 @@ fn open_blocking(options: StoreOptions, ops: Arc<dyn FileOps>) -> Result<(Opened
         ),
         partials: Mutex::new(partials.into_iter().map(|growing| (growing.content, Arc::new(growing))).collect()),
         kept: KeptPieces::default(),
+        pins: Mutex::new(meta.pins().map_err(in_meta)?),
         changed: watch::Sender::new(()),
         structure: Arc::default(),
         jobs: Arc::new(Semaphore::new(JOBS_MAX)),

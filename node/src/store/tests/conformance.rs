@@ -17,6 +17,7 @@ where
     readers_of_dropped_pieces_get_no_mix(&opened.store).await;
     inserts_over_wrong_pieces(&opened.store).await;
     removes(&opened.store).await;
+    pins(&opened.store).await;
     let left = leaves_a_partial(&opened.store).await;
     let list = sorted(&opened.store);
     opened.store.close().await;
@@ -221,6 +222,30 @@ async fn removes(store: &Store) {
     assert!(read_from(&mut reader, 0).await.unwrap() == bytes, "what is open stays readable");
 }
 
+/// Leaves blobs 60 and 61 pinned by one owner and 61 by another; none of them is held.
+async fn pins(store: &Store) {
+    let owner = |text: &str| text.parse::<PinOwner>().unwrap();
+    let content = |n| blob(n, 10).0;
+    soon(store.pin(owner("seed"), vec![content(60)])).await.unwrap();
+    soon(store.pin(owner("seed"), vec![content(61), content(61)])).await.unwrap();
+    soon(store.replace_pins(owner("release/a/1"), vec![content(62)])).await.unwrap();
+    soon(store.replace_pins(owner("release/a/1"), vec![content(61)])).await.unwrap();
+    soon(store.pin(owner("user"), vec![content(60), content(63)])).await.unwrap();
+    assert_eq!(soon(store.unpin(owner("user"))).await.unwrap(), 2);
+    assert_eq!(soon(store.unpin(owner("user"))).await.unwrap(), 0);
+    assert_eq!([60, 61, 62, 63].map(|n| store.is_pinned(&content(n))), [true, true, false, false]);
+    let many = (0..=pins::PINS_MAX as u32).map(|n| ContentId::of(Algorithm::Sha256, &n.to_le_bytes())).collect();
+    assert!(matches!(soon(store.pin(owner("user"), many)).await, Err(PinError::TooMany(_))));
+    has_pins(store);
+}
+
+fn has_pins(store: &Store) {
+    let mut seeded = vec![blob(60, 10).0, blob(61, 10).0];
+    seeded.sort();
+    let release = ("release/a/1".parse().unwrap(), vec![blob(61, 10).0]);
+    assert_eq!(store.pins(), [release, ("seed".parse().unwrap(), seeded)]);
+}
+
 /// Leaves a partial with pieces 0, 1 and 3, and a binding of which the last word counts.
 async fn leaves_a_partial(store: &Store) -> (ContentId, Bytes) {
     let (content, bytes) = blob(50, SIZE);
@@ -239,6 +264,7 @@ async fn is_the_same_again(opened: Opened, left: (ContentId, Bytes), list: Vec<(
     inventory.held.sort();
     assert_eq!(inventory.held, list);
     assert_eq!(sorted(&store), list);
+    has_pins(&store);
     assert_eq!(inventory.bindings, [binding("v1", content, 1000)]);
     let [(partial, size, pieces)] = &inventory.partial[..] else { panic!("one partial was left") };
     assert_eq!((*partial, *size, pieces.iter().collect::<Vec<_>>()), (content, SIZE as u64, vec![0, 1, 3]));
