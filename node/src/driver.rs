@@ -242,6 +242,7 @@ impl Driver {
                 self.promises.insert(promise, answer);
                 Event::Promise { promise, contents, repository }
             }
+            Command::SignedBindings(signed) => Event::SignedBindings(signed),
             Command::KnownTags { repository, answer } => {
                 let _ = answer.send(self.parts.engine.known_tags(&repository));
                 return;

@@ -13,7 +13,7 @@ use layermesh_proto::{
     engine::{
         Urgency,
         budget::Wait,
-        event::{PromiseId, Resolution, ResolveId, WantError, WantId},
+        event::{PromiseId, Resolution, ResolveId, SignedBinding, WantError, WantId},
     },
 };
 use tokio::sync::{mpsc, oneshot};
@@ -79,6 +79,8 @@ pub enum Command {
         /// Where to answer.
         answer: oneshot::Sender<Vec<String>>,
     },
+    /// Signed releases say what these tags stand for, and no others.
+    SignedBindings(Vec<SignedBinding>),
     /// How is the mesh?
     Status {
         /// Where to answer.
@@ -187,6 +189,12 @@ impl Mesh {
         let (answer, answered) = oneshot::channel();
         let _ = self.commands.send(Command::KnownTags { repository, answer }).await;
         answered.await.unwrap_or_default()
+    }
+
+    /// Says what tags stand for in the releases that this node follows, once their signatures were checked. Replaces what
+    /// was said before; nothing of it is kept across restarts.
+    pub async fn signed_bindings(&self, signed: Vec<SignedBinding>) {
+        let _ = self.commands.send(Command::SignedBindings(signed)).await;
     }
 
     /// The mesh as it is now; empty while the node shuts down.

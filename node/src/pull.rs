@@ -310,6 +310,7 @@ fn said_by(provenance: Provenance) -> String {
         Provenance::Origin => "the origin".to_owned(),
         Provenance::Remembered { .. } => "this node's memory, the origin is away".to_owned(),
         Provenance::Peer { peer, .. } => format!("peer …{}, the origin is away", peer.short()),
+        Provenance::Signed => "a signed release, the origin is away".to_owned(),
     }
 }
 

@@ -76,6 +76,10 @@ impl Trace {
                 self.add(u64::from(pieces.count()));
             }
             Event::BindingKnown(binding) => self.content(10, &binding.content),
+            Event::SignedBindings(signed) => {
+                self.add(25);
+                signed.iter().for_each(|binding| self.content(10, &binding.content));
+            }
             Event::Want { want, content, .. } => {
                 self.content(11, content);
                 self.add(want.0);

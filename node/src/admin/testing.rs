@@ -134,6 +134,7 @@ impl World {
                         let _ = answer.send(world.status.clone());
                     }
                     Command::KnownTags { .. }
+                    | Command::SignedBindings(_)
                     | Command::Promise { .. }
                     | Command::ReaderAt { .. }
                     | Command::Unwant { .. } => {}

@@ -129,6 +129,9 @@ fn trace_provenance(tag: &TagRef, content: &ContentId, provenance: Provenance) {
         Provenance::Peer { peer, observed_unix_s } => {
             tracing::info!(%tag, %content, %peer, observed_unix_s, "the origin is away: answering a tag as a peer knows it");
         }
+        Provenance::Signed => {
+            tracing::info!(%tag, %content, "the origin is away: answering a tag as a signed release has it");
+        }
     }
 }
 
@@ -212,6 +215,7 @@ fn shown(provenance: Provenance) -> Option<String> {
         Provenance::Origin => None,
         Provenance::Remembered { observed_unix_s } => Some(format!("remembered; observed={observed_unix_s}")),
         Provenance::Peer { peer, observed_unix_s } => Some(format!("peer; observed={observed_unix_s}; peer={peer}")),
+        Provenance::Signed => Some("signed".to_owned()),
     }
 }
 

@@ -6,6 +6,8 @@
 //! peer's, and ranks behind all others; it is still used when it is all there is. Without an own observation
 //! there is nothing to compare with, and all are believed.
 //!
+//! A signed release goes before every observation: it is what the fleet's operator wants, whatever anybody heard.
+//!
 //! Deliberately absent: taking over a peer's binding as one's own. A node vouches only for what an origin told it.
 
 use std::{
@@ -15,7 +17,7 @@ use std::{
 
 use super::{
     config::Limits,
-    event::{Instant, Provenance, Resolution},
+    event::{Instant, Provenance, Resolution, SignedBinding},
 };
 use crate::{ContentId, NodeId, Repository, TagRef, wire::Binding};
 
@@ -25,6 +27,7 @@ pub(super) struct Bindings {
     own: BTreeMap<TagRef, (ContentId, u64)>,
     peers: BTreeMap<TagRef, BTreeMap<NodeId, (ContentId, u64)>>,
     peers_count: usize,
+    signed: BTreeMap<TagRef, SignedBinding>,
     /// The newest own observation, in seconds since the Unix epoch.
     clock_unix_s: Option<u64>,
     clock_read: Instant,
@@ -66,14 +69,26 @@ impl Bindings {
         true
     }
 
+    /// Signed releases say what these tags stand for, and no others. `false` if the limit forbids to keep them all.
+    pub(super) fn sign(&mut self, signed: Vec<SignedBinding>, limits: &Limits) -> bool {
+        self.signed.clear();
+        for binding in signed {
+            if self.signed.len() >= limits.bindings_signed {
+                return false;
+            }
+            self.signed.entry(binding.reference.clone()).or_insert(binding);
+        }
+        true
+    }
+
     /// Whether somebody knows what a tag stood for.
     pub(super) fn knows(&self, reference: &TagRef) -> bool {
-        self.own.contains_key(reference) || self.peers.contains_key(reference)
+        self.own.contains_key(reference) || self.peers.contains_key(reference) || self.signed.contains_key(reference)
     }
 
     /// The tags of a repository that somebody knows, in order.
     pub(super) fn tags_of(&self, repository: &Repository) -> Vec<String> {
-        let known = self.own.keys().chain(self.peers.keys());
+        let known = self.own.keys().chain(self.peers.keys()).chain(self.signed.keys());
         let tags: BTreeSet<&str> =
             known.filter(|reference| reference.repository() == repository).map(TagRef::tag).collect();
         tags.into_iter().map(str::to_owned).collect()
@@ -81,6 +96,9 @@ impl Bindings {
 
     /// The newest credible binding of a tag; this node's own before a peer's of the same second.
     pub(super) fn newest(&self, reference: &TagRef, now: Instant, clock_error_max: Duration) -> Option<Resolution> {
+        if let Some(signed) = self.signed.get(reference) {
+            return Some(Resolution { content: signed.content, provenance: Provenance::Signed });
+        }
         let latest = self.clock_unix_s.map_or(u64::MAX, |clock| {
             let passed = now.since(self.clock_read).as_secs();
             clock.saturating_add(passed).saturating_add(clock_error_max.as_secs())
@@ -129,6 +147,24 @@ mod tests {
         bindings.learn(other, binding(3, 1100), &limits);
         assert_eq!(newest(&bindings, 0), Some(binding(3, 0).content), "newer, and within the error");
         assert_eq!(newest(&bindings, 4000), Some(binding(1, 0).content), "time has passed, it could be");
+    }
+
+    #[test]
+    fn what_is_signed_goes_before_what_was_observed_until_it_is_signed_no_more() {
+        let limits = Limits { bindings_signed: 1, ..Limits::default() };
+        let mut bindings = Bindings::default();
+        bindings.observe(&binding(1, 1000), Instant::default(), &limits);
+        let signed = |blob| SignedBinding {
+            reference: binding(0, 0).reference,
+            content: binding(blob, 0).content,
+            release: "stable 1".to_owned(),
+        };
+        assert!(bindings.sign(vec![signed(2)], &limits));
+        assert_eq!(newest(&bindings, 0), Some(binding(2, 0).content));
+        assert!(!bindings.sign(vec![signed(3), signed(4)], &limits));
+        assert_eq!(newest(&bindings, 0), Some(binding(3, 0).content), "the first counts");
+        assert!(bindings.sign(Vec::new(), &limits));
+        assert_eq!(newest(&bindings, 0), Some(binding(1, 0).content));
     }
 
     #[test]

@@ -261,6 +261,8 @@ pub struct Limits {
     pub tombstones: usize,
     /// Own bindings. 8192.
     pub bindings: usize,
+    /// Bindings of signed releases. 8192: a hundred channels of eighty images.
+    pub bindings_signed: usize,
     /// Bindings told by peers. 16,384.
     pub bindings_of_peers: usize,
     /// Peers' bindings kept of one tag, the newest. 8.
@@ -385,6 +387,7 @@ impl Default for Limits {
             inventory: 65_536,
             tombstones: 1024,
             bindings: 8192,
+            bindings_signed: 8192,
             bindings_of_peers: 16_384,
             bindings_per_tag: 8,
             partials: 1024,

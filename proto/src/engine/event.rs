@@ -138,6 +138,17 @@ pub struct OriginTag {
     pub now_unix_s: u64,
 }
 
+/// What a tag stands for in a signed release.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SignedBinding {
+    /// The tag.
+    pub reference: TagRef,
+    /// The manifest or index.
+    pub content: ContentId,
+    /// The release, for people: its channel and version.
+    pub release: String,
+}
+
 /// Something happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
@@ -206,6 +217,10 @@ pub enum Event {
     },
     /// The store remembers a binding. Sent at start.
     BindingKnown(Binding),
+    /// The releases that this node follows and whose signatures it checked say what these tags stand for. Each such event
+    /// replaces the one before; of two bindings of a tag in one event the first counts. Sent at start and whenever
+    /// something of it changed.
+    SignedBindings(Vec<SignedBinding>),
     /// Somebody on this device needs a blob. Answered by [`Action::WantEnded`].
     Want {
         /// The driver's id.
@@ -347,6 +362,8 @@ pub enum Provenance {
         /// When the origin told it so, by the peer's clock.
         observed_unix_s: u64,
     },
+    /// A signed release says so; the origin is away.
+    Signed,
 }
 
 /// What a tag stands for.

@@ -193,6 +193,7 @@ impl Engine {
             Event::Lost { content } => self.on_lost(content),
             Event::PartlyHeld { content, size, pieces } => self.on_partly_held(content, size, pieces),
             Event::BindingKnown(binding) => self.on_binding_known(binding),
+            Event::SignedBindings(signed) => self.on_signed(signed),
             Event::Want { want, content, kind, repository, urgency } => {
                 self.on_want((want, urgency), content, kind, repository);
             }

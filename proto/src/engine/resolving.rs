@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use super::{
     Engine,
-    event::{Action, LookupId, OriginTag, Provenance, Resolution, ResolveId, SourceError, WantError},
+    event::{Action, LookupId, OriginTag, Provenance, Resolution, ResolveId, SignedBinding, SourceError, WantError},
     timers::Timer,
 };
 use crate::{TagRef, wire::Binding};
@@ -139,6 +139,13 @@ impl Engine {
     fn observe(&mut self, binding: Binding) {
         self.act(Action::Remember(binding.clone()));
         self.on_binding_known(binding);
+    }
+
+    /// Signed releases say what tags stand for.
+    pub(super) fn on_signed(&mut self, signed: Vec<SignedBinding>) {
+        if !self.bindings.sign(signed, &self.config.limits) {
+            self.limit_reached("bindings_signed");
+        }
     }
 
     /// This node's store, or the origin, says what a tag stands for.

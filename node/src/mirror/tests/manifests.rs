@@ -203,6 +203,7 @@ async fn a_tag_that_the_origin_did_not_answer_says_who_did() {
     for (provenance, expected) in [
         (Provenance::Origin, None),
         (Provenance::Remembered { observed_unix_s: 5 }, Some("remembered; observed=5".to_owned())),
+        (Provenance::Signed, Some("signed".to_owned())),
         (Provenance::Peer { peer, observed_unix_s: 6 }, Some(format!("peer; observed=6; peer={peer}"))),
     ] {
         rig.tag(&reference, image.index, provenance);

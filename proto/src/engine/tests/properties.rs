@@ -10,8 +10,8 @@ use super::{
         Config, Engine, Limits, PieceState, Uplink, Urgency,
         budget::{MINUTES_PER_DAY, MINUTES_PER_WEEK, Window},
         event::{
-            Action, CallId, Event, FetchId, Instant, LookupId, OriginTag, PromiseId, RequestId, ResolveId, SourceError,
-            WantId,
+            Action, CallId, Event, FetchId, Instant, LookupId, OriginTag, PromiseId, RequestId, ResolveId,
+            SignedBinding, SourceError, WantId,
         },
         timers::Timer,
     },
@@ -45,6 +45,7 @@ const LIMITS: Limits = Limits {
     inventory: 3,
     tombstones: 1,
     bindings: 1,
+    bindings_signed: 1,
     bindings_of_peers: 2,
     bindings_per_tag: 1,
     partials: 1,
@@ -77,6 +78,10 @@ fn binding() -> impl Strategy<Value = Binding> {
         content,
         observed_unix_s,
     })
+}
+
+fn signed() -> impl Strategy<Value = SignedBinding> {
+    (tag(), content()).prop_map(|(reference, content)| SignedBinding { reference, content, release: String::new() })
 }
 
 fn error() -> impl Strategy<Value = SourceError> {
@@ -211,6 +216,7 @@ fn from_store() -> impl Strategy<Value = Event> {
         (content(), prop::collection::vec((0u32..7, hash()), 0..4))
             .prop_map(|(content, pieces)| Event::Recalled { content, pieces }),
         binding().prop_map(Event::BindingKnown),
+        prop::collection::vec(signed(), 0..3).prop_map(Event::SignedBindings),
     ]
 }
 

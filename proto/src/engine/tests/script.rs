@@ -11,7 +11,7 @@
 //! P diff A:5 | P announces summary | P asks hello | P asks inventory since 3 | P asks inventory anew
 //! want 1 A [from repo] [in background] | clock mon 21:59 | show A | reader 1 3 | unwant 1 | A held 5 | A lost | A partly 5: 0 1 | A wrong | A unstorable
 //! fetch 0 started 5 | fetch 0 progress | fetch 0 stored 0 1 | fetch 0 ended ok|<error>
-//! resolve 1 v1 | origin 0 says A@1000 | origin 0 fails <error> | known v1=A@1000 | promise 1 A B | tick
+//! resolve 1 v1 | origin 0 says A@1000 | origin 0 fails <error> | known v1=A@1000 | signed v1=A v2=B | promise 1 A B | tick
 //! ```
 //! A source that answers from the start whatever is asked is `fetch 0 started 5 whole`. Hashes follow from the blob and the
 //! piece; `wrongly` makes them others: `fetch 0 stored 1 2 wrongly`.
@@ -35,7 +35,7 @@ use super::super::{
     budget::MINUTES_PER_DAY,
     event::{
         Action, CallId, Event, FetchId, Instant, LookupId, Note, OriginTag, PromiseId, Provenance, RequestId,
-        ResolveId, Source, SourceError, WantError, WantId,
+        ResolveId, SignedBinding, Source, SourceError, WantError, WantId,
     },
     trees::tree_of,
 };
@@ -237,6 +237,7 @@ impl Teller {
                 Entry::Bound(binding) => Event::BindingKnown(binding),
                 _ => panic!("not a binding: {word}"),
             },
+            ["signed", words @ ..] => Event::SignedBindings(words.iter().map(|word| signed(word)).collect()),
             ["promise", promise, names @ ..] => Event::Promise {
                 promise: PromiseId(number(promise)),
                 contents: names.iter().map(|name| blob(name)).collect(),
@@ -459,6 +460,7 @@ impl Teller {
                         Provenance::Origin => "origin".to_owned(),
                         Provenance::Remembered { .. } => "me".to_owned(),
                         Provenance::Peer { peer, .. } => self.peer_name(peer),
+                        Provenance::Signed => "a release".to_owned(),
                     };
                     format!("resolved {resolve} {} by {by}", self.name(&found.content))
                 }
@@ -550,6 +552,12 @@ fn entry(word: &str) -> Entry {
     let (name, bound) = word.split_once('=').unwrap();
     let (content, at) = bound.split_once('@').unwrap();
     Entry::Bound(Binding { reference: tag(name), content: blob(content), observed_unix_s: number(at) })
+}
+
+/// Such as `v1=A`.
+fn signed(word: &str) -> SignedBinding {
+    let (name, content) = word.split_once('=').unwrap();
+    SignedBinding { reference: tag(name), content: blob(content), release: "stable 1".to_owned() }
 }
 
 fn source_error(words: &[&str]) -> SourceError {

@@ -66,6 +66,21 @@ fn what_the_origin_refuses_is_not_papered_over() {
 }
 
 #[test]
+fn a_signed_release_says_what_a_tag_stands_for_while_the_origin_is_away() {
+    run("
+        0ms known v1=A@1000
+        1ms signed v1=B v2=C
+        2ms resolve 1 v1              -> ask origin 0 v1
+        3ms origin 0 says A@2000      -> remember v1=A; resolved 1 A by origin   # which is asked first
+        4ms resolve 2 v2              -> ask origin 1 v2
+        5ms origin 1 fails unreachable -> origin away; resolved 2 C by a release
+        6ms resolve 3 v1              -> resolved 3 B by a release; ask origin 2 v1
+        7ms signed v2=C
+        8ms resolve 4 v1              -> resolved 4 A by me
+    ");
+}
+
+#[test]
 fn limits_on_tags() {
     let limits = Limits { resolves: 1, lookups: 1, bindings: 1, ..Limits::default() };
     run_with(
