@@ -8,6 +8,7 @@
 pub mod admin;
 pub mod cli;
 pub mod config;
+pub mod contents;
 pub mod counters;
 pub mod daemon;
 pub mod driver;

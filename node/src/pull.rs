@@ -6,11 +6,9 @@
 //!
 //! Deliberately absent: retries and deadlines. A want ends by itself, in one way or the other.
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
+use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use layermesh_proto::{
     ContentId, ObjectKind, Repository,
@@ -25,17 +23,12 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval},
 };
 
-mod manifest;
-mod platform;
-
-pub use manifest::{Document, DocumentError, Entry, MANIFEST_BYTES_MAX};
-pub use platform::{Platform, PlatformChoice, PlatformError};
-
 use crate::{
     admin::{
         StoreView,
         types::{PullEvent, PullRequest, PullSummary, TransferStatus},
     },
+    contents::{ContentsError, MANIFEST_BYTES_MAX, Part, PlatformChoice, PlatformError, Walk},
     counters::Counters,
     image::{ImageError, ImageReference, Version},
     mesh::{self, Mesh},
@@ -43,10 +36,6 @@ use crate::{
 
 /// Blobs wanted at once: enough to keep a link busy through small ones, few enough that each gets on.
 const BLOBS_AT_ONCE: usize = 4;
-/// Manifests and indexes looked at in one pull: an index of every platform and its attestations has dozens.
-const MANIFESTS_MAX: usize = 256;
-/// Config and layers of one pull. Images have at most 127 layers on common file systems; times a few platforms.
-const BLOBS_MAX: usize = 4096;
 /// How often progress is reported.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
 /// How long is left out after a report in which everything waits for the uplink's budget: that may take a night, and to
@@ -119,14 +108,9 @@ pub enum PullError {
         /// What the store says.
         error: String,
     },
-    /// A manifest makes no sense.
-    #[error("manifest {content} is not one: {error}")]
-    Manifest {
-        /// The manifest.
-        content: ContentId,
-        /// What is wrong with it.
-        error: DocumentError,
-    },
+    /// The image makes no sense.
+    #[error(transparent)]
+    Contents(#[from] ContentsError),
     /// The image is not for this platform.
     #[error("the image has nothing for {wanted}; it has {}", offered.join(", "))]
     NoPlatform {
@@ -135,9 +119,6 @@ pub enum PullError {
         /// Those that the image is for.
         offered: Vec<String>,
     },
-    /// It has more parts than any image.
-    #[error("the image has more than {0} parts")]
-    TooLarge(usize),
 }
 
 /// Pulls an image into the store, reporting to `events` as it goes. Reports are dropped once nobody reads them.
@@ -206,17 +187,15 @@ impl<S: StoreView> Puller<'_, S> {
         Ok(content)
     }
 
-    /// Counts a part; says whether it is new.
-    async fn found(&mut self, content: ContentId, size: u64) -> bool {
-        if self.parts.insert(content, size).is_some() {
-            return false;
-        }
-        let held = self.store.size_of(&content).is_some();
+    /// Counts a part that was found.
+    async fn found(&mut self, part: &Part) {
+        let size = part.size.unwrap_or_default();
+        self.parts.insert(part.content, size);
+        let held = self.store.size_of(&part.content).is_some();
         if held {
             self.bytes_held += size;
         }
-        self.say(PullEvent::Blob { digest: content.to_string(), size, held }).await;
-        true
+        self.say(PullEvent::Blob { digest: part.content.to_string(), size, held }).await;
     }
 
     async fn fetch(&self, content: ContentId, kind: ObjectKind) -> Result<(), PullError> {
@@ -228,55 +207,50 @@ impl<S: StoreView> Puller<'_, S> {
         Ok(())
     }
 
-    /// Fetches and reads manifests from `root` down, and returns the config and layers that they name.
-    async fn manifests(&mut self, root: ContentId, choice: &PlatformChoice) -> Result<Vec<ContentId>, PullError> {
-        let mut queue = VecDeque::from([root]);
-        let (mut looked_at, mut leaves) = (0, Vec::new());
-        while let Some(content) = queue.pop_front() {
-            looked_at += 1;
-            if looked_at > MANIFESTS_MAX {
-                return Err(PullError::TooLarge(MANIFESTS_MAX));
-            }
+    /// Fetches and reads manifests from `root` down, and returns what else the image needs.
+    async fn manifests(
+        &mut self,
+        root: ContentId,
+        choice: &PlatformChoice,
+    ) -> Result<Vec<(ContentId, ObjectKind)>, PullError> {
+        let mut walk = Walk::new(root, choice.clone());
+        while let Some(content) = walk.next() {
             let held = self.store.size_of(&content);
-            tokio::select! {
-                result = self.fetch(content, ObjectKind::Manifest) => result?,
-                // Nobody minds a manifest's progress, but why there is none.
-                never = self.report(|transfer| transfer.content == content && transfer.waits_for.is_some()) => {
-                    match never {}
-                }
-            }
-            let bytes = self.store.read_whole(&content, MANIFEST_BYTES_MAX).await;
-            let bytes = bytes.map_err(|error| PullError::Read { content, error })?;
+            let bytes = self.manifest(content).await?;
+            let known = walk.contents().parts.len();
+            walk.read(&bytes)?;
             if self.parts.insert(content, bytes.len() as u64).is_none() {
                 self.bytes_held += held.unwrap_or(0);
             }
-            match Document::parse(&bytes).map_err(|error| PullError::Manifest { content, error })? {
-                Document::Index(entries) => {
-                    let chosen = choice.choose(&entries);
-                    if chosen.is_empty() {
-                        let offered = entries.iter().filter_map(|entry| Some(entry.platform.as_ref()?.to_string()));
-                        return Err(PullError::NoPlatform { wanted: choice.to_string(), offered: offered.collect() });
-                    }
-                    queue.extend(chosen.iter().map(|entry| entry.content));
-                }
-                Document::Manifest(blobs) => {
-                    for blob in blobs {
-                        if self.parts.len() >= BLOBS_MAX {
-                            return Err(PullError::TooLarge(BLOBS_MAX));
-                        }
-                        if self.found(blob.content, blob.size).await {
-                            leaves.push(blob.content);
-                        }
-                    }
-                }
+            let found = walk.contents();
+            if !found.unmatched.is_empty() {
+                let wanted = PlatformChoice::These(found.unmatched.clone()).to_string();
+                let offered = found.offered.iter().map(ToString::to_string).collect();
+                return Err(PullError::NoPlatform { wanted, offered });
+            }
+            for part in found.parts[known..].iter().filter(|part| !part.is_document()) {
+                self.found(part).await;
             }
         }
-        Ok(leaves)
+        let leaves = walk.finish().parts.into_iter().filter(|part| !part.is_document());
+        Ok(leaves.map(|part| (part.content, part.role.kind())).collect())
     }
 
-    async fn blobs(&self, leaves: Vec<ContentId>) -> Result<(), PullError> {
+    async fn manifest(&self, content: ContentId) -> Result<Bytes, PullError> {
+        tokio::select! {
+            result = self.fetch(content, ObjectKind::Manifest) => result?,
+            // Nobody minds a manifest's progress, but why there is none.
+            never = self.report(|transfer| transfer.content == content && transfer.waits_for.is_some()) => {
+                match never {}
+            }
+        }
+        let bytes = self.store.read_whole(&content, MANIFEST_BYTES_MAX).await;
+        bytes.map_err(|error| PullError::Read { content, error })
+    }
+
+    async fn blobs(&self, leaves: Vec<(ContentId, ObjectKind)>) -> Result<(), PullError> {
         let fetches = stream::iter(leaves)
-            .map(|content| self.fetch(content, ObjectKind::Blob))
+            .map(|(content, kind)| self.fetch(content, kind))
             .buffer_unordered(BLOBS_AT_ONCE)
             .try_collect::<()>();
         tokio::select! {

@@ -117,7 +117,7 @@ pub struct Blob {
 pub struct PullRequest {
     /// The image, as people write it.
     pub image: String,
-    /// `os/arch[/variant]` or `all`; the node's own if absent.
+    /// `os/arch[/variant]`, several with commas, or `all`; the node's own if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub platform: Option<String>,
     /// Nobody waits for it: the uplink is asked only when its windows and its meter allow it.

@@ -9,9 +9,9 @@ use tokio::{sync::watch, time::Instant};
 use super::types::{Blob, ListenStatus, NodeStatus, OriginStatus, Peer, TransferStatus};
 use crate::{
     config::units::show_duration,
+    contents::Platform,
     counters::Counters,
     mesh::{self, Mesh},
-    pull::Platform,
 };
 
 /// What is needed of the store. Cheap to clone.

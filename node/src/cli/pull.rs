@@ -20,7 +20,7 @@ const BARS_MAX: usize = 24;
 pub(super) struct PullArgs {
     /// The image, such as debian:12 or ghcr.io/owner/name:tag
     image: String,
-    /// os/arch[/variant], or all [default: this device's]
+    /// os/arch[/variant], several with commas, or all [default: this device's]
     #[arg(long, value_name = "PLATFORM")]
     platform: Option<String>,
     /// Nobody waits for it: take it from peers, and from the registry only in a window of `[uplink] windows`, not over a

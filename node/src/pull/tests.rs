@@ -1,7 +1,7 @@
 use tokio::time::timeout;
 
 use super::*;
-use crate::admin::testing::World;
+use crate::{admin::testing::World, contents::DocumentError};
 
 const IMAGE: &str = "docker.io/library/app:1";
 
@@ -80,7 +80,8 @@ async fn what_cannot_be_had_is_named() {
     let nonsense = world.elsewhere.put("{}");
     world.tags.insert(IMAGE.to_owned(), nonsense);
     let (result, _) = run_in(world, pull(IMAGE, "all"), &[]).await;
-    assert!(matches!(result, Err(PullError::Manifest { error: DocumentError::Neither, .. })));
+    let error = ContentsError::Manifest { content: nonsense, error: DocumentError::Neither };
+    assert_eq!(result.unwrap_err().to_string(), error.to_string());
 }
 
 #[tokio::test]

@@ -8,10 +8,10 @@ use layermesh_proto::{ContentId, NodeId, ObjectKind, Verifier};
 
 use super::source::{self, Layout};
 use crate::{
+    contents::{Document, MANIFEST_BYTES_MAX},
     counters::Counters,
     image::{ImageReference, Version},
     origin::{OriginBody, Origins, docker_config_path},
-    pull::{Document, MANIFEST_BYTES_MAX},
 };
 
 /// Indexes within indexes at most.

@@ -16,7 +16,7 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use layermesh_proto::{ContentId, Verifier};
 use reqwest::{Response, header::ACCEPT};
 
-use crate::pull::{Document, Entry, MANIFEST_BYTES_MAX, PlatformChoice};
+use crate::contents::{Document, Entry, MANIFEST_BYTES_MAX, PlatformChoice};
 
 /// Blobs at once, as docker has it.
 const BLOBS_AT_ONCE: usize = 3;
@@ -160,7 +160,7 @@ impl Puller {
 
 /// The manifest of an index for this device's platform, else the first: the demo runs nothing.
 pub(super) fn choose(entries: &[Entry]) -> anyhow::Result<ContentId> {
-    let suited = PlatformChoice::default().choose(entries);
+    let (suited, _) = PlatformChoice::default().choose(entries);
     let entry = suited.first().copied().or_else(|| entries.first()).context("the index is empty")?;
     Ok(entry.content)
 }

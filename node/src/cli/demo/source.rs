@@ -16,12 +16,12 @@ use tokio::task::spawn_blocking;
 
 use super::{Image, archive, fetch};
 use crate::{
+    contents::{Document, MANIFEST_BYTES_MAX},
     embedded::{
         Registry,
         image::{INDEX_MEDIA_TYPE, ImageSpec, LAYERS_MIN, MANIFEST_MEDIA_TYPE, make_image},
     },
     image::{ImageSource, LocalImage},
-    pull::{Document, MANIFEST_BYTES_MAX},
 };
 
 /// The registry's name to the nodes. Reserved for tests (RFC 6761), so that it can never be a real one.

@@ -146,7 +146,7 @@ async fn a_layout_with_one_platform_missing_is_served_as_far_as_it_goes() {
     let layout_dir = layout(dir.path());
     let index = source::open(&layout_dir, None).unwrap();
     let bytes = std::fs::read(source::Layout::blob_path(&layout_dir, &index.root)).unwrap();
-    let crate::pull::Document::Index(entries) = crate::pull::Document::parse(&bytes).unwrap() else { panic!() };
+    let crate::contents::Document::Index(entries) = crate::contents::Document::parse(&bytes).unwrap() else { panic!() };
     let kept = puller::choose(&entries).unwrap();
     for entry in entries.iter().filter(|entry| entry.content != kept) {
         std::fs::remove_file(source::Layout::blob_path(&layout_dir, &entry.content)).unwrap();

@@ -71,7 +71,7 @@ impl fmt::Display for Platform {
 
 /// Why text is not a platform.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("`{0}` is not a platform: write one such as `linux/arm64` or `linux/arm/v7`, or `all`")]
+#[error("`{0}` is not a platform: write one such as `linux/arm64` or `linux/arm/v7`, several with commas, or `all`")]
 pub struct PlatformError(String);
 
 impl FromStr for Platform {
@@ -93,42 +93,60 @@ impl FromStr for Platform {
     }
 }
 
-/// For which platforms an image is pulled.
+/// Platforms that can be chosen at once; no fleet has as many kinds of devices.
+const CHOSEN_PLATFORMS_MAX: usize = 16;
+
+/// For which platforms an image is needed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PlatformChoice {
-    /// For this one.
-    One(Platform),
+    /// For these.
+    These(Vec<Platform>),
     /// For all that the image has, attestations included.
     All,
 }
 
 impl Default for PlatformChoice {
     fn default() -> Self {
-        Self::One(Platform::of_this_device())
+        Self::These(vec![Platform::of_this_device()])
     }
 }
 
 impl PlatformChoice {
-    /// The entries of an index to pull. An index that names no platforms at all is not about platforms; its first
-    /// entry is taken then, as runtimes do.
-    pub fn choose<'a>(&self, entries: &'a [Entry]) -> Vec<&'a Entry> {
-        let platform = match self {
-            Self::All => return entries.iter().collect(),
-            Self::One(platform) => platform,
+    /// The entries of an index that are needed, and the chosen platforms that none is for. An index that names no platforms
+    /// at all is not about platforms; its first entry is taken then, as runtimes do.
+    pub fn choose<'a>(&self, entries: &'a [Entry]) -> (Vec<&'a Entry>, Vec<Platform>) {
+        let platforms = match self {
+            Self::All => return (entries.iter().collect(), Vec::new()),
+            Self::These(platforms) => platforms,
         };
-        if entries.iter().all(|entry| entry.platform.is_none()) {
-            return entries.first().into_iter().collect();
+        if !entries.is_empty() && entries.iter().all(|entry| entry.platform.is_none()) {
+            return (entries.first().into_iter().collect(), Vec::new());
         }
-        let suited = entries.iter().filter_map(|entry| Some((platform.suits(entry.platform.as_ref()?)?, entry)));
-        // The first of the best, as runtimes do; max_by_key would take the last.
-        suited.rev().max_by_key(|&(suits, _)| suits).map(|(_, entry)| entry).into_iter().collect()
+        let (mut chosen, mut unmatched) = (Vec::new(), Vec::new());
+        for platform in platforms {
+            match best(platform, entries) {
+                Some(entry) if chosen.contains(&entry) => {}
+                Some(entry) => chosen.push(entry),
+                None => unmatched.push(platform.clone()),
+            }
+        }
+        (chosen, unmatched)
     }
+}
+
+/// The first of the best, as runtimes do.
+fn best<'a>(platform: &Platform, entries: &'a [Entry]) -> Option<&'a Entry> {
+    let suited = entries.iter().filter_map(|entry| Some((platform.suits(entry.platform.as_ref()?)?, entry)));
+    // max_by_key takes the last.
+    suited.rev().max_by_key(|&(suits, _)| suits).map(|(_, entry)| entry)
 }
 
 impl fmt::Display for PlatformChoice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::One(platform) => platform.fmt(f),
+            Self::These(platforms) => {
+                f.write_str(&platforms.iter().map(Platform::to_string).collect::<Vec<_>>().join(","))
+            }
             Self::All => f.write_str("all"),
         }
     }
@@ -138,7 +156,14 @@ impl FromStr for PlatformChoice {
     type Err = PlatformError;
 
     fn from_str(text: &str) -> Result<Self, PlatformError> {
-        if text == "all" { Ok(Self::All) } else { Ok(Self::One(text.parse()?)) }
+        if text == "all" {
+            return Ok(Self::All);
+        }
+        let platforms: Vec<Platform> = text.split(',').map(str::parse).collect::<Result<_, _>>()?;
+        if platforms.len() > CHOSEN_PLATFORMS_MAX {
+            return Err(PlatformError(text.to_owned()));
+        }
+        Ok(Self::These(platforms))
     }
 }
 
@@ -150,7 +175,7 @@ mod tests {
 
     fn entry(platform: Option<&str>) -> Entry {
         let content = ContentId::of(Algorithm::Sha256, platform.unwrap_or("").as_bytes());
-        Entry { content, size: 1, platform: platform.map(|text| text.parse().unwrap()) }
+        Entry { content, size: 1, media_type: String::new(), platform: platform.map(|text| text.parse().unwrap()) }
     }
 
     #[test]
@@ -168,22 +193,26 @@ mod tests {
             ("windows/amd64", None),
         ] {
             let choice: PlatformChoice = wanted.parse().unwrap();
-            let found = choice.choose(&entries).first().map(|entry| entry.platform.as_ref().unwrap().to_string());
+            let found = choice.choose(&entries).0.first().map(|entry| entry.platform.as_ref().unwrap().to_string());
             assert_eq!(found.as_deref(), chosen, "{wanted}");
         }
-        assert_eq!(PlatformChoice::All.choose(&entries).len(), entries.len());
+        assert_eq!(PlatformChoice::All.choose(&entries).0.len(), entries.len());
+        let several: PlatformChoice = "linux/amd64,linux/s390x,linux/amd64/v2,linux/arm64".parse().unwrap();
+        let (chosen, unmatched) = several.choose(&entries);
+        assert_eq!(chosen, [&entries[1], &entries[5]], "each once");
+        assert_eq!(unmatched, ["linux/s390x".parse().unwrap()]);
     }
 
     #[test]
     fn an_index_without_platforms_gives_its_first_entry() {
         let entries = [entry(None), entry(None)];
-        assert_eq!(PlatformChoice::default().choose(&entries).len(), 1);
-        assert!(PlatformChoice::default().choose(&[]).is_empty());
+        assert_eq!(PlatformChoice::default().choose(&entries).0.len(), 1);
+        assert_eq!(PlatformChoice::default().choose(&[]), (Vec::new(), vec![Platform::of_this_device()]));
     }
 
     #[test]
     fn other_text_is_refused() {
-        for text in ["", "linux", "linux/", "a/b/c/d", "linux/arm 64", "All"] {
+        for text in ["", "linux", "linux/", "a/b/c/d", "linux/arm 64", "All", "linux/arm,", "all,linux/arm"] {
             assert!(text.parse::<PlatformChoice>().is_err(), "{text}");
         }
     }

@@ -1,4 +1,4 @@
-//! Manifests and indexes, as far as pulling needs them: what else belongs to the image.
+//! Manifests and indexes: what else belongs to the image.
 
 use layermesh_proto::{ContentId, ContentIdError};
 use oci_spec::image::Descriptor;
@@ -26,6 +26,8 @@ pub struct Entry {
     pub content: ContentId,
     /// Its size in bytes.
     pub size: u64,
+    /// Its media type.
+    pub media_type: String,
     /// The platform it is for; entries of indexes only.
     pub platform: Option<Platform>,
 }
@@ -86,7 +88,12 @@ fn entries(descriptors: impl IntoIterator<Item = Descriptor>) -> Result<Vec<Entr
             architecture: platform.architecture().to_string(),
             variant: platform.variant().clone().filter(|variant| !variant.is_empty()),
         });
-        Ok(Entry { content: descriptor.digest().to_string().parse()?, size: descriptor.size(), platform })
+        Ok(Entry {
+            content: descriptor.digest().to_string().parse()?,
+            size: descriptor.size(),
+            media_type: descriptor.media_type().to_string(),
+            platform,
+        })
     };
     descriptors.into_iter().map(entry).collect()
 }
