@@ -3,7 +3,7 @@
 //! Invariant: a piece's length is a function of the blob's size alone, so that all nodes cut a blob the same way
 //! without saying so. What is deliberately absent: any knowledge of who has a piece or wants it.
 
-use std::{fmt, ops::Range};
+use std::{fmt, ops::Range, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -192,11 +192,12 @@ impl PieceMap {
     }
 }
 
-/// A set of a blob's pieces, as a bitmap.
+/// A set of a blob's pieces, as a bitmap. Copies share it until one of them changes: what a node has goes into many messages
+/// and is kept by all who hear them.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "PieceSetWire", into = "PieceSetWire")]
 pub struct PieceSet {
-    words: Vec<u64>,
+    words: Arc<[u64]>,
     pieces: u32,
     count: u32,
 }
@@ -204,15 +205,13 @@ pub struct PieceSet {
 impl PieceSet {
     /// No piece of a blob of `pieces` pieces.
     pub fn empty(pieces: u32) -> Self {
-        Self { words: vec![0; pieces.div_ceil(64) as usize], pieces, count: 0 }
+        Self { words: std::iter::repeat_n(0, pieces.div_ceil(64) as usize).collect(), pieces, count: 0 }
     }
 
     /// Every piece of a blob of `pieces` pieces.
     pub fn full(pieces: u32) -> Self {
         let mut set = Self::empty(pieces);
-        for index in 0..pieces {
-            set.insert(index);
-        }
+        set.insert_run(0..pieces);
         set
     }
 
@@ -246,7 +245,7 @@ impl PieceSet {
         if index >= self.pieces || self.contains(index) {
             return false;
         }
-        self.words[index as usize / 64] |= 1 << (index % 64);
+        Arc::make_mut(&mut self.words)[index as usize / 64] |= 1 << (index % 64);
         self.count += 1;
         true
     }
@@ -254,16 +253,25 @@ impl PieceSet {
     /// Adds a run of pieces; those that the blob does not have are not added.
     pub fn insert_run(&mut self, run: Range<PieceIndex>) {
         let (start, end) = (run.start, run.end.min(self.pieces));
+        if start >= end {
+            return;
+        }
+        let words = Arc::make_mut(&mut self.words);
         let mut at = start;
         while at < end {
             let upto = (at / 64 * 64).saturating_add(64).min(end);
             let (low, len) = (at % 64, upto - at);
             let mask = (u64::MAX >> (64 - len)) << low;
-            let word = &mut self.words[at as usize / 64];
+            let word = &mut words[at as usize / 64];
             self.count += (mask & !*word).count_ones();
             *word |= mask;
             at = upto;
         }
+    }
+
+    /// All bits, piece 0 in the lowest of the first number.
+    pub(crate) fn words(&self) -> &[u64] {
+        &self.words
     }
 
     /// The bits of 64 pieces from number `64 * index` on, piece 0 in the lowest.
@@ -276,7 +284,7 @@ impl PieceSet {
         if !self.contains(index) {
             return false;
         }
-        self.words[index as usize / 64] &= !(1 << (index % 64));
+        Arc::make_mut(&mut self.words)[index as usize / 64] &= !(1 << (index % 64));
         self.count -= 1;
         true
     }

@@ -4,7 +4,7 @@
 //! (`site.rs`). Invariants: a claim is said before the origin is asked; a transfer asks an origin for one run at a time, and
 //! only for pieces that it owns.
 
-use std::time::Duration;
+use std::{cmp::Reverse, time::Duration};
 
 use super::{
     Engine,
@@ -116,14 +116,18 @@ impl Engine {
         }
         self.site.weigh(&content, first);
         let Some(transfer) = self.transfers.open.get(&content) else { return Choice::Nobody };
-        let mut candidates = self.site.candidates(&content, first, self.now, |node| self.trusts_for(transfer, node));
         // First those who have least to pass on: no stripe of their own under way, nor one whose tree they are inner nodes of.
         let (trees, claims) = (self.config.trees, self.site.all_claims(self.now));
-        candidates.sort_by_cached_key(|node| {
-            let own = claims.iter().filter(|(owner, _)| owner == node).count();
-            (own, claims.iter().filter(|(_, claim)| claim.stripe.tree == tree_of(node, trees)).count())
-        });
-        let place = candidates.iter().position(|node| *node == self.node).unwrap_or(candidates.len());
+        let rank = |(node, weight): (NodeId, u64)| {
+            let own = claims.iter().filter(|(owner, _)| *owner == node).count();
+            let passed = claims.iter().filter(|(_, claim)| claim.stripe.tree == tree_of(&node, trees)).count();
+            (own, passed, Reverse(weight), node)
+        };
+        let candidates = self.site.candidates(&content, first, self.now);
+        let candidates = candidates.filter(|(node, _)| self.trusts_for(transfer, node));
+        let ranks: Vec<_> = candidates.map(rank).collect();
+        let mine = ranks.iter().find(|(.., node)| *node == self.node);
+        let place = mine.map_or(ranks.len(), |mine| ranks.iter().filter(|rank| *rank < mine).count());
         let turn = begins + self.config.claim_grace.saturating_mul(u32::try_from(place).unwrap_or(u32::MAX));
         if self.now < turn {
             return Choice::Wait(turn);

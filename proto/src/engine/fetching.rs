@@ -93,7 +93,7 @@ impl Engine {
             bytes_watched: 0,
             shortened: false,
         };
-        transfer.fetches.insert(fetch, running);
+        transfer.begin(fetch, running);
         self.watch(fetch);
         self.act(Action::Fetch { fetch, content, source, size, pieces: run, growing, expected });
     }
@@ -423,7 +423,7 @@ impl Engine {
     fn take_fetch(&mut self, fetch: FetchId) -> Option<(ContentId, Fetch)> {
         let now = self.now;
         let (content, transfer) = self.fetching(fetch)?;
-        let running = transfer.fetches.remove(&fetch)?;
+        let running = transfer.end(fetch)?;
         self.transfers.fetches.remove(&fetch);
         self.timers.stop(Timer::Stall(fetch));
         if let Some(rate) = running.rate(now).filter(|_| running.bytes >= RATE_BYTES_MIN) {

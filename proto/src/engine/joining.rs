@@ -123,7 +123,7 @@ impl Engine {
             // What this node has it knows itself.
             having: None,
             claim,
-            patience: self.patience(&content),
+            patience: claim.map_or(Duration::ZERO, |_| self.patience(&content)),
             until: self.now + self.want_expiry(&content),
         };
         // There are as many as transfers at most, and without its own claim a node could not fetch.
@@ -224,7 +224,7 @@ impl Engine {
             (claim.stripe, self.now + lease)
         });
         let size = having.as_ref().map(|having| having.size);
-        let patience = self.patience(&content);
+        let patience = claim.map_or(Duration::ZERO, |_| self.patience(&content));
         let word = Word {
             sequence,
             overtaken_within: self.config.overtaken_within,

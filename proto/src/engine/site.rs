@@ -12,7 +12,7 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     ops::Range,
     time::Duration,
 };
@@ -77,15 +77,23 @@ impl Claim {
     /// What its owner has moves it on: it says that from time to time, and not everybody heard all its hashes.
     fn move_on(&mut self, having: Option<&PieceSet>, now: Instant) {
         let Some(set) = having else { return };
-        let had = (self.next..self.stripe.end).take_while(|piece| set.contains(*piece)).last();
-        if let Some(last) = had {
-            self.next = last + 1;
+        let reached = set.next_missing(self.next).unwrap_or(set.pieces()).min(self.stripe.end);
+        if reached > self.next {
+            self.next = reached;
             self.moved = now;
         }
     }
 }
 
 impl Party {
+    /// The node's weight for what begins at a piece.
+    fn weight(&self, content: &ContentId, first: PieceIndex, node: &NodeId) -> u64 {
+        match self.weighed {
+            Some((of, weight)) if of == first => weight,
+            _ => weight(content, first, node),
+        }
+    }
+
     fn bytes(&self) -> usize {
         self.having.as_ref().map_or(0, |set| set.pieces().div_ceil(8) as usize)
     }
@@ -139,19 +147,26 @@ struct Parts {
     parties: BTreeMap<NodeId, Party>,
     /// Apart from the parties, since few of them have one and they are gone through all the time.
     claims: BTreeMap<NodeId, Claim>,
+    /// Those of the parties that say that they have all of it.
+    full: BTreeSet<NodeId>,
     /// The pieces that somebody had at some time, 64 to a number, as large as the largest of the parties' sets was: most
     /// questions who has a piece are about one that nobody has.
     had: Vec<u64>,
 }
 
-/// Takes over what somebody has.
-fn note_had(had: &mut Vec<u64>, set: &PieceSet) {
-    let words = set.pieces().div_ceil(64) as usize;
-    if had.len() < words {
-        had.resize(words, 0);
-    }
-    for (at, word) in had.iter_mut().enumerate().take(words) {
-        *word |= set.word(at);
+impl Parts {
+    /// Takes over what a node has.
+    fn note_had(had: &mut Vec<u64>, full: &mut BTreeSet<NodeId>, (node, set): (NodeId, Option<&PieceSet>)) {
+        let words = set.map_or(&[][..], PieceSet::words);
+        if had.len() < words.len() {
+            had.resize(words.len(), 0);
+        }
+        had.iter_mut().zip(words).for_each(|(had, word)| *had |= word);
+        if set.is_some_and(PieceSet::is_full) {
+            full.insert(node);
+        } else if !full.is_empty() {
+            full.remove(&node);
+        }
     }
 }
 
@@ -177,33 +192,31 @@ pub(super) fn weight(content: &ContentId, first: PieceIndex, node: &NodeId) -> u
 }
 
 impl Site {
-    fn party(
-        &mut self,
-        content: ContentId,
-        node: NodeId,
-        (room, now): (Room, Instant),
-    ) -> Option<(&mut Party, &mut BTreeMap<NodeId, Claim>, &mut Vec<u64>)> {
-        let parts = self.blobs.get(&content);
-        if parts.is_none() && self.blobs.len() >= room.parts {
-            return None;
-        }
-        if !parts.is_some_and(|parts| parts.parties.contains_key(&node)) {
-            if self.parties >= room.parties {
-                return None;
-            }
-            self.parties += 1;
-        }
-        let absent = Party {
-            origin: false,
-            size: None,
-            having: None,
-            since: now,
-            wanted_until: Instant::default(),
-            heard: (0, Instant::default()),
-            weighed: None,
+    /// The list of a blob, with a node in it.
+    fn parts(&mut self, content: ContentId, node: NodeId, (room, now): (Room, Instant)) -> Option<&mut Parts> {
+        let (blobs, full) = (self.blobs.len(), self.parties >= room.parties);
+        let parts = match self.blobs.entry(content) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(_) if blobs >= room.parts || full => return None,
+            Entry::Vacant(new) => new.insert(Parts::default()),
         };
-        let Parts { parties, claims, had } = self.blobs.entry(content).or_default();
-        Some((parties.entry(node).or_insert(absent), claims, had))
+        match parts.parties.entry(node) {
+            Entry::Occupied(_) => {}
+            Entry::Vacant(_) if full => return None,
+            Entry::Vacant(new) => {
+                self.parties += 1;
+                new.insert(Party {
+                    origin: false,
+                    size: None,
+                    having: None,
+                    since: now,
+                    wanted_until: Instant::default(),
+                    heard: (0, Instant::default()),
+                    weighed: None,
+                });
+            }
+        }
+        Some(parts)
     }
 
     /// A node says what part it takes. Returns whether it is new; `None` if a limit forbids to remember it.
@@ -216,7 +229,8 @@ impl Site {
         room: Room,
     ) -> Option<bool> {
         let before = self.having_bytes;
-        let (party, claims, had) = self.party(content, node, (room, now))?;
+        let Parts { parties, claims, full, had } = self.parts(content, node, (room, now))?;
+        let party = parties.get_mut(&node)?;
         // Also who comes back after its last word was forgotten.
         let new = party.wanted_until <= now;
         if new {
@@ -232,9 +246,7 @@ impl Site {
         party.size = word.size;
         party.wanted_until = word.until;
         party.having = word.having.filter(|set| others + set.pieces().div_ceil(8) as usize <= room.having_bytes);
-        if let Some(set) = &party.having {
-            note_had(had, set);
-        }
+        Parts::note_had(had, full, (node, party.having.as_ref()));
         match word.claim {
             Some((stripe, until)) => {
                 let mut claim = renewed(claims.get(&node).copied(), stripe, until, word.patience, now);
@@ -261,7 +273,8 @@ impl Site {
         let before = self.having_bytes;
         let layout = PieceLayout::for_size(size)?;
         let count = layout.count();
-        let (party, claims, had) = self.party(content, node, (room, now))?;
+        let Parts { parties, claims, full, had } = self.parts(content, node, (room, now))?;
+        let party = parties.get_mut(&node)?;
         let others = before - party.bytes();
         let fits = others + count.div_ceil(8) as usize <= room.having_bytes;
         if party.having.as_ref().is_none_or(|set| set.pieces() != count) {
@@ -269,8 +282,8 @@ impl Site {
         }
         if let Some(set) = &mut party.having {
             set.insert_run(run.clone());
-            note_had(had, set);
         }
+        Parts::note_had(had, full, (node, party.having.as_ref()));
         let mut rate = None;
         if let Some(claim) = claims.get_mut(&node) {
             let open = claim.next < claim.stripe.end;
@@ -312,6 +325,14 @@ impl Site {
         self.parties(content).filter_map(|(node, party)| Some((*node, party.having.as_ref()?, party.size)))
     }
 
+    /// Who says that it has all of a blob, and how large it is by its word.
+    pub(super) fn full(&self, content: &ContentId) -> impl Iterator<Item = (NodeId, u64)> {
+        self.blobs
+            .get(content)
+            .into_iter()
+            .flat_map(|parts| parts.full.iter().filter_map(move |node| Some((*node, parts.parties.get(node)?.size?))))
+    }
+
     /// A node's claim is over, its want is not.
     pub(super) fn released(&mut self, content: &ContentId, node: &NodeId) {
         if let Some(parts) = self.blobs.get_mut(content) {
@@ -343,17 +364,22 @@ impl Site {
 
     /// How many nodes fetch something from an origin. Also those that are not believed: they use the uplink all the same.
     pub(super) fn fetching(&self, now: Instant) -> usize {
-        self.all_claims(now).into_iter().map(|(node, _)| node).collect::<BTreeSet<_>>().len()
+        let claims = self.blobs.values().flat_map(|parts| &parts.claims).filter(|(_, claim)| claim.counts(now));
+        let mut owners: Vec<_> = claims.map(|(node, _)| *node).collect();
+        owners.sort_unstable();
+        owners.dedup();
+        owners.len()
     }
 
     /// A node takes no part any more.
     pub(super) fn left(&mut self, content: &ContentId, node: &NodeId) {
-        if let Some(Parts { parties, claims, .. }) = self.blobs.get_mut(content) {
+        if let Some(Parts { parties, claims, full, .. }) = self.blobs.get_mut(content) {
             if let Some(gone) = parties.remove(node) {
                 self.parties -= 1;
                 self.having_bytes -= gone.bytes();
             }
             claims.remove(node);
+            full.remove(node);
             if parties.is_empty() {
                 self.blobs.remove(content);
             }
@@ -455,18 +481,22 @@ impl Site {
         }
     }
 
-    /// Who may fetch what begins at a piece from the origin, in order: those that fetch nothing of it.
+    /// Who may fetch what begins at a piece from the origin, and their weights: those that fetch nothing of it.
     pub(super) fn candidates(
         &self,
         content: &ContentId,
         first: PieceIndex,
         now: Instant,
-        trusted: impl Fn(&NodeId) -> bool,
-    ) -> Vec<NodeId> {
-        self.sorted(content, first, |node, party| {
-            let busy = self.claim_of(content, node, now).is_some();
-            party.origin && party.wanted_until > now && !busy && trusted(node)
-        })
+    ) -> impl Iterator<Item = (NodeId, u64)> {
+        let candidates = self.parties(content).filter(move |(node, _)| self.is_candidate(content, node, now));
+        candidates.map(move |(node, party)| (*node, party.weight(content, first, node)))
+    }
+
+    /// Whether a node may fetch something of a blob from the origin.
+    pub(super) fn is_candidate(&self, content: &ContentId, node: &NodeId, now: Instant) -> bool {
+        let Some(Parts { parties, claims, .. }) = self.blobs.get(content) else { return false };
+        let waits = parties.get(node).is_some_and(|party| party.origin && party.wanted_until > now);
+        waits && !claims.get(node).is_some_and(|claim| claim.counts(now))
     }
 
     /// Those of a blob's parties that `fits`, the first in order first.
@@ -477,10 +507,7 @@ impl Site {
         fits: impl Fn(&NodeId, &Party) -> bool,
     ) -> Vec<NodeId> {
         let mut sorted: Vec<_> = self.parties(content).filter(|(node, party)| fits(node, party)).collect();
-        sorted.sort_by_cached_key(|(node, party)| match party.weighed {
-            Some((of, weight)) if of == first => Reverse(weight),
-            _ => Reverse(weight(content, first, node)),
-        });
+        sorted.sort_by_cached_key(|(node, party)| Reverse(party.weight(content, first, node)));
         sorted.into_iter().map(|(node, _)| *node).collect()
     }
 
@@ -558,6 +585,14 @@ mod tests {
         site
     }
 
+    /// The candidates, the first in order first.
+    fn order(site: &Site, first: PieceIndex, now: u64) -> Vec<NodeId> {
+        let content = blob(0);
+        let mut order: Vec<_> = site.candidates(&content, first, at(now)).collect();
+        order.sort_by_key(|(_, weight)| Reverse(*weight));
+        order.into_iter().map(|(node, _)| node).collect()
+    }
+
     fn owner(site: &Site, piece: PieceIndex, now: u64) -> Option<NodeId> {
         let claims = site.claims(&blob(0), at(now), |_| true);
         Site::owner_at(&blob(0), &claims, piece).map(|(node, _)| node)
@@ -566,30 +601,29 @@ mod tests {
     #[test]
     fn the_same_words_in_any_order_give_the_same_order_and_stripes_spread_over_nodes() {
         let site = site(5);
-        let order = |first| site.candidates(&blob(0), first, at(1), |_| true);
         let mut reversed = Site::default();
         for n in (0..5).rev() {
             reversed.wanted(blob(0), node(n), word(9), at(0), ROOM);
         }
-        assert_eq!(reversed.candidates(&blob(0), 7, at(1), |_| true), order(7));
-        let owners: std::collections::BTreeSet<_> = (0..40).map(|first| order(first)[0]).collect();
+        assert_eq!(order(&reversed, 7, 1), order(&site, 7, 1));
+        let owners: std::collections::BTreeSet<_> = (0..40).map(|first| order(&site, first, 1)[0]).collect();
         assert_eq!(owners.len(), 5);
     }
 
     #[test]
     fn who_is_busy_or_cannot_reach_the_origin_is_no_candidate() {
         let mut site = site(5);
-        let order = site.candidates(&blob(0), 0, at(1), |_| true);
-        site.wanted(blob(0), order[0], Word { origin: false, ..word(9) }, at(0), ROOM);
-        claim(&mut site, order[2], stripe(8, 16, 0), 5);
-        assert_eq!(site.candidates(&blob(0), 0, at(1), |node| *node != order[1]), [order[3], order[4]]);
-        assert!(site.candidates(&blob(0), 0, at(9), |_| true).is_empty(), "old wants count for nothing");
+        let before = order(&site, 0, 1);
+        site.wanted(blob(0), before[0], Word { origin: false, ..word(9) }, at(0), ROOM);
+        claim(&mut site, before[2], stripe(8, 16, 0), 5);
+        assert_eq!(order(&site, 0, 1), [before[1], before[3], before[4]]);
+        assert!(order(&site, 0, 9).is_empty(), "old wants count for nothing");
     }
 
     #[test]
     fn a_piece_belongs_to_one_claim_and_none_counts_for_longer_than_its_lease() {
         let mut site = site(3);
-        let order = site.candidates(&blob(0), 0, at(1), |_| true);
+        let order = order(&site, 0, 1);
         claim(&mut site, order[2], stripe(0, 9, 0), 4);
         assert_eq!(owner(&site, 0, 1), Some(order[2]));
         claim(&mut site, order[1], stripe(0, 9, 0), 3);
@@ -632,7 +666,7 @@ mod tests {
     #[test]
     fn everybody_takes_from_somebody_nearer_to_the_owner() {
         let site = site(8);
-        let order = site.candidates(&blob(0), 3, at(1), |_| true);
+        let order = order(&site, 3, 1);
         let owner = order[4];
         let mut children = BTreeMap::<NodeId, usize>::new();
         let mut line = vec![owner];

@@ -63,10 +63,9 @@ impl Engine {
         let fits = |size: u64| transfer.fixed_size().is_none_or(|known| known == size);
         let holders =
             self.directory.holders(content).filter(|(peer, size)| fits(*size) && self.is_good(transfer, peer));
-        let full = self.site.sets(content).filter_map(|(node, set, size)| Some((node, set.is_full(), size?)));
-        let full = full.filter(|(node, full, size)| *full && fits(*size) && *node != self.node);
-        let full = full.filter(|(node, ..)| self.may_reach(transfer, node));
-        let mut all: Vec<_> = holders.chain(full.map(|(node, _, size)| (node, size))).collect();
+        let full = self.site.full(content).filter(|(node, size)| fits(*size) && *node != self.node);
+        let full = full.filter(|(node, _)| self.may_reach(transfer, node));
+        let mut all: Vec<_> = holders.chain(full).collect();
         let size = all.first()?.1;
         all.retain(|(_, other)| *other == size);
         let mut nodes: Vec<_> = all.into_iter().map(|(node, _)| node).collect();

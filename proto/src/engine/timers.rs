@@ -52,9 +52,12 @@ pub(super) struct Timers {
 impl Timers {
     /// Sets or moves a timer.
     pub(super) fn set(&mut self, timer: Timer, now: Instant, after: Duration) {
-        self.stop(timer);
         let due = now + after;
-        self.at.insert(timer, due);
+        match self.at.insert(timer, due) {
+            Some(before) if before == due => return,
+            Some(before) => self.order.remove(&(before, timer)),
+            None => false,
+        };
         self.order.insert((due, timer));
     }
 

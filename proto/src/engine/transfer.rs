@@ -177,6 +177,8 @@ pub(super) struct Transfer {
     pub(super) pieces: Option<Pieces>,
     pub(super) phase: Phase,
     pub(super) fetches: BTreeMap<FetchId, Fetch>,
+    /// Which of them is from an origin.
+    from_origin: Option<FetchId>,
     /// Sources that failed, and how: for this round if it may pass, else for the life of the transfer.
     pub(super) failures: BTreeMap<Source, SourceError>,
     /// Rounds of sources since the last piece.
@@ -229,6 +231,7 @@ impl Transfer {
             pieces,
             phase: Phase::Fetching,
             fetches: BTreeMap::new(),
+            from_origin: None,
             failures: BTreeMap::new(),
             rounds: 0,
             losses: 0,
@@ -254,9 +257,24 @@ impl Transfer {
         }
     }
 
+    /// A fetch begins.
+    pub(super) fn begin(&mut self, id: FetchId, fetch: Fetch) {
+        if fetch.kind == Kind::Origin {
+            self.from_origin = Some(id);
+        }
+        self.fetches.insert(id, fetch);
+    }
+
+    /// A fetch is over.
+    pub(super) fn end(&mut self, id: FetchId) -> Option<Fetch> {
+        self.from_origin = self.from_origin.filter(|other| *other != id);
+        self.fetches.remove(&id)
+    }
+
     /// The running fetch from an origin, of which there is one at most.
     pub(super) fn origin_fetch(&self) -> Option<(FetchId, &Fetch)> {
-        self.fetches.iter().find(|(_, fetch)| fetch.kind == Kind::Origin).map(|(id, fetch)| (*id, fetch))
+        let id = self.from_origin?;
+        Some((id, self.fetches.get(&id)?))
     }
 
     /// Size of the blob as far as pieces vouch for it.

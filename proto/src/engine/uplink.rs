@@ -148,7 +148,7 @@ impl Engine {
         self.transfers.open.get_mut(&content)?.election = None;
         self.budget.withheld.insert(content);
         self.let_go(content);
-        if !self.site.candidates(&content, 0, self.now, |node| *node == self.node).is_empty() {
+        if self.site.is_candidate(&content, &self.node, self.now) {
             // The others still count on it.
             self.tell(content);
         }

@@ -4,7 +4,7 @@
 //! a piece is taken from a peer only if all who may be believed say the same hash of it; whoever says two hashes of
 //! one piece is a liar.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, btree_map::Entry};
 
 use crate::{NodeId, PieceHash, PieceIndex};
 
@@ -22,10 +22,33 @@ pub(super) struct Vouch {
     pub(super) sure: bool,
 }
 
+/// Nodes' words on one piece. Nearly always there is one.
+#[derive(Debug)]
+struct Words {
+    first: Vouch,
+    others: Vec<Vouch>,
+}
+
+impl Words {
+    fn iter(&self) -> impl Iterator<Item = &Vouch> {
+        std::iter::once(&self.first).chain(&self.others)
+    }
+
+    fn of_mut(&mut self, node: &NodeId) -> Option<&mut Vouch> {
+        std::iter::once(&mut self.first).chain(&mut self.others).find(|vouch| vouch.by == *node)
+    }
+
+    /// What is left without a node's word.
+    fn without(self, node: &NodeId) -> Option<Self> {
+        let mut left = std::iter::once(self.first).chain(self.others).filter(|vouch| vouch.by != *node);
+        Some(Self { first: left.next()?, others: left.collect() })
+    }
+}
+
 /// All words on the pieces of one blob.
 #[derive(Debug, Default)]
 pub(super) struct Vouches {
-    words: BTreeMap<PieceIndex, Vec<Vouch>>,
+    words: BTreeMap<PieceIndex, Words>,
     /// Hashes that may be lies: only who took the piece from the origin itself can confirm them.
     questioned: BTreeMap<PieceIndex, PieceHash>,
 }
@@ -33,8 +56,14 @@ pub(super) struct Vouches {
 impl Vouches {
     /// Takes in a word. `false` if the same node said another hash before.
     pub(super) fn add(&mut self, piece: PieceIndex, vouch: Vouch) -> bool {
-        let words = self.words.entry(piece).or_default();
-        if let Some(known) = words.iter_mut().find(|known| known.by == vouch.by) {
+        let words = match self.words.entry(piece) {
+            Entry::Vacant(new) => {
+                new.insert(Words { first: vouch, others: Vec::new() });
+                return true;
+            }
+            Entry::Occupied(known) => known.into_mut(),
+        };
+        if let Some(known) = words.of_mut(&vouch.by) {
             // What it was told it may tell anew; what it fetched it fetched once.
             let lies = known.sure && vouch.sure && known.hash != vouch.hash;
             if vouch.sure && !known.sure {
@@ -42,8 +71,8 @@ impl Vouches {
             }
             return !lies;
         }
-        if words.len() < VOUCHERS_PER_PIECE_MAX {
-            words.push(vouch);
+        if words.others.len() + 1 < VOUCHERS_PER_PIECE_MAX {
+            words.others.push(vouch);
         }
         true
     }
@@ -77,7 +106,7 @@ impl Vouches {
 
     /// Who said another hash of a piece than it turns out to have, and whether that is a lie or only hearsay.
     pub(super) fn refuted(&self, piece: PieceIndex, hash: PieceHash) -> Vec<Vouch> {
-        self.words.get(&piece).into_iter().flatten().filter(|vouch| vouch.hash != hash).copied().collect()
+        self.words.get(&piece).into_iter().flat_map(Words::iter).filter(|vouch| vouch.hash != hash).copied().collect()
     }
 
     /// A hash may be a lie that others passed on.
@@ -87,10 +116,8 @@ impl Vouches {
 
     /// Nothing that a node said counts any more.
     pub(super) fn forget(&mut self, node: &NodeId) {
-        self.words.retain(|_, words| {
-            words.retain(|vouch| vouch.by != *node);
-            !words.is_empty()
-        });
+        let words = std::mem::take(&mut self.words).into_iter();
+        self.words = words.filter_map(|(piece, words)| Some((piece, words.without(node)?))).collect();
     }
 }
 
@@ -138,6 +165,6 @@ mod tests {
         for by in 2..9 {
             vouches.add(0, vouch(by, 8, false));
         }
-        assert_eq!(vouches.words[&0].len(), VOUCHERS_PER_PIECE_MAX);
+        assert_eq!(vouches.words[&0].iter().count(), VOUCHERS_PER_PIECE_MAX);
     }
 }

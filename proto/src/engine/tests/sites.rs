@@ -30,7 +30,7 @@ fn the_order_for_blob_a() {
         };
         site.wanted(blob("A"), peer(name), word, now, room);
     }
-    let order = |first| site.candidates(&blob("A"), first, now, |_| true);
+    let order = |first| site.sorted(&blob("A"), first, |_, _| true);
     assert_eq!(order(0), ["P", "Q", "me"].map(peer));
     let first_for = |first| order(first)[0];
     assert_eq!([1, 2, 32, 64].map(first_for), ["P", "P", "Q", "me"].map(peer));
