@@ -40,7 +40,7 @@ use crate::{
     origin::{Origins, docker_config_path},
     pace::Pace,
     remembered::Remembered,
-    status,
+    seed, status,
     store::{Inventory, Opened, Store, StoreOptions},
     swarm::{self, SwarmOptions},
     wall_clock,
@@ -147,12 +147,9 @@ impl Node {
         core.spawn(Driver::new(parts).run(known(inventory), core_stop.clone()));
 
         let facts = Arc::new(node_facts(config, node, &listen, addresses));
-        let view = NodeView {
-            mesh: mesh.clone(),
-            store: store.clone(),
-            counters: Arc::clone(&counters),
-            facts: Arc::clone(&facts),
-        };
+        let seeding = seed::routes(store.clone(), mesh.clone());
+        let (store_view, mesh_view) = (store.clone(), mesh.clone());
+        let view = NodeView { mesh: mesh_view, store: store_view, counters: counters.clone(), facts: facts.clone() };
         let state = MirrorState {
             node,
             mesh: mesh.clone(),
@@ -164,7 +161,7 @@ impl Node {
         fronts.spawn(mirror::serve(mirror_listener, state, fronts_stop.clone()));
         fronts.spawn(bulk.run(fronts_stop.clone()));
         fronts.spawn(status::run(status_listener, view.clone(), fronts_stop.clone()));
-        fronts.spawn(admin.run(view, fronts_stop.clone()));
+        fronts.spawn(admin.run(view, seeding, fronts_stop.clone()));
         Ok(Self { facts, listen, fronts_stop, fronts, core_stop, core })
     }
 

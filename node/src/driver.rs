@@ -247,6 +247,17 @@ impl Driver {
                 let _ = answer.send(self.parts.engine.known_tags(&repository));
                 return;
             }
+            Command::Recall { reference, answer } => {
+                let _ = answer.send(self.parts.engine.known_binding(&reference));
+                return;
+            }
+            Command::Holders { contents, answer } => {
+                let engine = &self.parts.engine;
+                let _ = answer.send(contents.iter().map(|content| engine.holders(content)).collect());
+                return;
+            }
+            Command::TookIn { content, size } => Event::Held { content, size },
+            Command::Bind(binding) => Event::BindingKnown(binding),
             Command::Status { answer } => {
                 let _ = answer.send(self.status());
                 return self.drop_closed_wants();

@@ -6,6 +6,8 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr))]
 
 pub mod admin;
+pub mod archive;
+pub mod check;
 pub mod cli;
 pub mod config;
 pub mod contents;
@@ -23,6 +25,7 @@ pub mod origin;
 pub mod pace;
 pub mod pull;
 pub mod remembered;
+pub mod seed;
 pub mod status;
 pub mod store;
 pub mod swarm;

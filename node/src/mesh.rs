@@ -9,12 +9,13 @@ use std::sync::{
 };
 
 use layermesh_proto::{
-    ContentId, ObjectKind, Repository, TagRef,
+    ContentId, NodeId, ObjectKind, Repository, TagRef,
     engine::{
         Urgency,
         budget::Wait,
         event::{PromiseId, Resolution, ResolveId, SignedBinding, WantError, WantId},
     },
+    wire::Binding,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -81,6 +82,29 @@ pub enum Command {
     },
     /// Signed releases say what these tags stand for, and no others.
     SignedBindings(Vec<SignedBinding>),
+    /// What does the site know that a tag stands for, without asking its origin?
+    Recall {
+        /// The tag.
+        reference: TagRef,
+        /// Where to answer.
+        answer: oneshot::Sender<Option<Resolution>>,
+    },
+    /// Who holds these blobs?
+    Holders {
+        /// The blobs.
+        contents: Vec<ContentId>,
+        /// Where to answer with the connected peers that hold each.
+        answer: oneshot::Sender<Vec<Vec<NodeId>>>,
+    },
+    /// The store has taken a blob in that somebody brought: it is whole, verified and durable.
+    TookIn {
+        /// The blob.
+        content: ContentId,
+        /// Its size in bytes.
+        size: u64,
+    },
+    /// Somebody on this device says what a tag stands for; the store has recorded it.
+    Bind(Binding),
     /// How is the mesh?
     Status {
         /// Where to answer.
@@ -195,6 +219,31 @@ impl Mesh {
     /// was said before; nothing of it is kept across restarts.
     pub async fn signed_bindings(&self, signed: Vec<SignedBinding>) {
         let _ = self.commands.send(Command::SignedBindings(signed)).await;
+    }
+
+    /// What the site knows that a tag stands for, without asking its origin.
+    pub async fn recall(&self, reference: TagRef) -> Option<Resolution> {
+        let (answer, answered) = oneshot::channel();
+        let _ = self.commands.send(Command::Recall { reference, answer }).await;
+        answered.await.ok().flatten()
+    }
+
+    /// The connected peers that hold each of these blobs.
+    pub async fn holders(&self, contents: Vec<ContentId>) -> Vec<Vec<NodeId>> {
+        let (answer, answered) = oneshot::channel();
+        let nobody = vec![Vec::new(); contents.len()];
+        let _ = self.commands.send(Command::Holders { contents, answer }).await;
+        answered.await.unwrap_or(nobody)
+    }
+
+    /// Says that the store has taken a blob in that somebody brought: whole, verified and durable.
+    pub async fn took_in(&self, content: ContentId, size: u64) {
+        let _ = self.commands.send(Command::TookIn { content, size }).await;
+    }
+
+    /// Says what a tag stands for, by the word of somebody on this device; the store has recorded it.
+    pub async fn bind(&self, binding: Binding) {
+        let _ = self.commands.send(Command::Bind(binding)).await;
     }
 
     /// The mesh as it is now; empty while the node shuts down.

@@ -7,21 +7,28 @@ use std::{
 };
 
 use bytes::{Buf as _, Bytes, BytesMut};
-use http_body_util::{BodyExt as _, Full, Limited};
+use futures::{Stream, TryStreamExt as _};
+use http_body_util::{BodyExt as _, Full, Limited, StreamBody, combinators::UnsyncBoxBody};
 use hyper::{
-    Method, Request, Response,
-    body::Incoming,
+    Method, Request, Response, StatusCode,
+    body::{Frame, Incoming},
     header::{CONTENT_TYPE, HOST},
 };
 use hyper_util::rt::TokioIo;
-use serde::de::DeserializeOwned;
+use layermesh_proto::ContentId;
+use serde::{Serialize, de::DeserializeOwned};
 use thiserror::Error;
 use tokio::{net::UnixStream, time::timeout};
 
-use super::types::{Blob, NodeStatus, Peer, Problem, PullEvent, PullRequest};
+use super::types::{
+    Blob, CheckReport, CheckRequest, NodeStatus, Peer, Problem, PullEvent, PullRequest, SeedBlob, SeedNeed, SeedPlan,
+    SeedPlanRequest, SeedRequest, SeedSummary,
+};
 
 /// A node that is alive answers its own device well within this.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
+/// To answer a check, a node may fetch manifests from peers for 20 s; to take an image in, it reads its manifests.
+const WORK_TIME_MAX: Duration = Duration::from_secs(60);
 /// Largest answer taken: a list of 100,000 blobs is about 20 MB.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 /// Longest line of a pull's events taken.
@@ -39,11 +46,17 @@ pub enum ClientError {
         source: io::Error,
     },
     /// It did not answer in time.
-    #[error("the node did not answer within {} s", ANSWER_TIME_MAX.as_secs())]
-    Slow,
+    #[error("the node did not answer within {0} s")]
+    Slow(u64),
     /// It refused, and said why.
     #[error("{0}")]
     Refused(String),
+    /// What it had of a blob before may be wrong (of seeding only).
+    #[error("{0}")]
+    Suspect(String),
+    /// What it had of a blob before is gone (of seeding only).
+    #[error("{0}")]
+    Changed(String),
     /// The connection broke, or the answer makes no sense.
     #[error("the node's answer broke off: {0}")]
     Broken(String),
@@ -90,18 +103,85 @@ impl AdminClient {
     /// # Errors
     /// As [`Self::status`], or if the node refuses the request.
     pub async fn pull(&self, request: &PullRequest) -> Result<PullEvents, ClientError> {
-        let body = serde_json::to_vec(request).map_err(|error| ClientError::Broken(error.to_string()))?;
-        let response = self.send(Method::POST, "/v1/pull", body.into()).await?;
+        let response = self.send(Method::POST, "/v1/pull", json(request)?, Some(ANSWER_TIME_MAX)).await?;
         Ok(PullEvents { body: response.into_body(), buffer: BytesMut::new() })
     }
 
-    async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
-        let response = self.send(Method::GET, path, Bytes::new()).await?;
-        let body = timeout(ANSWER_TIME_MAX, whole(response)).await.map_err(|_| ClientError::Slow)??;
-        serde_json::from_slice(&body).map_err(|error| ClientError::Broken(error.to_string()))
+    /// Who holds what of an image.
+    ///
+    /// # Errors
+    /// As [`Self::pull`].
+    pub async fn check(&self, request: &CheckRequest) -> Result<CheckReport, ClientError> {
+        self.ask("/v1/check", request).await
     }
 
-    async fn send(&self, method: Method, path: &str, body: Bytes) -> Result<Response<Incoming>, ClientError> {
+    /// What the node lacks of these blobs, in their order.
+    ///
+    /// # Errors
+    /// As [`Self::pull`], or if there is no room for them.
+    pub async fn seed_plan(&self, blobs: Vec<SeedBlob>) -> Result<Vec<SeedNeed>, ClientError> {
+        let plan: SeedPlan = self.ask("/v1/seed/plan", &SeedPlanRequest { blobs }).await?;
+        Ok(plan.blobs)
+    }
+
+    /// Sends a blob from a byte on. There is no time limit.
+    ///
+    /// # Errors
+    /// As [`Self::pull`], or if the bytes are not the blob's.
+    pub async fn send_blob<S>(&self, content: &ContentId, size: u64, from: u64, bytes: S) -> Result<(), ClientError>
+    where
+        S: Stream<Item = io::Result<Bytes>> + Send + 'static,
+    {
+        let path = format!("/v1/seed/blobs/{content}?size={size}&from={from}");
+        self.send(Method::PUT, &path, streamed(bytes), None).await.map(drop)
+    }
+
+    /// Has the node drop what it has of a blob and is not the blob's, by sending it all of the blob.
+    ///
+    /// # Errors
+    /// As [`Self::send_blob`].
+    pub async fn compare_blob<S>(&self, content: &ContentId, size: u64, bytes: S) -> Result<(), ClientError>
+    where
+        S: Stream<Item = io::Result<Bytes>> + Send + 'static,
+    {
+        let path = format!("/v1/seed/blobs/{content}/compare?size={size}");
+        self.send(Method::POST, &path, streamed(bytes), None).await.map(drop)
+    }
+
+    /// Has an image whose blobs were sent pinned and known under its name.
+    ///
+    /// # Errors
+    /// As [`Self::pull`], or if the node lacks blobs of it.
+    pub async fn seed_image(&self, request: &SeedRequest) -> Result<SeedSummary, ClientError> {
+        self.ask("/v1/seed/images", request).await
+    }
+
+    /// Reads a blob that the node holds.
+    ///
+    /// # Errors
+    /// As [`Self::status`], or if the node does not hold it.
+    pub async fn read_blob(&self, content: &ContentId) -> Result<BlobBody, ClientError> {
+        let path = format!("/v1/blobs/{content}");
+        let response = self.send(Method::GET, &path, whole_body(Bytes::new()), Some(ANSWER_TIME_MAX)).await?;
+        Ok(BlobBody(response.into_body()))
+    }
+
+    async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+        let response = self.send(Method::GET, path, whole_body(Bytes::new()), Some(ANSWER_TIME_MAX)).await?;
+        parsed(response).await
+    }
+
+    async fn ask<T: DeserializeOwned>(&self, path: &str, request: &impl Serialize) -> Result<T, ClientError> {
+        parsed(self.send(Method::POST, path, json(request)?, Some(WORK_TIME_MAX)).await?).await
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: RequestBody,
+        patience: Option<Duration>,
+    ) -> Result<Response<Incoming>, ClientError> {
         let exchange = async {
             let unreachable = |source| ClientError::Unreachable { path: self.path.clone(), source };
             let stream = UnixStream::connect(&self.path).await.map_err(unreachable)?;
@@ -113,20 +193,52 @@ impl AdminClient {
                 .uri(path)
                 .header(HOST, "layermesh")
                 .header(CONTENT_TYPE, "application/json")
-                .body(Full::new(body))
+                .body(body)
                 .map_err(|error| ClientError::Broken(error.to_string()))?;
             Ok::<_, ClientError>(sender.send_request(request).await?)
         };
-        let response: Response<Incoming> =
-            timeout(ANSWER_TIME_MAX, exchange).await.map_err(|_| ClientError::Slow)??;
-        if response.status().is_success() {
+        let response = match patience {
+            Some(patience) => {
+                timeout(patience, exchange).await.map_err(|_| ClientError::Slow(patience.as_secs()))??
+            }
+            None => exchange.await?,
+        };
+        let status = response.status();
+        if status.is_success() {
             return Ok(response);
         }
-        let status = response.status();
-        let body = timeout(ANSWER_TIME_MAX, whole(response)).await.map_err(|_| ClientError::Slow)??;
-        let said = serde_json::from_slice(&body).map(|problem: Problem| problem.error);
-        Err(ClientError::Refused(said.unwrap_or_else(|_| format!("the node answered {status}"))))
+        let said = said(response).await?.unwrap_or_else(|| format!("the node answered {status}"));
+        Err(match status {
+            StatusCode::CONFLICT => ClientError::Suspect(said),
+            StatusCode::PRECONDITION_FAILED => ClientError::Changed(said),
+            _ => ClientError::Refused(said),
+        })
     }
+}
+
+type RequestBody = UnsyncBoxBody<Bytes, io::Error>;
+
+fn whole_body(bytes: Bytes) -> RequestBody {
+    Full::new(bytes).map_err(|never| match never {}).boxed_unsync()
+}
+
+fn streamed(bytes: impl Stream<Item = io::Result<Bytes>> + Send + 'static) -> RequestBody {
+    StreamBody::new(bytes.map_ok(Frame::data)).boxed_unsync()
+}
+
+fn json(request: &impl Serialize) -> Result<RequestBody, ClientError> {
+    let bytes = serde_json::to_vec(request).map_err(|error| ClientError::Broken(error.to_string()))?;
+    Ok(whole_body(bytes.into()))
+}
+
+async fn parsed<T: DeserializeOwned>(response: Response<Incoming>) -> Result<T, ClientError> {
+    serde_json::from_slice(&whole(response).await?).map_err(|error| ClientError::Broken(error.to_string()))
+}
+
+/// What a refusal says.
+async fn said(response: Response<Incoming>) -> Result<Option<String>, ClientError> {
+    let body = whole(response).await?;
+    Ok(serde_json::from_slice(&body).map(|problem: Problem| problem.error).ok())
 }
 
 impl From<hyper::Error> for ClientError {
@@ -136,8 +248,28 @@ impl From<hyper::Error> for ClientError {
 }
 
 async fn whole(response: Response<Incoming>) -> Result<Bytes, ClientError> {
-    let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
+    let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect();
+    let body = timeout(ANSWER_TIME_MAX, body).await.map_err(|_| ClientError::Slow(ANSWER_TIME_MAX.as_secs()))?;
     Ok(body.map_err(|error| ClientError::Broken(error.to_string()))?.to_bytes())
+}
+
+/// A blob's bytes, as they come.
+#[derive(Debug)]
+pub struct BlobBody(Incoming);
+
+impl BlobBody {
+    /// The next bytes; `None` after the last.
+    ///
+    /// # Errors
+    /// If the connection broke, or the node found the blob damaged.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, ClientError> {
+        while let Some(frame) = self.0.frame().await {
+            if let Ok(data) = frame?.into_data() {
+                return Ok(Some(data));
+            }
+        }
+        Ok(None)
+    }
 }
 
 /// The events of a pull, as they come. Dropping it ends the pull.

@@ -26,9 +26,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Limits, NodeView, StoreView,
-    types::{Problem, PullEvent, PullRequest},
+    types::{CheckRequest, Problem, PullEvent, PullRequest},
 };
-use crate::pull::{self, Pull};
+use crate::{
+    check::{self, Check},
+    pull::{self, Pull},
+};
 
 /// Commands of one device's people; more at once is a script gone wild.
 const LIMITS: Limits = Limits { connections_max: 16, head_time_max: Duration::from_secs(30) };
@@ -92,9 +95,10 @@ impl AdminServer {
         Ok(Self { listener, path: path.to_owned() })
     }
 
-    /// Serves until `shutdown`, then removes the socket. Pulls end with the node.
-    pub async fn run<S: StoreView>(self, view: NodeView<S>, shutdown: CancellationToken) {
-        super::serve(self.listener, router(view), LIMITS, shutdown).await;
+    /// Serves until `shutdown`, then removes the socket. Pulls end with the node. `more` are routes beside those of
+    /// [`router`].
+    pub async fn run<S: StoreView>(self, view: NodeView<S>, more: Router, shutdown: CancellationToken) {
+        super::serve(self.listener, router(view).merge(more), LIMITS, shutdown).await;
         let _ = std::fs::remove_file(&self.path);
     }
 }
@@ -106,9 +110,28 @@ pub fn router<S: StoreView>(view: NodeView<S>) -> Router {
         .route("/v1/peers", get(async |State(view): State<NodeView<S>>| Json(view.peers().await)))
         .route("/v1/blobs", get(async |State(view): State<NodeView<S>>| Json(view.blobs())))
         .route("/v1/pull", post(start_pull::<S>))
+        .route("/v1/check", post(run_check::<S>))
         .fallback(async || problem(StatusCode::NOT_FOUND, "no such path"))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .with_state(view)
+}
+
+async fn run_check<S: StoreView>(
+    State(view): State<NodeView<S>>,
+    request: Result<Json<CheckRequest>, JsonRejection>,
+) -> Response {
+    let request = match request {
+        Ok(Json(request)) => request,
+        Err(rejection) => return problem(rejection.status(), rejection.body_text()),
+    };
+    let check = match Check::parse(&request) {
+        Ok(check) => check,
+        Err(error) => return problem(StatusCode::BAD_REQUEST, error.to_string()),
+    };
+    match check::run(&view.mesh, &view.store, check).await {
+        Ok(report) => Json(report).into_response(),
+        Err(error) => problem(StatusCode::UNPROCESSABLE_ENTITY, error.to_string()),
+    }
 }
 
 async fn start_pull<S: StoreView>(

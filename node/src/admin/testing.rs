@@ -34,6 +34,10 @@ impl FakeStore {
         content
     }
 
+    pub(crate) fn remove(&self, content: &ContentId) {
+        self.0.lock().unwrap().remove(content);
+    }
+
     pub(crate) fn get(&self, content: &ContentId) -> Option<Bytes> {
         self.0.lock().unwrap().get(content).cloned()
     }
@@ -133,8 +137,16 @@ impl World {
                     Command::Status { answer } => {
                         let _ = answer.send(world.status.clone());
                     }
+                    Command::Recall { reference, answer } => {
+                        let _ = answer.send(world.resolve(&reference).ok());
+                    }
+                    Command::Holders { contents, answer } => {
+                        let _ = answer.send(world.holders(&contents));
+                    }
                     Command::KnownTags { .. }
                     | Command::SignedBindings(_)
+                    | Command::TookIn { .. }
+                    | Command::Bind(_)
                     | Command::Promise { .. }
                     | Command::ReaderAt { .. }
                     | Command::Unwant { .. } => {}
@@ -155,6 +167,12 @@ impl World {
             addresses: watch::channel(vec!["/ip4/10.0.0.1/tcp/2".to_owned()]).1,
         };
         NodeView { mesh, store, counters, facts: Arc::new(facts) }
+    }
+
+    /// The only peer holds what is elsewhere.
+    fn holders(&self, contents: &[ContentId]) -> Vec<Vec<NodeId>> {
+        let peer = |content| self.elsewhere.get(content).map(|_| self.status.peers[0].peer);
+        contents.iter().map(|content| peer(content).into_iter().collect()).collect()
     }
 
     fn resolve(&self, reference: &TagRef) -> Result<Resolution, WantError> {

@@ -187,6 +187,158 @@ pub struct PullSummary {
     pub elapsed_s: f64,
 }
 
+/// What to look for: the body of `POST /v1/check`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckRequest {
+    /// The image, as people write it.
+    pub image: String,
+    /// `os/arch[/variant]`, several with commas, or `all`; the node's own if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub platform: Option<String>,
+}
+
+/// Who holds all of an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Completeness {
+    /// This device.
+    Device,
+    /// The devices of this site together.
+    Site,
+    /// Nobody, as far as is known.
+    No,
+}
+
+/// A part of an image's blobs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Share {
+    /// How many.
+    pub blobs: usize,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+impl Share {
+    /// One more blob.
+    pub fn add(&mut self, bytes: u64) {
+        self.blobs += 1;
+        self.bytes = self.bytes.saturating_add(bytes);
+    }
+}
+
+/// Who holds what of an image: the answer to `POST /v1/check`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckReport {
+    /// The image, normalised.
+    pub image: String,
+    /// The platforms that were looked at.
+    pub platform: String,
+    /// The manifest or index that it stands for; absent if nobody on the site knows.
+    pub digest: Option<String>,
+    /// Who said so, for people.
+    pub said_by: Option<String>,
+    /// Who holds all of it.
+    pub complete: Completeness,
+    /// What it needs, as far as its manifests could be read.
+    pub total: Share,
+    /// What this device holds of that.
+    pub device: Share,
+    /// What this device and its peers hold together.
+    pub site: Share,
+    /// Peers that hold any of it.
+    pub peers: Vec<DeviceShare>,
+    /// Its blobs: what names others comes before them.
+    pub parts: Vec<CheckedPart>,
+    /// Manifests that neither this device nor a peer could give. What they name is not in `parts`.
+    pub unread: Vec<String>,
+}
+
+/// What a peer holds of an image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceShare {
+    /// Its libp2p peer id.
+    pub peer_id: String,
+    /// What it holds.
+    #[serde(flatten)]
+    pub held: Share,
+}
+
+/// A blob of an image, and who holds it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckedPart {
+    /// The blob.
+    pub digest: String,
+    /// `index`, `manifest`, `config`, `layer` or `other`.
+    pub role: String,
+    /// Its size, if known.
+    pub size: Option<u64>,
+    /// Its media type, if known.
+    pub media_type: Option<String>,
+    /// The platforms that need it, as the index names them.
+    pub platforms: Vec<String>,
+    /// Whether this device holds it.
+    pub here: bool,
+    /// Peers that hold it.
+    pub peers: Vec<String>,
+}
+
+/// Blobs that somebody would bring: the body of `POST /v1/seed/plan`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SeedPlanRequest {
+    /// The blobs.
+    pub blobs: Vec<SeedBlob>,
+}
+
+/// A blob that somebody would bring.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SeedBlob {
+    /// The blob.
+    pub digest: String,
+    /// Its size.
+    pub size: u64,
+}
+
+/// What the node lacks of them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SeedPlan {
+    /// The blobs, in the order of the question.
+    pub blobs: Vec<SeedNeed>,
+}
+
+/// What the node lacks of a blob.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SeedNeed {
+    /// The blob.
+    pub digest: String,
+    /// The byte from which on it is needed; absent if the node holds it.
+    pub from: Option<u64>,
+}
+
+/// An image whose blobs were brought: the body of `POST /v1/seed/images`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SeedRequest {
+    /// The name under which it shall be known.
+    pub image: String,
+    /// Its manifest or index.
+    pub digest: String,
+    /// `os/arch[/variant]`, several with commas, or `all`; what was brought if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub platform: Option<String>,
+}
+
+/// An image that was brought: the answer to `POST /v1/seed/images`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SeedSummary {
+    /// Its name, normalised.
+    pub image: String,
+    /// Its manifest or index.
+    pub digest: String,
+    /// Its blobs, manifests included.
+    pub blobs: usize,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
 /// Body of an answer that is an error.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {

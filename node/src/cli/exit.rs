@@ -15,6 +15,10 @@ pub enum Exit {
     Usage = 2,
     /// 3: no node answers.
     Unreachable = 3,
+    /// 4: `check`: the site holds the whole image, this device does not.
+    OnSite = 4,
+    /// 5: `check`: the site does not hold the whole image, or does not know what its name stands for.
+    Incomplete = 5,
 }
 
 impl From<Exit> for ExitCode {
@@ -45,8 +49,10 @@ impl From<anyhow::Error> for Failure {
 impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Self {
         let exit = match error {
-            ClientError::Unreachable { .. } | ClientError::Slow => Exit::Unreachable,
-            ClientError::Refused(_) | ClientError::Broken(_) => Exit::Failed,
+            ClientError::Unreachable { .. } | ClientError::Slow(_) => Exit::Unreachable,
+            ClientError::Refused(_) | ClientError::Suspect(_) | ClientError::Changed(_) | ClientError::Broken(_) => {
+                Exit::Failed
+            }
         };
         Self { exit, error: error.into() }
     }

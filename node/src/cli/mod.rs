@@ -9,6 +9,9 @@ use clap::{Args, Parser, Subcommand};
 
 mod arena;
 mod blobs;
+mod bring;
+mod bundle;
+mod check;
 mod demo;
 mod exit;
 mod logging;
@@ -17,6 +20,7 @@ mod output;
 mod peers;
 mod pull;
 mod run;
+mod seed;
 mod signals;
 mod status;
 
@@ -69,6 +73,12 @@ enum Command {
     Blobs,
     /// Pull an image into this node's store
     Pull(pull::PullArgs),
+    /// Tell whether this device, or its site, holds everything that an image needs; asks no registry
+    Check(check::CheckArgs),
+    /// Bring an image from a registry, a file or a directory into the mesh, and keep it
+    Seed(seed::SeedArgs),
+    /// Carry images in a file to a site that has no uplink
+    Bundle(bundle::BundleArgs),
     /// Show the mesh at work: devices on this machine share an image while its registry is switched off
     Demo(demo::DemoArgs),
 }
@@ -117,6 +127,9 @@ async fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         Command::Peers => peers::run(&global).await,
         Command::Blobs => blobs::run(&global).await,
         Command::Pull(args) => pull::run(args, &global).await,
+        Command::Check(args) => check::run(args, &global).await,
+        Command::Seed(args) => seed::run(args, &global).await,
+        Command::Bundle(args) => bundle::run(args, &global).await,
         Command::Demo(args) => demo::run(args, &global).await,
     }
 }

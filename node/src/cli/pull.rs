@@ -7,7 +7,10 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use super::{Exit, Failure, Global, node, output};
 use crate::{
-    admin::types::{PullEvent, PullRequest, PullSummary},
+    admin::{
+        client::PullEvents,
+        types::{PullEvent, PullRequest, PullSummary},
+    },
     config::units::{show_bytes, show_duration},
     pull::Pull,
 };
@@ -33,19 +36,31 @@ pub(super) async fn run(args: PullArgs, global: &Global) -> Result<Exit, Failure
     let image = args.image.strip_prefix("docker://").unwrap_or(&args.image).to_owned();
     let request = PullRequest { image, platform: args.platform, background: args.background };
     Pull::parse(&request).map_err(Failure::usage)?;
-    let mut events = node::client(global)?.pull(&request).await?;
-    let mut display = Display::new(global.json);
+    let events = node::client(global)?.pull(&request).await?;
+    if global.json {
+        follow(events, Display::Json { print: true }).await?;
+    } else {
+        let summary = follow(events, Display::for_people()).await?;
+        output::print(&shown(&summary))?;
+    }
+    Ok(Exit::Done)
+}
+
+/// Follows a pull that is part of something else, shown to people who watch or not at all.
+pub(super) async fn in_passing(events: PullEvents, people: bool) -> Result<PullSummary, Failure> {
+    let bars = people && output::is_terminal();
+    follow(events, if bars { Display::Bars(Bars::new()) } else { Display::Json { print: false } }).await
+}
+
+async fn follow(mut events: PullEvents, mut display: Display) -> Result<PullSummary, Failure> {
     while let Some(event) = events.next().await? {
-        if global.json {
+        if matches!(display, Display::Json { print: true }) {
             output::print_json(&event)?;
         }
         match event {
             PullEvent::Done(summary) => {
                 display.end();
-                if !global.json {
-                    output::print(&shown(&summary))?;
-                }
-                return Ok(Exit::Done);
+                return Ok(summary);
             }
             PullEvent::Error { message } => {
                 display.end();
@@ -78,19 +93,13 @@ enum Display {
     Bars(Bars),
     /// A line a blob, for logs; `waits` once it was said that a blob waits.
     Lines { waits: bool },
-    /// Not at all: the events themselves are printed.
-    Json,
+    /// Not at all; the events themselves are printed if `print`.
+    Json { print: bool },
 }
 
 impl Display {
-    fn new(json: bool) -> Self {
-        if json {
-            Self::Json
-        } else if output::is_terminal() {
-            Self::Bars(Bars::new())
-        } else {
-            Self::Lines { waits: false }
-        }
+    fn for_people() -> Self {
+        if output::is_terminal() { Self::Bars(Bars::new()) } else { Self::Lines { waits: false } }
     }
 
     fn show(&mut self, event: PullEvent) -> anyhow::Result<()> {
@@ -200,7 +209,7 @@ impl Bars {
 }
 
 /// The templates are constants, so the fallback is never seen.
-fn style(template: &str) -> ProgressStyle {
+pub(super) fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> ")
 }
 

@@ -50,6 +50,19 @@ impl Inner {
         Ok(growing)
     }
 
+    /// Bytes that blobs which are not begun yet may have: what is free beyond the reserve, less what was promised to those
+    /// begun before.
+    pub(super) fn room(&self) -> io::Result<u64> {
+        let partials = lock(&self.partials);
+        let promised: u64 = partials
+            .values()
+            .filter_map(|growing| Some(lacking(&growing.data.metadata().ok()?, growing.layout.blob_size())))
+            .sum();
+        drop(partials);
+        let free = self.ops.free_bytes(&self.paths.root)?;
+        Ok(free.saturating_sub(self.free_bytes_min).saturating_sub(promised))
+    }
+
     /// Allocates what a blob still lacks, if that and what was promised to those begun before leaves the reserve free.
     fn make_room(&self, data: &File, layout: PieceLayout) -> Result<(), BeginError> {
         let size = layout.blob_size();

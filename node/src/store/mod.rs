@@ -321,6 +321,14 @@ impl Store {
         Ok(Partial::new(self.clone(), growing))
     }
 
+    /// Bytes that there is room for beyond what was begun.
+    ///
+    /// # Errors
+    /// If the file system does not say.
+    pub async fn room(&self) -> io::Result<u64> {
+        self.job(|inner| inner.room()).await?
+    }
+
     /// What was begun of a blob that is not whole.
     pub fn begun(&self, content: &ContentId) -> Option<Partial> {
         self.0.growing(content).map(|growing| Partial::new(self.clone(), growing))

@@ -61,7 +61,7 @@ pub use self::{
     event::{Action, Event, Instant, Note, Source},
     transfer::PieceState,
 };
-use crate::{ContentId, NodeId, PieceIndex, Repository};
+use crate::{ContentId, NodeId, PieceIndex, Repository, TagRef};
 
 /// A connected peer, for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -281,6 +281,17 @@ impl Engine {
     /// The tags of a repository that this node or its peers know bindings of, in order.
     pub fn known_tags(&self, repository: &Repository) -> Vec<String> {
         self.bindings.tags_of(repository)
+    }
+
+    /// What the site knows a tag stands for, without asking its origin.
+    pub fn known_binding(&self, reference: &TagRef) -> Option<event::Resolution> {
+        self.bindings.newest(reference, self.now, self.config.clock_error_max)
+    }
+
+    /// The connected peers that hold a blob and that it may be had from, in order.
+    pub fn holders(&self, content: &ContentId) -> Vec<NodeId> {
+        let holders = self.directory.holders(content).map(|(peer, _)| peer);
+        holders.filter(|peer| self.trusts(peer)).collect::<BTreeSet<_>>().into_iter().collect()
     }
 
     /// Size of a blob that is being had, once known.

@@ -25,7 +25,7 @@ impl Running {
         let server = AdminServer::bind(&dir.path().join("admin.sock")).await.unwrap();
         let shutdown = CancellationToken::new();
         let client = AdminClient::new(&dir.path().join("admin.sock"));
-        let server = tokio::spawn(server.run(world.node(), shutdown.clone()));
+        let server = tokio::spawn(server.run(world.node(), Router::new(), shutdown.clone()));
         (Self { dir, shutdown, server }, client)
     }
 
