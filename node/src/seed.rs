@@ -331,8 +331,7 @@ pub async fn finish(store: &Store, mesh: &Mesh, request: &SeedRequest) -> Result
     let bytes = needed().filter_map(|part| part.size).sum();
     let blobs = contents.len();
     // Seeded again under this name, another image takes its place.
-    let owner: PinOwner = format!("seed/{image}").parse()?;
-    store.replace_pins(owner, contents).await?;
+    store.replace_pins(owner_of(&image)?, contents).await?;
     if let Version::Tag(reference) = image.version() {
         let observed_unix_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let binding = Binding { reference: reference.clone(), content: root, observed_unix_s };
@@ -340,4 +339,17 @@ pub async fn finish(store: &Store, mesh: &Mesh, request: &SeedRequest) -> Result
         mesh.bind(binding).await;
     }
     Ok(SeedSummary { image: image.to_string(), digest: root.to_string(), blobs, bytes })
+}
+
+/// Keeps what has come and is to come of an image, besides what was seeded under its name before.
+///
+/// # Errors
+/// If the name is none, or the change cannot be recorded.
+pub async fn keep(store: &Store, name: &str, contents: Vec<ContentId>) -> Result<(), SeedError> {
+    let owner = owner_of(&name.parse()?)?;
+    Ok(store.pin(owner, contents).await?)
+}
+
+fn owner_of(image: &ImageReference) -> Result<PinOwner, OwnerError> {
+    format!("seed/{image}").parse()
 }

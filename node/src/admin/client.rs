@@ -115,12 +115,12 @@ impl AdminClient {
         self.ask("/v1/check", request).await
     }
 
-    /// What the node lacks of these blobs, in their order.
+    /// What the node lacks of these blobs, in their order. Blobs of a named image are kept from now on.
     ///
     /// # Errors
     /// As [`Self::pull`], or if there is no room for them.
-    pub async fn seed_plan(&self, blobs: Vec<SeedBlob>) -> Result<Vec<SeedNeed>, ClientError> {
-        let plan: SeedPlan = self.ask("/v1/seed/plan", &SeedPlanRequest { blobs }).await?;
+    pub async fn seed_plan(&self, image: Option<String>, blobs: Vec<SeedBlob>) -> Result<Vec<SeedNeed>, ClientError> {
+        let plan: SeedPlan = self.ask("/v1/seed/plan", &SeedPlanRequest { image, blobs }).await?;
         Ok(plan.blobs)
     }
 

@@ -285,6 +285,9 @@ pub struct CheckedPart {
 /// Blobs that somebody would bring: the body of `POST /v1/seed/plan`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SeedPlanRequest {
+    /// The name of the image that they belong to: what comes of it is kept from now on, also should the rest not come soon.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
     /// The blobs.
     pub blobs: Vec<SeedBlob>,
 }

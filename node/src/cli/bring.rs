@@ -76,7 +76,7 @@ pub(super) async fn bring(
     let strict = platform.is_some();
     let (items, left_out) = tokio::task::spawn_blocking(move || items_of(&image, choice, strict)).await??;
     let size: u64 = items.iter().map(|item| item.place.size()).sum();
-    let needs = plan(client, &items).await?;
+    let needs = plan(client, Some(name.to_string()), &items).await?;
     let lacking = |(item, need): (&Item, &SeedNeed)| need.from.map_or(0, |from| item.place.size() - from);
     let bytes_sent: u64 = items.iter().zip(&needs).map(lacking).sum();
     bar.set_prefix(root.hex().chars().take(12).collect::<String>());
@@ -138,9 +138,9 @@ fn shown(part: &Part) -> String {
     format!("{} {}{platforms}", part.role, part.content)
 }
 
-async fn plan(client: &AdminClient, items: &[Item]) -> Result<Vec<SeedNeed>, ClientError> {
+async fn plan(client: &AdminClient, image: Option<String>, items: &[Item]) -> Result<Vec<SeedNeed>, ClientError> {
     let blobs = items.iter().map(|item| SeedBlob { digest: item.content.to_string(), size: item.place.size() });
-    let needs = client.seed_plan(blobs.collect()).await?;
+    let needs = client.seed_plan(image, blobs.collect()).await?;
     if needs.len() == items.len() { Ok(needs) } else { Err(ClientError::Broken("it lists other blobs".to_owned())) }
 }
 
@@ -159,7 +159,7 @@ async fn send(client: &AdminClient, item: &Item, from: u64, bar: &ProgressBar) -
             Err(ClientError::Changed(_)) if again < SENDS_MAX => {}
             Err(error) => return Err(error.into()),
         }
-        match plan(client, std::slice::from_ref(item)).await?.first().and_then(|need| need.from) {
+        match plan(client, None, std::slice::from_ref(item)).await?.first().and_then(|need| need.from) {
             Some(next) => from = next,
             None => return Ok(()),
         }

@@ -15,7 +15,7 @@ use futures::{StreamExt as _, stream};
 use layermesh_proto::{ContentId, ContentIdError};
 use serde::Deserialize;
 
-use super::{ReceiveError, SeedError, compare, finish, needed_from, receive};
+use super::{ReceiveError, SeedError, compare, finish, keep, needed_from, receive};
 use crate::{
     admin::types::{Problem, SeedBlob, SeedNeed, SeedPlan, SeedPlanRequest, SeedRequest, SeedSummary},
     contents::PARTS_MAX,
@@ -60,7 +60,7 @@ async fn plan(
     request: Result<Json<SeedPlanRequest>, JsonRejection>,
 ) -> Result<Json<SeedPlan>, Response> {
     let Json(request) = request.map_err(|rejection| problem(rejection.status(), rejection.body_text()))?;
-    let (mut blobs, mut needed) = (Vec::new(), 0_u64);
+    let (mut blobs, mut contents, mut needed) = (Vec::new(), Vec::new(), 0_u64);
     for SeedBlob { digest, size } in request.blobs {
         let content = digest.parse::<ContentId>().map_err(no_digest)?;
         let from = needed_from(&seeding.store, &content);
@@ -69,12 +69,16 @@ async fn plan(
             needed = needed.saturating_add(size);
         }
         blobs.push(SeedNeed { digest, from });
+        contents.push(content);
     }
     let free = seeding.store.room().await;
     let free = free.map_err(|error| problem(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
     if needed > free {
         let error = BeginError::NoSpace { needed, free };
         return Err(problem(StatusCode::INSUFFICIENT_STORAGE, error.to_string()));
+    }
+    if let Some(image) = &request.image {
+        keep(&seeding.store, image, contents).await.map_err(|error| seed_refused(&error))?;
     }
     Ok(Json(SeedPlan { blobs }))
 }
@@ -134,16 +138,7 @@ async fn end(
     request: Result<Json<SeedRequest>, JsonRejection>,
 ) -> Result<Json<SeedSummary>, Response> {
     let Json(request) = request.map_err(|rejection| problem(rejection.status(), rejection.body_text()))?;
-    let summary = finish(&seeding.store, &seeding.mesh, &request).await.map_err(|error| {
-        let status = match error {
-            SeedError::Image(_) | SeedError::Platform(_) | SeedError::OtherDigest { .. } => StatusCode::BAD_REQUEST,
-            SeedError::Contents(_) | SeedError::NoPlatform(_) | SeedError::Incomplete { .. } => {
-                StatusCode::UNPROCESSABLE_ENTITY
-            }
-            SeedError::Owner(_) | SeedError::Pin(_) | SeedError::Bind(_) => StatusCode::INTERNAL_SERVER_ERROR,
-        };
-        problem(status, error.to_string())
-    })?;
+    let summary = finish(&seeding.store, &seeding.mesh, &request).await.map_err(|error| seed_refused(&error))?;
     Ok(Json(summary))
 }
 
@@ -164,6 +159,17 @@ async fn read(State(seeding): State<Seeding>, Path(digest): Path<String>) -> Res
 
 fn no_digest(error: ContentIdError) -> Response {
     problem(StatusCode::BAD_REQUEST, error.to_string())
+}
+
+fn seed_refused(error: &SeedError) -> Response {
+    let status = match error {
+        SeedError::Image(_) | SeedError::Platform(_) | SeedError::OtherDigest { .. } => StatusCode::BAD_REQUEST,
+        SeedError::Contents(_) | SeedError::NoPlatform(_) | SeedError::Incomplete { .. } => {
+            StatusCode::UNPROCESSABLE_ENTITY
+        }
+        SeedError::Owner(_) | SeedError::Pin(_) | SeedError::Bind(_) => StatusCode::INTERNAL_SERVER_ERROR,
+    };
+    problem(status, error.to_string())
 }
 
 fn refused(error: &ReceiveError) -> Response {

@@ -121,9 +121,10 @@ async fn an_image_is_pinned_and_bound_once_all_of_it_is_here() {
     for blob in [&config, &manifest] {
         store.insert(id(blob), blob.clone()).await.unwrap();
     }
+    keep(&store, "registry.test/app:1", vec![id(&layer), id(b"of an older one")]).await.unwrap();
     let lacking = finish(&store, &mesh, &request("registry.test/app:1")).await;
     assert!(matches!(lacking, Err(SeedError::Incomplete { count: 1, first }) if first == id(&layer)));
-    assert!(store.pins().is_empty());
+    assert!(store.is_pinned(&id(&layer)) && !store.is_pinned(&root), "kept before it comes");
     store.insert(id(&layer), layer.clone()).await.unwrap();
     let other = finish(&store, &mesh, &request(&format!("registry.test/app@{}", id(b"x")))).await;
     assert!(matches!(other, Err(SeedError::OtherDigest { .. })));
@@ -131,6 +132,7 @@ async fn an_image_is_pinned_and_bound_once_all_of_it_is_here() {
     let summary = finish(&store, &mesh, &request("registry.test/app:1")).await.unwrap();
     assert_eq!((summary.blobs, summary.bytes), (3, manifest.len() as u64 + 5002));
     assert!([root, id(&config), id(&layer)].iter().all(|content| store.is_pinned(content)));
+    assert!(!store.is_pinned(&id(b"of an older one")));
     let Some(Command::Bind(binding)) = commands.recv().await else { panic!("not bound") };
     assert_eq!((binding.content, binding.reference.to_string()), (root, "registry.test/app:1".to_owned()));
     assert!(binding.observed_unix_s > 1_700_000_000);

@@ -1,12 +1,13 @@
 //! Stories of hellos, inventories and announcements.
 
-use super::script::{blob, peer, run, run_with};
+use super::script::{blob, peer, repository, run, run_with};
 use crate::{
+    TagRef,
     engine::{
         Config, Engine, Limits,
-        event::{Action, Event, Instant},
+        event::{Action, Event, Instant, RequestId},
     },
-    wire::{Announcement, Change, ControlResponse, Entry, Hello, InventoryPage, InventoryPosition, Summary},
+    wire::{Announcement, Binding, Change, ControlResponse, Entry, Hello, InventoryPage, InventoryPosition, Summary},
 };
 
 #[test]
@@ -183,4 +184,37 @@ fn an_answer_that_repeats_what_was_announced_meanwhile_is_taken() {
     let (_, noted) = tell(Event::Responded { request: second, response: page });
     assert!(!noted, "it was refused");
     assert_eq!(engine.peers().next().unwrap().blobs, 3);
+}
+
+/// Who can be asked for a blob, and what a tag stands for, is told without asking anybody.
+#[test]
+fn holders_and_bindings_are_told_without_asking() {
+    let mut engine = Engine::new(Config::default(), peer("me"), 1);
+    let mut tell = |event| {
+        engine.handle(Instant::default(), event);
+        std::iter::from_fn(|| engine.poll_action()).collect::<Vec<_>>()
+    };
+    let position = InventoryPosition { epoch: 7, seq: 1 };
+    let change = |name: &str| Change { seq: 1, entry: Entry::Held { content: blob(name), size: 1 } };
+    for name in ["Q", "P"] {
+        tell(Event::PeerConnected { peer: peer(name) });
+        let since = InventoryPosition { epoch: 7, seq: 0 };
+        let announcement = Announcement::Changed { since, changes: vec![change("A")] };
+        tell(Event::Announced { from: peer(name), sequence: 0, announcement });
+        let (request, inventory) = (RequestId(if name == "Q" { 1 } else { 3 }), vec![change("A")]);
+        let page = InventoryPage { from_start: true, changes: inventory, position, more: false };
+        tell(Event::Responded { request, response: ControlResponse::Inventory(page) });
+    }
+    let reference = TagRef::new(repository("r"), "v1").unwrap();
+    let binding = Binding { reference: reference.clone(), content: blob("A"), observed_unix_s: 1000 };
+    tell(Event::BindingKnown(binding));
+    let mut both = vec![peer("P"), peer("Q")];
+    both.sort();
+    assert_eq!(engine.holders(&blob("A")), both);
+    assert!(engine.holders(&blob("B")).is_empty());
+    engine.handle(Instant::default(), Event::PeerDisconnected { peer: peer("P") });
+    assert_eq!(engine.holders(&blob("A")), [peer("Q")]);
+    assert_eq!(engine.known_binding(&reference).map(|found| found.content), Some(blob("A")));
+    assert_eq!(engine.known_binding(&TagRef::new(repository("r"), "v2").unwrap()), None);
+    assert!(std::iter::from_fn(|| engine.poll_action()).all(|action| !matches!(action, Action::AskOrigin { .. })));
 }
