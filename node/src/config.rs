@@ -15,12 +15,13 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use layermesh_proto::engine::Uplink;
+use layermesh_proto::engine::{Uplink, tags::TagRules};
 use libp2p::Multiaddr;
 
 mod file;
 mod layer;
 mod paths;
+mod tags;
 pub mod units;
 mod validate;
 mod windows;
@@ -78,6 +79,8 @@ pub struct Config {
     pub uplink_own: bool,
     /// Most bytes a second that this node gives to all peers together; `None` for no limit.
     pub lan_bytes_per_s: Option<u64>,
+    /// Who says what tags stand for.
+    pub tags: TagRules,
     /// What is logged and how.
     pub log: LogConfig,
 }

@@ -255,6 +255,7 @@ fn engine_config(config: &Config, bulk_port: u16) -> engine::config::Config {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         platform: Platform::of_this_device().to_string(),
         uplink: config.uplink.clone(),
+        tags: config.tags.clone(),
         window: if config.uplink_own { engine::config::WINDOW_OF_OWN_UPLINKS } else { default.window },
         ..default
     }

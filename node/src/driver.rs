@@ -13,7 +13,7 @@ mod tests;
 use std::{
     collections::HashMap,
     net::{IpAddr, SocketAddr},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use layermesh_proto::{
@@ -38,6 +38,7 @@ use crate::{
     remembered::Remembered,
     store::{CompleteError, StoreEvent, WriteError},
     swarm::{SwarmEvent, SwarmHandle},
+    wall_clock,
 };
 
 /// Events of tasks that may wait for the driver. Tasks wait when it is full; the driver never does.
@@ -236,7 +237,7 @@ impl Driver {
             }
             Command::Resolve { resolve, reference, answer } => {
                 self.resolves.insert(resolve, answer);
-                Event::Resolve { resolve, reference }
+                Event::Resolve { resolve, reference, now_unix_s: wall_clock::unix_s() }
             }
             Command::Promise { promise, contents, repository, answer } => {
                 self.promises.insert(promise, answer);
@@ -258,6 +259,10 @@ impl Driver {
             }
             Command::TookIn { content, size } => Event::Held { content, size },
             Command::Bind(binding) => Event::BindingKnown(binding),
+            Command::Bindings { answer } => {
+                let _ = answer.send(self.parts.engine.bindings());
+                return;
+            }
             Command::Status { answer } => {
                 let _ = answer.send(self.status());
                 return self.drop_closed_wants();
@@ -396,10 +401,10 @@ impl Driver {
     fn ask_origin(&mut self, lookup: LookupId, reference: layermesh_proto::TagRef) {
         let FetchContext { origins, events, .. } = self.parts.fetches.clone();
         self.tasks.spawn(async move {
-            let result = origins.resolve(&reference).await.map(|descriptor| OriginTag {
-                content: descriptor.content,
-                now_unix_s: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
-            });
+            let result = origins
+                .resolve(&reference)
+                .await
+                .map(|descriptor| OriginTag { content: descriptor.content, now_unix_s: wall_clock::unix_s() });
             let _ = events.send(Event::OriginAnswered { lookup, result }).await;
         });
     }

@@ -11,7 +11,7 @@ use std::sync::{
 use layermesh_proto::{
     ContentId, NodeId, ObjectKind, Repository, TagRef,
     engine::{
-        Urgency,
+        BindingView, Urgency,
         budget::Wait,
         event::{PromiseId, Resolution, ResolveId, SignedBinding, WantError, WantId},
     },
@@ -79,6 +79,11 @@ pub enum Command {
         repository: Repository,
         /// Where to answer.
         answer: oneshot::Sender<Vec<String>>,
+    },
+    /// What is known of every tag?
+    Bindings {
+        /// Where to answer.
+        answer: oneshot::Sender<Vec<BindingView>>,
     },
     /// Signed releases say what these tags stand for, and no others.
     SignedBindings(Vec<SignedBinding>),
@@ -212,6 +217,13 @@ impl Mesh {
     pub async fn known_tags(&self, repository: Repository) -> Vec<String> {
         let (answer, answered) = oneshot::channel();
         let _ = self.commands.send(Command::KnownTags { repository, answer }).await;
+        answered.await.unwrap_or_default()
+    }
+
+    /// What this node and its peers know of tags.
+    pub async fn bindings(&self) -> Vec<BindingView> {
+        let (answer, answered) = oneshot::channel();
+        let _ = self.commands.send(Command::Bindings { answer }).await;
         answered.await.unwrap_or_default()
     }
 

@@ -14,7 +14,7 @@ use layermesh_proto::{
     ContentId, ObjectKind, Repository,
     engine::{
         Urgency,
-        event::{Provenance, WantError},
+        event::{Basis, Provenance, Resolution, WantError},
     },
 };
 use thiserror::Error;
@@ -28,6 +28,7 @@ use crate::{
         StoreView,
         types::{PullEvent, PullRequest, PullSummary, TransferStatus},
     },
+    config::units::show_duration,
     contents::{ContentsError, MANIFEST_BYTES_MAX, Part, PlatformChoice, PlatformError, Walk},
     counters::Counters,
     image::{ImageError, ImageReference, Version},
@@ -180,7 +181,7 @@ impl<S: StoreView> Puller<'_, S> {
             Version::Tag(reference) => {
                 let resolution = self.mesh.resolve(reference.clone()).await;
                 let resolution = resolution.map_err(|error| PullError::Unknown { image: image.to_string(), error })?;
-                (resolution.content, said_by(resolution.provenance))
+                (resolution.content, said_by(&resolution))
             }
         };
         self.say(PullEvent::Resolved { image: image.to_string(), digest: content.to_string(), said_by }).await;
@@ -279,12 +280,19 @@ impl<S: StoreView> Puller<'_, S> {
     }
 }
 
-fn said_by(provenance: Provenance) -> String {
-    match provenance {
+/// Who said what a tag stands for, for people.
+fn said_by(resolution: &Resolution) -> String {
+    let who = match resolution.provenance {
         Provenance::Origin => "the origin".to_owned(),
-        Provenance::Remembered { .. } => "this node's memory, the origin is away".to_owned(),
-        Provenance::Peer { peer, .. } => format!("peer …{}, the origin is away", peer.short()),
-        Provenance::Signed => "a signed release, the origin is away".to_owned(),
+        Provenance::Remembered { .. } => "this node's memory".to_owned(),
+        Provenance::Peer { peer, .. } => format!("peer …{}", peer.short()),
+        Provenance::Signed => "a signed release".to_owned(),
+    };
+    let age = resolution.age.map(|age| format!(", {} old", show_duration(age))).unwrap_or_default();
+    match resolution.basis {
+        Basis::Asked => who,
+        Basis::Fresh | Basis::Policy => format!("{who}{age}"),
+        Basis::Away => format!("{who}{age}, the origin is away"),
     }
 }
 

@@ -14,6 +14,12 @@ use tokio_util::sync::CancellationToken;
 /// was made; devices without a battery wake up in 1970, or at a time that their system was built with.
 const CLOCK_MIN_UNIX_S: i64 = 1_767_225_600;
 
+/// Seconds since the Unix epoch; 0 if the clock cannot be right.
+pub fn unix_s() -> u64 {
+    let now = Local::now().timestamp();
+    if now < CLOCK_MIN_UNIX_S { 0 } else { u64::try_from(now).unwrap_or(0) }
+}
+
 /// Tells the engine each minute which one it is, until `shutdown` or until nobody listens.
 pub async fn run(events: mpsc::Sender<Event>, shutdown: CancellationToken) {
     let mut warned = false;

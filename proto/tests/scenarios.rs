@@ -13,7 +13,7 @@ use layermesh_proto::{
     ObjectKind, Repository, TagRef,
     engine::{
         Config, Note, Source,
-        event::{Provenance, SourceError, WantError},
+        event::{Basis, Provenance, SourceError, WantError},
     },
 };
 use layermesh_sim::{Blob, Fault, NodeIndex, Options, OriginMode, World};
@@ -331,7 +331,8 @@ fn a_tag_is_answered_from_a_peer_when_the_origin_is_away() {
         with_seeds(|seed| {
             let (mut world, image) = site(seed, Options::default(), 3);
             pull_to_the_end(&mut world, 0, &image);
-            world.run_for(Duration::from_secs(1)).unwrap();
+            // Until then nobody would ask the origin anyway.
+            world.run_for(MINUTE).unwrap();
             world.set_origin(mode);
             let resolve = world.resolve(1, tag()).unwrap();
             let answered = |world: &World| world.resolved(1, resolve).is_some();
@@ -339,13 +340,86 @@ fn a_tag_is_answered_from_a_peer_when_the_origin_is_away() {
             let resolution = world.resolved(1, resolve).unwrap().clone().unwrap();
             assert_eq!(resolution.content, image.manifest.content);
             assert!(matches!(resolution.provenance, Provenance::Peer { peer, .. } if peer == world.id(0)));
-            // While the origin counts as down, the next question does not wait for it.
+            assert_eq!(resolution.basis, Basis::Away);
+            // While the origin counts as away, the next question does not wait for it.
             let again = world.resolve(1, tag()).unwrap();
             assert!(world.resolved(1, again).is_some());
             pull_to_the_end(&mut world, 1, &image);
             world
         });
     }
+}
+
+/// All at the same moment, then one after the other, and again what some did not hear.
+#[test]
+fn fifty_devices_that_ask_for_a_tag_within_a_minute_ask_the_origin_twice_at_most() {
+    for gossip_loss_per_mille in [0, 100, 1000] {
+        with_fewer_seeds(|seed| {
+            let options = Options { gossip_loss_per_mille, ..Options::default() };
+            let (mut world, image) = site(seed, options, 50);
+            let all: Vec<_> = (0..50).map(|node| (node, world.resolve(node, tag()).unwrap())).collect();
+            let answered = |world: &World| all.iter().all(|(node, resolve)| world.resolved(*node, *resolve).is_some());
+            assert!(world.run_until(Duration::from_secs(1), answered).unwrap(), "somebody waits for too long");
+            for node in 0..50 {
+                world.run_for(Duration::from_secs(1)).unwrap();
+                let resolve = world.resolve(node, tag()).unwrap();
+                world.run_for(Duration::from_millis(100)).unwrap();
+                let resolution = world.resolved(node, resolve).expect("it is known").clone().unwrap();
+                assert_eq!((resolution.content, resolution.basis), (image.manifest.content, Basis::Fresh));
+            }
+            let asked = world.tags_asked();
+            assert!((1..=2).contains(&asked), "the origin was asked {asked} times");
+            world
+        });
+    }
+}
+
+/// The keeper of the tag, whoever that is, and whoever it lets ask lose their power while all wait for them.
+#[test]
+fn a_tag_is_had_although_those_who_see_to_it_lose_their_power() {
+    with_fewer_seeds(|seed| {
+        let (mut world, image) = site(seed, Options::default(), 8);
+        let all: Vec<_> = (0..8).map(|node| (node, world.resolve(node, tag()).unwrap())).collect();
+        for node in 0..4 {
+            world.crash(node);
+        }
+        let answered = |world: &World| all[4..].iter().all(|(node, resolve)| world.resolved(*node, *resolve).is_some());
+        assert!(world.run_until(Duration::from_secs(8), answered).unwrap(), "somebody waits for too long");
+        for (node, resolve) in &all[4..] {
+            let resolution = world.resolved(*node, *resolve).unwrap().clone().unwrap();
+            assert_eq!(resolution.content, image.manifest.content);
+        }
+        world
+    });
+}
+
+#[test]
+fn an_origin_that_comes_back_is_found_without_anybody_waiting_for_it() {
+    with_seeds(|seed| {
+        let (mut world, image) = site(seed, Options::default(), 3);
+        pull_to_the_end(&mut world, 0, &image);
+        world.run_for(MINUTE).unwrap();
+        world.set_origin(OriginMode::Silent);
+        let answer = |world: &mut World| {
+            let resolve = world.resolve(1, tag()).unwrap();
+            let at = world.now();
+            assert!(world.run_until(Duration::from_secs(2), |world| world.resolved(1, resolve).is_some()).unwrap());
+            (world.resolved(1, resolve).unwrap().clone().unwrap().basis, world.now().since(at))
+        };
+        assert_eq!(answer(&mut world), (Basis::Away, Duration::from_millis(1400)));
+        for _ in 0..20 {
+            world.run_for(Duration::from_secs(10)).unwrap();
+            assert_eq!(answer(&mut world), (Basis::Away, Duration::ZERO));
+        }
+        world.set_origin(OriginMode::Up);
+        world.run_for(MINUTE).unwrap();
+        let (basis, waited) = answer(&mut world);
+        assert!(
+            matches!(basis, Basis::Fresh | Basis::Asked) && waited < Duration::from_secs(1),
+            "{basis:?} {waited:?}"
+        );
+        world
+    });
 }
 
 #[test]

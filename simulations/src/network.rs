@@ -123,6 +123,8 @@ pub enum OriginMode {
 #[derive(Debug)]
 pub(crate) struct Origin {
     pub(crate) mode: OriginMode,
+    /// Questions what a tag stands for that it answered.
+    pub(crate) tags_asked: u64,
     /// Since when it behaves so.
     pub(crate) since: Instant,
     pub(crate) blobs: BTreeMap<ContentId, u64>,

@@ -293,6 +293,7 @@ impl World {
             OriginMode::Silent => return Ok(()),
             OriginMode::Refusing => Err(refused()),
             OriginMode::Up | OriginMode::Corrupt | OriginMode::Unranged => {
+                self.origin.tags_asked += 1;
                 let content = self.origin.tags.get(reference).copied();
                 let known = content.map(|content| OriginTag { content, now_unix_s }).ok_or(SourceError::NotFound);
                 self.request_origin(node).and(known)

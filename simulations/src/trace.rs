@@ -6,7 +6,7 @@
 use layermesh_proto::{
     ContentId, NodeId, PieceIndex,
     engine::event::{Action, Event, Instant, Source},
-    wire::{Announcement, ControlRequest, ControlResponse, Part},
+    wire::{Announcement, ControlRequest, ControlResponse, Part, TagWord},
 };
 
 /// The hash so far.
@@ -132,6 +132,20 @@ impl Trace {
                 self.content(3, content);
                 self.add(u64::from(*first));
             }
+            ControlRequest::Tag { .. } => self.add(4),
+            ControlRequest::TagSaid { word, .. } => {
+                self.add(5);
+                self.tag_word(word);
+            }
+        }
+    }
+
+    fn tag_word(&mut self, word: &TagWord) {
+        match word {
+            TagWord::Bound(binding) => self.content(1, &binding.content),
+            TagWord::Ask => self.add(2),
+            TagWord::Wait => self.add(3),
+            TagWord::Away => self.add(4),
         }
     }
 
@@ -140,6 +154,11 @@ impl Trace {
             ControlResponse::Hello(hello) => self.all([1, hello.summary.position.seq]),
             ControlResponse::Inventory(page) => self.all([2, page.position.seq, page.changes.len() as u64]),
             ControlResponse::Vouches(vouches) => self.all([3, vouches.size, vouches.runs.len() as u64]),
+            ControlResponse::Tag(word) => {
+                self.add(4);
+                self.tag_word(word);
+            }
+            ControlResponse::Noted => self.add(5),
         }
     }
 

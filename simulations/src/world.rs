@@ -115,6 +115,7 @@ impl World {
             radio,
             origin: Origin {
                 mode: OriginMode::Up,
+                tags_asked: 0,
                 since: Instant::default(),
                 blobs,
                 tags,
@@ -371,8 +372,15 @@ impl World {
     pub fn resolve(&mut self, node: NodeIndex, reference: TagRef) -> Result<ResolveId, Violation> {
         let resolve = ResolveId(self.nodes[node].id());
         self.nodes[node].resolves.insert(resolve, None);
-        self.handle(node, Event::Resolve { resolve, reference })?;
+        let passed_s = self.now.as_nanos() / 1_000_000_000;
+        let now_unix_s = self.nodes[node].wall_clock(self.options.start_unix_s, passed_s);
+        self.handle(node, Event::Resolve { resolve, reference, now_unix_s })?;
         Ok(resolve)
+    }
+
+    /// How often the origin was asked what a tag stands for, and answered.
+    pub fn tags_asked(&self) -> u64 {
+        self.origin.tags_asked
     }
 
     /// What a tag was said to stand for, if it was answered.

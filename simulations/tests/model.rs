@@ -245,7 +245,8 @@ fn wall_clocks_are_as_far_off_as_they_are_said_to_be() {
     world.want_in_background(0, blob).unwrap();
     assert!(world.run_until_ended(MINUTE).unwrap(), "its window is open by its own clock");
     let resolve = world.resolve(0, TagRef::new(repository(), "v1").unwrap()).unwrap();
-    world.run_for(Duration::from_secs(1)).unwrap();
+    // Until it is asked for again.
+    world.run_for(MINUTE).unwrap();
     world.set_origin(OriginMode::Refusing);
     let again = world.resolve(0, TagRef::new(repository(), "v1").unwrap()).unwrap();
     world.run_for(Duration::from_secs(3)).unwrap();
@@ -253,7 +254,7 @@ fn wall_clocks_are_as_far_off_as_they_are_said_to_be() {
     let Some(Ok(resolution)) = world.resolved(0, again) else { panic!("it remembers") };
     let Provenance::Remembered { observed_unix_s } = resolution.provenance else { panic!("{resolution:?}") };
     let right = Options::default().start_unix_s + world.now().as_nanos() / 1_000_000_000;
-    assert!((3590..=3600).contains(&(observed_unix_s - right)), "{observed_unix_s} at {right}");
+    assert!((3530..=3600).contains(&(observed_unix_s - right)), "{observed_unix_s} at {right}");
 }
 
 #[test]

@@ -22,7 +22,7 @@ use tokio::{net::UnixStream, time::timeout};
 
 use super::types::{
     Blob, CheckReport, CheckRequest, NodeStatus, Peer, Problem, PullEvent, PullRequest, SeedBlob, SeedNeed, SeedPlan,
-    SeedPlanRequest, SeedRequest, SeedSummary,
+    SeedPlanRequest, SeedRequest, SeedSummary, Tag,
 };
 
 /// A node that is alive answers its own device well within this.
@@ -96,6 +96,14 @@ impl AdminClient {
     /// As [`Self::status`].
     pub async fn blobs(&self) -> Result<Vec<Blob>, ClientError> {
         self.get("/v1/blobs").await
+    }
+
+    /// What is known of tags.
+    ///
+    /// # Errors
+    /// As [`Self::status`].
+    pub async fn tags(&self) -> Result<Vec<Tag>, ClientError> {
+        self.get("/v1/tags").await
     }
 
     /// Begins a pull.

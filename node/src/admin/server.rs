@@ -109,6 +109,7 @@ pub fn router<S: StoreView>(view: NodeView<S>) -> Router {
         .route("/v1/status", get(async |State(view): State<NodeView<S>>| Json(view.status().await)))
         .route("/v1/peers", get(async |State(view): State<NodeView<S>>| Json(view.peers().await)))
         .route("/v1/blobs", get(async |State(view): State<NodeView<S>>| Json(view.blobs())))
+        .route("/v1/tags", get(async |State(view): State<NodeView<S>>| Json(view.tags().await)))
         .route("/v1/pull", post(start_pull::<S>))
         .route("/v1/check", post(run_check::<S>))
         .fallback(async || problem(StatusCode::NOT_FOUND, "no such path"))

@@ -9,9 +9,9 @@ use bytes::Bytes;
 use layermesh_proto::{
     Algorithm, ContentId, NodeId, TagRef,
     engine::{
-        Urgency,
+        BindingView, Urgency,
         budget::{Reason, Wait},
-        event::{Provenance, Resolution, WantError},
+        event::{Basis, Provenance, Resolution, WantError},
     },
 };
 use tokio::{sync::watch, time::Instant};
@@ -76,6 +76,7 @@ pub(crate) struct World {
     /// Wants never end, as while a transfer is under way.
     pub(crate) stuck: bool,
     pub(crate) status: MeshStatus,
+    pub(crate) bindings: Vec<BindingView>,
 }
 
 impl World {
@@ -93,7 +94,7 @@ impl World {
             transfers: Vec::new(),
             origins: vec![("docker.io".to_owned(), true), ("gone.test".to_owned(), false)],
         };
-        Self { elsewhere: FakeStore::default(), tags: BTreeMap::new(), stuck: false, status }
+        Self { elsewhere: FakeStore::default(), tags: BTreeMap::new(), stuck: false, status, bindings: Vec::new() }
     }
 
     /// A node in this world. Its driver lives as long as the view.
@@ -133,6 +134,9 @@ impl World {
                     }
                     Command::Resolve { reference, answer, .. } => {
                         let _ = answer.send(world.resolve(&reference));
+                    }
+                    Command::Bindings { answer } => {
+                        let _ = answer.send(world.bindings.clone());
                     }
                     Command::Status { answer } => {
                         let _ = answer.send(world.status.clone());
@@ -177,7 +181,7 @@ impl World {
 
     fn resolve(&self, reference: &TagRef) -> Result<Resolution, WantError> {
         let content = *self.tags.get(&reference.to_string()).ok_or(WantError::NotFound)?;
-        Ok(Resolution { content, provenance: Provenance::Origin })
+        Ok(Resolution { content, provenance: Provenance::Origin, basis: Basis::Asked, age: None })
     }
 
     /// Puts an image with two platforms, tagged `name`, elsewhere.

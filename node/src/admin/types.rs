@@ -112,6 +112,31 @@ pub struct Blob {
     pub size: u64,
 }
 
+/// What is known of a tag on this site: an element of `GET /v1/tags`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tag {
+    /// The tag, with its registry and repository.
+    pub tag: String,
+    /// What it would be said to stand for if its origin were away.
+    pub digest: String,
+    /// Who said so: `origin`, to this node; `peer`, to which the origin said it; or `release`, a signed one.
+    pub said_by: String,
+    /// The peer's libp2p peer id, if one said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peer: Option<String>,
+    /// The release, if one said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub release: Option<String>,
+    /// When the origin said so, in seconds since the Unix epoch by the clock of whoever asked it, if that was set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_unix_s: Option<u64>,
+    /// How many seconds ago the origin said so, if that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub age_s: Option<u64>,
+    /// Whether that is so young that nobody on the site asks the origin.
+    pub fresh: bool,
+}
+
 /// What to pull: the body of `POST /v1/pull`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PullRequest {

@@ -3,10 +3,13 @@
 use std::{future::Future, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use layermesh_proto::{ContentId, engine::budget::Wait};
+use layermesh_proto::{
+    ContentId,
+    engine::{BindingView, budget::Wait, event::Provenance},
+};
 use tokio::{sync::watch, time::Instant};
 
-use super::types::{Blob, ListenStatus, NodeStatus, OriginStatus, Peer, TransferStatus};
+use super::types::{Blob, ListenStatus, NodeStatus, OriginStatus, Peer, Tag, TransferStatus};
 use crate::{
     config::units::show_duration,
     contents::Platform,
@@ -112,6 +115,11 @@ impl<S: StoreView> NodeView<S> {
         self.mesh.status().await.peers.into_iter().map(Peer::from).collect()
     }
 
+    /// What is known of tags, in order.
+    pub async fn tags(&self) -> Vec<Tag> {
+        self.mesh.bindings().await.into_iter().map(Tag::from).collect()
+    }
+
     /// The blobs held whole, largest first.
     pub fn blobs(&self) -> Vec<Blob> {
         let mut blobs = self.store.list();
@@ -140,6 +148,28 @@ fn waits_for(wait: Wait) -> String {
         // Of the current minute some is over, but who waits for hours does not mind.
         Some(minutes) => {
             format!("{}, in {}", wait.reason, show_duration(Duration::from_secs(60) * u32::from(minutes)))
+        }
+    }
+}
+
+impl From<BindingView> for Tag {
+    fn from(view: BindingView) -> Self {
+        let BindingView { reference, resolution, release, fresh } = view;
+        let (said_by, peer, observed) = match resolution.provenance {
+            Provenance::Origin => ("origin", None, 0),
+            Provenance::Remembered { observed_unix_s } => ("origin", None, observed_unix_s),
+            Provenance::Peer { peer, observed_unix_s } => ("peer", Some(peer), observed_unix_s),
+            Provenance::Signed => ("release", None, 0),
+        };
+        Self {
+            tag: reference.to_string(),
+            digest: resolution.content.to_string(),
+            said_by: said_by.to_owned(),
+            peer: peer.map(|peer| peer.to_string()),
+            release: release.filter(|_| resolution.provenance == Provenance::Signed),
+            observed_unix_s: Some(observed).filter(|observed| *observed > 0),
+            age_s: resolution.age.map(|age| age.as_secs()),
+            fresh,
         }
     }
 }

@@ -23,6 +23,7 @@ mod run;
 mod seed;
 mod signals;
 mod status;
+mod tags;
 
 pub use exit::Exit;
 use exit::Failure;
@@ -71,6 +72,8 @@ enum Command {
     Peers,
     /// List the blobs that this node holds
     Blobs,
+    /// List what this site knows of tags: what serves while a registry is out of reach
+    Tags,
     /// Pull an image into this node's store
     Pull(pull::PullArgs),
     /// Tell whether this device, or its site, holds everything that an image needs; asks no registry
@@ -126,6 +129,7 @@ async fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         Command::Status => status::run(&global).await,
         Command::Peers => peers::run(&global).await,
         Command::Blobs => blobs::run(&global).await,
+        Command::Tags => tags::run(&global).await,
         Command::Pull(args) => pull::run(args, &global).await,
         Command::Check(args) => check::run(args, &global).await,
         Command::Seed(args) => seed::run(args, &global).await,

@@ -67,6 +67,15 @@ pub(super) struct RunArgs {
     /// Give no more than this to peers, such as 100mbit [default: unlimited]
     #[arg(long, value_name = "RATE")]
     lan_rate: Option<String>,
+    /// Who says what tags stand for: origin-first, site-first or signed-only [default: origin-first]
+    #[arg(long, value_name = "POLICY")]
+    tag_policy: Option<String>,
+    /// Ask a registry for a tag no more often than this from the whole site, such as 60s; 0s: always [default: 60s]
+    #[arg(long, value_name = "TIME")]
+    tag_fresh: Option<String>,
+    /// With site-first, how old what the site knows may be, such as 24h [default: 1h]
+    #[arg(long, value_name = "TIME")]
+    tag_max_age: Option<String>,
     /// Form of log lines: text or json [default: text]
     #[arg(long, value_name = "FORMAT")]
     log_format: Option<String>,
@@ -97,6 +106,9 @@ impl RunArgs {
             (Setting::UplinkMetered, self.uplink_metered.then(|| "true".to_owned())),
             (Setting::UplinkOwn, self.uplink_own.then(|| "true".to_owned())),
             (Setting::LanRate, self.lan_rate),
+            (Setting::TagPolicy, self.tag_policy),
+            (Setting::TagFresh, self.tag_fresh),
+            (Setting::TagMaxAge, self.tag_max_age),
             (Setting::LogFormat, self.log_format),
             (Setting::LogFilter, self.log_filter),
         ];

@@ -10,16 +10,19 @@ use toml::{
     de::{DeTable, DeValue},
 };
 
-use super::layer::{ConfigError, Given, Layer, Place, RawOrigin, Setting, nearest};
+use super::layer::{ConfigError, Given, Layer, Place, RawOrigin, RawRegistry, Setting, nearest};
 
 /// Tables of the file, besides the top level.
-const TABLES: [&str; 6] = ["listen", "mesh", "store", "uplink", "lan", "log"];
+const TABLES: [&str; 7] = ["listen", "mesh", "store", "uplink", "lan", "tags", "log"];
 /// Tables and keys that are lists.
 const LISTS: [(&str, &str); 2] = [("mesh", "peers"), ("uplink", "windows")];
 const PEERS_EXAMPLE: &str = r#"["/ip4/192.168.1.10/tcp/7118"]"#;
 const WINDOWS_EXAMPLE: &str = r#"["mon-fri 22:00-06:00", "sat,sun"]"#;
 /// Keys of an `[[origin]]`.
 const ORIGIN_KEYS: [&str; 6] = ["registry", "endpoint", "ca_file", "plain_http", "username", "password_file"];
+
+/// Keys of a `[[registry]]`.
+const REGISTRY_KEYS: [&str; 4] = ["name", "policy", "fresh", "max_age"];
 
 /// Reads the text of a configuration file; what is wrong goes into `errors`.
 pub(super) fn parse(path: &Path, text: &str, errors: &mut Vec<ConfigError>) -> Layer {
@@ -59,6 +62,12 @@ impl Reader<'_> {
                         self.origin(origin);
                     }
                 }
+                ("registry", DeValue::Array(registries)) => {
+                    for registry in registries.iter() {
+                        self.registry(registry);
+                    }
+                }
+                ("registry", _) => self.error(value.span().start, "write registries as `[[registry]]`".to_owned()),
                 ("origin", _) => self.error(value.span().start, "write origins as `[[origin]]`".to_owned()),
                 (name, DeValue::Table(inner)) if TABLES.contains(&name) => self.table(name, inner),
                 (name, _) if TABLES.contains(&name) => {
@@ -94,7 +103,7 @@ impl Reader<'_> {
     fn unknown(&mut self, table: &str, at: usize, key: &str) {
         let all = || Setting::ALL.into_iter().map(Setting::key).chain(LISTS);
         let here = all().filter(|(of, _)| *of == table).map(|(_, key)| key);
-        let here = here.chain(TABLES.into_iter().chain(["origin"]).filter(|_| table.is_empty()));
+        let here = here.chain(TABLES.into_iter().chain(["origin", "registry"]).filter(|_| table.is_empty()));
         let hint = if let Some(meant) = nearest(key, here) {
             format!("; did you mean `{meant}`?")
         } else if let Some((table, key)) = all().find(|(_, other)| *other == key) {
@@ -161,5 +170,35 @@ impl Reader<'_> {
             *slot = self.scalar(key.get_ref(), value);
         }
         self.layer.origins.push(origin);
+    }
+
+    fn registry(&mut self, value: &Spanned<DeValue<'_>>) {
+        let DeValue::Table(table) = value.get_ref() else {
+            self.error(value.span().start, "write registries as `[[registry]]`".to_owned());
+            return;
+        };
+        let place = self.place(value.span().start);
+        let mut registry = RawRegistry { place, name: None, policy: None, fresh: None, max_age: None };
+        for (key, value) in table {
+            let slot = match key.get_ref().as_ref() {
+                "name" => &mut registry.name,
+                "policy" => &mut registry.policy,
+                "fresh" => &mut registry.fresh,
+                "max_age" => &mut registry.max_age,
+                other => {
+                    let hint = match nearest(other, REGISTRY_KEYS.into_iter()) {
+                        Some(meant) => format!("; did you mean `{meant}`?"),
+                        None if ORIGIN_KEYS.contains(&other) => {
+                            format!("; `{other}` belongs under an `[[origin]]` with `registry` set to its name")
+                        }
+                        None => format!("; a registry has {}", REGISTRY_KEYS.join(", ")),
+                    };
+                    self.error(key.span().start, format!("unknown key `registry.{other}`{hint}"));
+                    continue;
+                }
+            };
+            *slot = self.scalar(key.get_ref(), value);
+        }
+        self.layer.registries.push(registry);
     }
 }

@@ -38,6 +38,12 @@ pub enum Setting {
     UplinkOwn,
     /// Rate of what is given to peers.
     LanRate,
+    /// Who says what tags stand for.
+    TagPolicy,
+    /// How long what an origin said of a tag counts for the site.
+    TagFresh,
+    /// How old what the site knows may be where it goes first.
+    TagMaxAge,
     /// Form of log lines.
     LogFormat,
     /// Which log lines.
@@ -46,7 +52,7 @@ pub enum Setting {
 
 impl Setting {
     /// All of them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 19] = [
         Self::DataDir,
         Self::DockerConfig,
         Self::Mirror,
@@ -61,6 +67,9 @@ impl Setting {
         Self::UplinkMetered,
         Self::UplinkOwn,
         Self::LanRate,
+        Self::TagPolicy,
+        Self::TagFresh,
+        Self::TagMaxAge,
         Self::LogFormat,
         Self::LogFilter,
     ];
@@ -82,6 +91,9 @@ impl Setting {
             Self::UplinkMetered => ("uplink", "metered"),
             Self::UplinkOwn => ("uplink", "own"),
             Self::LanRate => ("lan", "rate"),
+            Self::TagPolicy => ("tags", "policy"),
+            Self::TagFresh => ("tags", "fresh"),
+            Self::TagMaxAge => ("tags", "max_age"),
             Self::LogFormat => ("log", "format"),
             Self::LogFilter => ("log", "filter"),
         }
@@ -104,6 +116,9 @@ impl Setting {
             Self::UplinkMetered => "LAYERMESH_UPLINK_METERED",
             Self::UplinkOwn => "LAYERMESH_UPLINK_OWN",
             Self::LanRate => "LAYERMESH_LAN_RATE",
+            Self::TagPolicy => "LAYERMESH_TAG_POLICY",
+            Self::TagFresh => "LAYERMESH_TAG_FRESH",
+            Self::TagMaxAge => "LAYERMESH_TAG_MAX_AGE",
             Self::LogFormat => "LAYERMESH_LOG_FORMAT",
             Self::LogFilter => "LAYERMESH_LOG_FILTER",
         }
@@ -126,6 +141,9 @@ impl Setting {
             Self::UplinkMetered => "--uplink-metered",
             Self::UplinkOwn => "--uplink-own",
             Self::LanRate => "--lan-rate",
+            Self::TagPolicy => "--tag-policy",
+            Self::TagFresh => "--tag-fresh",
+            Self::TagMaxAge => "--tag-max-age",
             Self::LogFormat => "--log-format",
             Self::LogFilter => "--log-filter",
         }
@@ -204,6 +222,16 @@ impl RawOrigin {
     }
 }
 
+/// A registry's rule for tags, unparsed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct RawRegistry {
+    pub(super) place: Place,
+    pub(super) name: Option<Given>,
+    pub(super) policy: Option<Given>,
+    pub(super) fresh: Option<Given>,
+    pub(super) max_age: Option<Given>,
+}
+
 /// One source's settings. Later calls of the builders win over earlier ones.
 #[derive(Debug, Clone, Default)]
 pub struct Layer {
@@ -211,6 +239,8 @@ pub struct Layer {
     pub(super) peers: Option<Vec<Given>>,
     pub(super) windows: Option<Vec<Given>>,
     pub(super) origins: Vec<RawOrigin>,
+    /// Only a file has any.
+    pub(super) registries: Vec<RawRegistry>,
 }
 
 impl Layer {

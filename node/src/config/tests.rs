@@ -1,4 +1,6 @@
-use std::{collections::BTreeMap, path::Path};
+use std::{collections::BTreeMap, path::Path, time::Duration};
+
+use layermesh_proto::engine::tags::{TagPolicy, TagRule};
 
 use super::*;
 
@@ -248,4 +250,72 @@ windows = ["sat"]
     assert_eq!(one, [list]);
     let many = format!("[uplink]\nwindows = [{}]\n", "\"sat\",".repeat(15));
     assert_eq!(mistakes(&many), ["layermesh.toml:2: more than 14 windows"]);
+}
+
+#[test]
+fn registries_have_rules_for_tags() {
+    let text = r#"
+        [tags]
+        policy = "site-first"
+        max_age = "24h"
+        fresh = "30s"
+        [[registry]]
+        name = "docker.io"
+        policy = "origin-first"
+        [[registry]]
+        name = "a.test"
+        fresh = "0s"
+        [[registry]]
+        name = "b.test"
+        policy = "signed-only"
+        [[registry]]
+        name = "c.test"
+        policy = "site-first"
+    "#;
+    let rules = with_file(text, &[], Layer::default()).unwrap().tags;
+    let rule = |registry: &str| (rules.of(registry).policy, rules.of(registry).fresh_for.as_secs());
+    let site_first = |hours: u64| TagPolicy::SiteFirst { age_max: Duration::from_secs(hours * 3600) };
+    assert_eq!(rule("other.test"), (site_first(24), 30));
+    assert_eq!(rule("docker.io"), (TagPolicy::OriginFirst, 30));
+    assert_eq!(rule("a.test"), (site_first(24), 0));
+    assert_eq!(rule("b.test"), (TagPolicy::SignedOnly, 30));
+    assert_eq!(rule("c.test"), (site_first(1), 30));
+    let variables = [("LAYERMESH_TAG_POLICY", "signed-only"), ("LAYERMESH_TAG_FRESH", "1min")];
+    let rules = with_file("", &variables, Layer::default()).unwrap().tags;
+    assert_eq!(rules.of("any.test"), TagRule { policy: TagPolicy::SignedOnly, fresh_for: Duration::from_secs(60) });
+}
+
+#[test]
+fn mistakes_in_rules_for_tags_say_what_to_write() {
+    let text = r#"
+[tags]
+policy = "site"
+fresh = "2h"
+[[registry]]
+policy = "site-first"
+[[registry]]
+name = "a.test"
+max_age = "1w"
+[[registry]]
+name = "a.test"
+endpoint = "https://b.test"
+polcy = "signed-only"
+"#;
+    let expected = [
+        "layermesh.toml:3: `site` is no policy for tags: write `origin-first`, `site-first` or `signed-only`",
+        "layermesh.toml:4: `2h` is longer than an hour: if the site need not ask so often, write `policy",
+        "layermesh.toml:5: a registry needs `name",
+        "layermesh.toml:9: `1w` is not a time",
+        "layermesh.toml:9: a maximum age is for `policy = \"site-first\"`: add that",
+        "layermesh.toml:10: a second `[[registry]]` named `a.test`: make them one",
+        "layermesh.toml:12: unknown key `registry.endpoint`; `endpoint` belongs under an `[[origin]]`",
+        "layermesh.toml:13: unknown key `registry.polcy`; did you mean `policy`?",
+    ];
+    let mut found = mistakes(text);
+    let line = |text: &String| text.split(':').nth(1).and_then(|line| line.parse::<u32>().ok());
+    found.sort_by_key(line);
+    assert_eq!(found.len(), expected.len(), "{found:#?}");
+    for (found, expected) in found.iter().zip(expected) {
+        assert!(found.starts_with(expected), "{found}\n{expected}");
+    }
 }

@@ -71,6 +71,24 @@ pub fn parse_rate(text: &str) -> Result<Option<u64>, String> {
     }
 }
 
+/// Units of time, in seconds.
+const TIMES: [(&str, u64); 4] = [("s", 1), ("min", 60), ("h", 3600), ("d", 86_400)];
+
+/// Parses `60s`, `10 min`, `24h` or `7d`.
+///
+/// # Errors
+/// With what to write instead.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let wrong =
+        || format!("`{text}` is not a time: write a number and a unit (s, min, h or d), such as `60s` or `24h`");
+    let text = text.trim();
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let scale = TIMES.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit.trim())).ok_or_else(wrong)?.1;
+    let seconds = number.parse::<u64>().ok().and_then(|number| number.checked_mul(scale));
+    seconds.map(Duration::from_secs).ok_or_else(wrong)
+}
+
 /// Shows a rate given in bytes a second as links are sold: `80 Mbit/s`, `1.5 Gbit/s`, `512 kbit/s`.
 pub fn show_rate(bytes_per_s: u64) -> String {
     let bits = bytes_per_s as f64 * 8.0;
@@ -158,6 +176,16 @@ mod tests {
             assert!(parse_rate(text).is_err(), "{text}");
         }
         assert!(parse_rate(&format!("{}gbit", "9".repeat(30))).unwrap_err().contains("too large"));
+    }
+
+    #[test]
+    fn times_have_units() {
+        for (text, seconds) in [("0s", 0), ("60s", 60), ("10 min", 600), ("24H", 86_400), (" 7d ", 604_800)] {
+            assert_eq!(parse_duration(text), Ok(Duration::from_secs(seconds)), "{text}");
+        }
+        for text in ["", "60", "s", "1.5h", "-1s", "1w", "99999999999999999999s", "999999999999999999d"] {
+            assert!(parse_duration(text).unwrap_err().contains("such as `60s`"), "{text}");
+        }
     }
 
     #[test]

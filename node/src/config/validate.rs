@@ -82,8 +82,8 @@ fn read_text(path: &Path, bytes_max: u64) -> std::io::Result<String> {
     std::fs::read_to_string(path)
 }
 
-struct Validator {
-    layer: Layer,
+pub(super) struct Validator {
+    pub(super) layer: Layer,
     errors: Vec<ConfigError>,
 }
 
@@ -115,6 +115,7 @@ impl Validator {
             },
             uplink_own: self.value(Setting::UplinkOwn, parse_bool).unwrap_or(false),
             lan_bytes_per_s: self.value(Setting::LanRate, parse_rate).flatten(),
+            tags: self.tag_rules(),
             log: LogConfig {
                 format: self.value(Setting::LogFormat, parse_log_format).unwrap_or(LogFormat::Text),
                 filter: self.value(Setting::LogFilter, parse_filter).unwrap_or_else(|| LOG_FILTER_DEFAULT.to_owned()),
@@ -124,16 +125,16 @@ impl Validator {
         config
     }
 
-    fn error(&mut self, place: &Place, message: impl Into<String>) {
+    pub(super) fn error(&mut self, place: &Place, message: impl Into<String>) {
         self.errors.push(ConfigError::new(place, message));
     }
 
-    fn value<T>(&mut self, setting: Setting, parse: fn(&str) -> Result<T, String>) -> Option<T> {
+    pub(super) fn value<T>(&mut self, setting: Setting, parse: fn(&str) -> Result<T, String>) -> Option<T> {
         let given = self.layer.values.get(&setting)?.clone();
         self.parsed(&given, parse)
     }
 
-    fn parsed<T>(&mut self, given: &Given, parse: fn(&str) -> Result<T, String>) -> Option<T> {
+    pub(super) fn parsed<T>(&mut self, given: &Given, parse: fn(&str) -> Result<T, String>) -> Option<T> {
         match parse(&given.text) {
             Ok(value) => Some(value),
             Err(message) => {
@@ -173,8 +174,15 @@ impl Validator {
         let mut origins: Vec<OriginConfig> = Vec::new();
         for origin in &raw {
             let Some(parsed) = self.origin(origin) else { continue };
-            if origins.iter().any(|other| other.registry == parsed.registry) {
-                self.error(&origin.place, format!("a second origin for `{}`", parsed.registry));
+            let same = |other: &OriginConfig| other.registry == parsed.registry && other.endpoint == parsed.endpoint;
+            if origins.iter().any(same) {
+                self.error(
+                    &origin.place,
+                    format!(
+                        "a second origin for `{}` at the same place: leave one out, or give it another `endpoint`",
+                        parsed.registry
+                    ),
+                );
             } else {
                 origins.push(parsed);
             }
@@ -324,7 +332,7 @@ fn parse_peer(text: &str) -> Result<Multiaddr, String> {
     Ok(address)
 }
 
-fn parse_registry(text: &str) -> Result<String, String> {
+pub(super) fn parse_registry(text: &str) -> Result<String, String> {
     // The grammar of registries is private to the repository's parser, so a repository is made of it.
     match Repository::new(text, "a") {
         Ok(repository) => Ok(repository.registry().to_owned()),

@@ -19,7 +19,7 @@ use layermesh_proto::{
     ContentId, ObjectKind, Repository, TagRef,
     engine::{
         Urgency,
-        event::{Provenance, WantError},
+        event::{Basis, Provenance, Resolution, WantError},
     },
 };
 use tokio::time::timeout;
@@ -81,7 +81,7 @@ struct Found {
     bytes: Bytes,
     manifest: Manifest,
     /// Set for a tag.
-    provenance: Option<Provenance>,
+    resolution: Option<Resolution>,
 }
 
 async fn found_manifest<S: MirrorStore, D: Discovery>(
@@ -89,12 +89,12 @@ async fn found_manifest<S: MirrorStore, D: Discovery>(
     repository: &Repository,
     reference: Reference,
 ) -> Result<Found, Refusal> {
-    let (content, provenance) = match reference {
+    let (content, resolution) = match reference {
         Reference::Digest(content) => (content, None),
         Reference::Tag(tag) => {
             let resolution = state.mesh.resolve(tag.clone()).await.map_err(refused_manifest)?;
-            trace_provenance(&tag, &resolution.content, resolution.provenance);
-            (resolution.content, Some(resolution.provenance))
+            trace_resolution(&tag, &resolution);
+            (resolution.content, Some(resolution))
         }
     };
     let bytes = whole_manifest(state, repository, content).await?;
@@ -113,25 +113,40 @@ async fn found_manifest<S: MirrorStore, D: Discovery>(
             return Err(Refusal::unavailable(format!("{} of its contents cannot be had now: {first}", missing.len())));
         }
     }
-    Ok(Found { content, bytes, manifest, provenance })
+    Ok(Found { content, bytes, manifest, resolution })
 }
 
 fn refused_manifest(error: WantError) -> Refusal {
     Refusal::of_want(&error, Code::ManifestUnknown)
 }
 
-fn trace_provenance(tag: &TagRef, content: &ContentId, provenance: Provenance) {
+/// Says in the log who said what a tag stands for; for people who wonder why they got an old image, so what an origin did
+/// not say itself is worth a line.
+fn trace_resolution(tag: &TagRef, resolution: &Resolution) {
+    let Resolution { content, provenance, basis, age } = resolution;
+    let said_by = said_by(*provenance);
+    let age_s = age.map(|age| age.as_secs());
+    match basis {
+        Basis::Asked => tracing::debug!(%tag, %content, "the origin says what the tag stands for"),
+        Basis::Fresh => {
+            tracing::debug!(%tag, %content, said_by, age_s, "the site heard what the tag stands for lately")
+        }
+        Basis::Policy => {
+            tracing::info!(%tag, %content, said_by, age_s, "answering a tag without the origin, as the registry's policy is");
+        }
+        Basis::Away => {
+            tracing::info!(%tag, %content, said_by, age_s, "the origin is away: answering a tag from what the site knows");
+        }
+    }
+}
+
+/// Who said it, for people.
+fn said_by(provenance: Provenance) -> String {
     match provenance {
-        Provenance::Origin => tracing::debug!(%tag, %content, "the origin says what the tag stands for"),
-        Provenance::Remembered { observed_unix_s } => {
-            tracing::info!(%tag, %content, observed_unix_s, "the origin is away: answering a tag from memory");
-        }
-        Provenance::Peer { peer, observed_unix_s } => {
-            tracing::info!(%tag, %content, %peer, observed_unix_s, "the origin is away: answering a tag as a peer knows it");
-        }
-        Provenance::Signed => {
-            tracing::info!(%tag, %content, "the origin is away: answering a tag as a signed release has it");
-        }
+        Provenance::Origin => "the origin".to_owned(),
+        Provenance::Remembered { .. } => "the origin to this node".to_owned(),
+        Provenance::Peer { peer, .. } => format!("the origin to {peer}"),
+        Provenance::Signed => "a signed release".to_owned(),
     }
 }
 
@@ -189,7 +204,7 @@ fn manifest_response<S: MirrorStore, D: Discovery>(
 ) -> Result<Response, Refusal> {
     let mut response = Response::new(Body::empty());
     describe(&mut response, &found.content)?;
-    if let Some(provenance) = found.provenance.and_then(shown) {
+    if let Some(provenance) = found.resolution.as_ref().and_then(shown) {
         response.headers_mut().insert(PROVENANCE, text_value(&provenance)?);
     }
     if range::already_there(headers, &found.content) {
@@ -210,13 +225,30 @@ fn manifest_response<S: MirrorStore, D: Discovery>(
     Ok(response)
 }
 
-fn shown(provenance: Provenance) -> Option<String> {
-    match provenance {
-        Provenance::Origin => None,
-        Provenance::Remembered { observed_unix_s } => Some(format!("remembered; observed={observed_unix_s}")),
-        Provenance::Peer { peer, observed_unix_s } => Some(format!("peer; observed={observed_unix_s}; peer={peer}")),
-        Provenance::Signed => Some("signed".to_owned()),
-    }
+/// Of an answer that the origin did not give now: who said so, why that counts, and how old it is.
+fn shown(resolution: &Resolution) -> Option<String> {
+    let (said_by, observed, peer) = match resolution.provenance {
+        Provenance::Origin => return None,
+        Provenance::Remembered { observed_unix_s } => ("remembered", observed_unix_s, None),
+        Provenance::Peer { peer, observed_unix_s } => ("peer", observed_unix_s, Some(peer)),
+        Provenance::Signed => ("signed", 0, None),
+    };
+    let because = match resolution.basis {
+        Basis::Asked => "asked",
+        Basis::Fresh => "fresh",
+        Basis::Policy => "policy",
+        Basis::Away => "origin-away",
+    };
+    let mut text = format!("{said_by}; because={because}");
+    let mut add = |name: &str, value: Option<String>| {
+        if let Some(value) = value {
+            text.push_str(&format!("; {name}={value}"));
+        }
+    };
+    add("age", resolution.age.map(|age| age.as_secs().to_string()));
+    add("observed", Some(observed).filter(|observed| *observed > 0).map(|observed| observed.to_string()));
+    add("peer", peer.map(|peer| peer.to_string()));
+    Some(text)
 }
 
 async fn blob<S: MirrorStore, D: Discovery>(

@@ -315,6 +315,7 @@ impl Script {
                 drop(answer.send(missing));
             }
             Command::SignedBindings(_) => {}
+            Command::Bindings { answer } => drop(answer.send(Vec::new())),
             Command::KnownTags { answer, .. } => drop(answer.send(Vec::new())),
             Command::Recall { .. } | Command::Holders { .. } | Command::TookIn { .. } | Command::Bind(_) => {}
             Command::Status { answer } => drop(answer.send(crate::mesh::MeshStatus::default())),

@@ -95,7 +95,7 @@ impl Refusal {
     /// A want that ended so, for something whose absence has this code.
     pub(super) fn of_want(error: &WantError, absent: Code) -> Self {
         match error {
-            WantError::NotFound => Self::unknown(absent, error.to_string()),
+            WantError::NotFound | WantError::NotSigned => Self::unknown(absent, error.to_string()),
             WantError::Unauthorized(_) => Self::unknown(Code::Denied, error.to_string()),
             WantError::Unavailable(_) | WantError::Store(_) | WantError::Busy => Self::unavailable(error.to_string()),
         }

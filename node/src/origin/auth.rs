@@ -26,6 +26,7 @@ use reqwest::header::{HeaderMap, HeaderValue, WWW_AUTHENTICATE};
 use url::Url;
 
 use super::{
+    Origin,
     classify::{message, request_error, shown},
     credentials::{Credentials, DockerConfig, Stamp},
     endpoint::Endpoint,
@@ -52,7 +53,8 @@ type Slot = Arc<tokio::sync::Mutex<Option<Accepted>>>;
 #[derive(Debug)]
 pub(super) struct Authenticator {
     docker_config: DockerConfig,
-    slots: Mutex<HashMap<Repository, Slot>>,
+    /// By endpoint and repository.
+    slots: Mutex<HashMap<(String, Repository), Slot>>,
 }
 
 impl Authenticator {
@@ -61,8 +63,8 @@ impl Authenticator {
     }
 
     /// What to send first.
-    pub(super) async fn current(&self, repository: &Repository) -> Option<HeaderValue> {
-        let slot = self.slot(repository);
+    pub(super) async fn current(&self, origin: &Origin, repository: &Repository) -> Option<HeaderValue> {
+        let slot = self.slot(origin, repository);
         let mut accepted = slot.lock().await;
         if let Some(held) = accepted.as_ref()
             && held.stamp != self.docker_config.stamp().await
@@ -73,20 +75,19 @@ impl Authenticator {
     }
 
     /// Forgets what was refused.
-    pub(super) async fn forget(&self, repository: &Repository) {
-        *self.slot(repository).lock().await = None;
+    pub(super) async fn forget(&self, origin: &Origin, repository: &Repository) {
+        *self.slot(origin, repository).lock().await = None;
     }
 
     /// What to send after a 401 with these `headers` to a request that carried `refused`.
     pub(super) async fn renew(
         &self,
+        origin: &Origin,
         repository: &Repository,
-        endpoint: &Endpoint,
-        configured: Option<&Credentials>,
         refused: Option<&HeaderValue>,
         headers: &HeaderMap,
     ) -> Result<HeaderValue, SourceError> {
-        let slot = self.slot(repository);
+        let slot = self.slot(origin, repository);
         let mut accepted = slot.lock().await;
         if let Some(held) = accepted.as_ref()
             && Some(&held.authorization) != refused
@@ -95,22 +96,21 @@ impl Authenticator {
         }
         *accepted = None;
         let stamp = self.docker_config.stamp().await;
-        let authorization = self.answer(repository, endpoint, configured, headers).await?;
+        let authorization = self.answer(origin, repository, headers).await?;
         *accepted = Some(Accepted { authorization: authorization.clone(), stamp });
         Ok(authorization)
     }
 
     async fn answer(
         &self,
+        origin: &Origin,
         repository: &Repository,
-        endpoint: &Endpoint,
-        configured: Option<&Credentials>,
         headers: &HeaderMap,
     ) -> Result<HeaderValue, SourceError> {
-        let challenge = Challenge::of(headers);
-        let (credentials, trouble) = match configured {
+        let (challenge, endpoint) = (Challenge::of(headers), &origin.endpoint);
+        let (credentials, trouble) = match &origin.credentials {
             Some(credentials) => (Some(credentials.clone()), None),
-            None => match self.docker_config.lookup(repository.registry()).await {
+            None => match self.docker_config.lookup(&origin.login).await {
                 Ok(found) => (found, None),
                 Err(error) => (None, Some(error)),
             },
@@ -142,12 +142,13 @@ impl Authenticator {
         }
     }
 
-    fn slot(&self, repository: &Repository) -> Slot {
+    fn slot(&self, origin: &Origin, repository: &Repository) -> Slot {
+        let key = (origin.endpoint.authority().to_owned(), repository.clone());
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
-        if slots.len() >= REPOSITORIES_MAX && !slots.contains_key(repository) {
+        if slots.len() >= REPOSITORIES_MAX && !slots.contains_key(&key) {
             slots.clear();
         }
-        Arc::clone(slots.entry(repository.clone()).or_default())
+        Arc::clone(slots.entry(key).or_default())
     }
 }
 

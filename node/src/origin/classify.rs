@@ -112,6 +112,7 @@ pub(super) async fn refusal(response: Response, own: bool) -> SourceError {
     match status {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN if own => SourceError::Unauthorized(said),
         StatusCode::REQUEST_TIMEOUT => SourceError::Unreachable(said),
+        _ if own && status.is_server_error() => SourceError::Unavailable(said),
         _ if own => SourceError::Failed(said),
         _ => SourceError::Failed(format!("the registry's storage answered {said}")),
     }

@@ -1,8 +1,9 @@
 //! Origins: the node as one careful client of the registries its site pulls from.
 //!
 //! Every question gets one answer or one [`SourceError`]; nothing is tried again here, since the engine decides
-//! about retries for the whole site. The one exception is a 401, which is how a registry says that a token has run
-//! out: the request is repeated once with a new one.
+//! about retries for the whole site. There are two exceptions: a 401, which is how a registry says that a token has run
+//! out: the request is repeated once with a new one; and a registry with several endpoints, which are asked one after the
+//! other (`turns.rs`, in the order of `ranking.rs`), also for the rest of a body that broke off (`resuming.rs`).
 //!
 //! The work is split with the crate oci-client. It authenticates: it reads the registry's challenge and exchanges
 //! credentials for a bearer token at the token service. It does not transfer: its calls hide `Retry-After`, the media
@@ -21,7 +22,10 @@ mod auth;
 mod classify;
 mod credentials;
 mod endpoint;
+mod ranking;
+mod resuming;
 mod transfer;
+mod turns;
 
 #[cfg(test)]
 mod tests;
@@ -40,7 +44,10 @@ use self::{
     auth::Authenticator,
     credentials::DockerConfig,
     endpoint::{Endpoint, HttpClient},
+    ranking::Use,
+    resuming::{Part, resuming},
     transfer::Request,
+    turns::{Registry, Turns},
 };
 use crate::counters::Counters;
 
@@ -54,7 +61,7 @@ pub const MANIFEST_BYTES_MAX: u64 = 4 << 20;
 /// Largest page of tags or referrers, in bytes. Registries page at 100 to 1000 entries, a few hundred KiB.
 const LISTING_BYTES_MAX: u64 = 4 << 20;
 
-/// A registry to pull from, and how.
+/// A registry to pull from, and how. Several with the same name are endpoints of one registry, the most trusted first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OriginConfig {
     /// The registry as clients name it, such as `docker.io` or `registry.example:5000`.
@@ -72,11 +79,13 @@ pub struct OriginConfig {
 /// Why origins cannot be set up.
 #[derive(Debug, Error)]
 pub enum OriginSetupError {
-    /// Two configurations for one registry.
-    #[error("origin `{registry}` is configured twice")]
+    /// Two configurations for one registry at one endpoint.
+    #[error("origin `{registry}` is configured twice at {endpoint}: leave one out, or give it another `endpoint`")]
     Twice {
         /// The registry.
         registry: String,
+        /// The endpoint.
+        endpoint: Url,
     },
     /// The endpoint is not one.
     #[error("origin `{registry}`: endpoint `{endpoint}`: {reason}")]
@@ -145,11 +154,13 @@ pub struct Passed {
     pub body: Bytes,
 }
 
-/// A registry, ready to be asked.
+/// A registry's endpoint, ready to be asked.
 #[derive(Debug, Clone)]
 struct Origin {
     endpoint: Endpoint,
     credentials: Option<Credentials>,
+    /// Under which name docker's configuration has its credentials.
+    login: String,
 }
 
 /// All registries: those configured, and any other by its name over HTTPS. Cheap to clone.
@@ -160,7 +171,7 @@ pub struct Origins {
 
 #[derive(Debug)]
 struct Shared {
-    configured: HashMap<String, Origin>,
+    configured: HashMap<String, Arc<Registry>>,
     /// The client of registries that need nothing special.
     plain: HttpClient,
     authenticator: Authenticator,
@@ -183,14 +194,20 @@ impl Origins {
         let plain = HttpClient::default();
         #[allow(clippy::expect_used)]
         let via = HeaderValue::try_from(node.to_string()).expect("a peer id is letters and digits");
-        let mut configured = HashMap::new();
+        let mut registries: HashMap<String, Vec<Origin>> = HashMap::new();
         for config in origins {
             let endpoint = Endpoint::configured(&config, &plain)?;
-            let origin = Origin { endpoint, credentials: config.credentials };
-            if configured.insert(config.registry.clone(), origin).is_some() {
-                return Err(OriginSetupError::Twice { registry: config.registry });
+            let known = registries.entry(config.registry.clone()).or_default();
+            if known.iter().any(|other| other.endpoint.base == endpoint.base) {
+                return Err(OriginSetupError::Twice { registry: config.registry, endpoint: endpoint.base });
             }
+            known.push(Origin { endpoint, credentials: config.credentials, login: config.registry });
         }
+        // One endpoint of several gets the credentials of its own host, never those of another.
+        for origin in registries.values_mut().filter(|origins| origins.len() > 1).flatten() {
+            origin.login = origin.endpoint.authority().to_owned();
+        }
+        let configured = registries.into_iter().map(|(name, origins)| (name, Registry::new(origins))).collect();
         let authenticator = Authenticator::new(DockerConfig::new(docker_config));
         Ok(Self { shared: Arc::new(Shared { configured, plain, authenticator, via, counters }) })
     }
@@ -200,21 +217,31 @@ impl Origins {
     /// # Errors
     /// If the origin does not answer, refuses, or its answer makes no sense.
     pub async fn resolve(&self, reference: &TagRef) -> Result<Descriptor, SourceError> {
+        let mut turns = self.shared.registry(reference.repository())?.turns(Use::Words);
+        while let Some(origin) = turns.next() {
+            if let Some(descriptor) = turns.take(self.resolve_at(&origin, reference)).await {
+                return Ok(descriptor);
+            }
+        }
+        Err(turns.error())
+    }
+
+    async fn resolve_at(&self, origin: &Origin, reference: &TagRef) -> Result<Descriptor, SourceError> {
         let repository = reference.repository();
         let path = format!("/v2/{}/manifests/{}", repository.name(), reference.tag());
         let request = Request::manifest(Method::HEAD, path.clone());
-        let response = self.shared.send(repository, &request).await?;
+        let response = self.shared.send(origin, repository, &request).await?;
         if response.status() == StatusCode::OK {
             if let Some(descriptor) = transfer::descriptor_of_headers(response.headers())? {
                 return Ok(descriptor);
             }
         } else if response.status() != StatusCode::METHOD_NOT_ALLOWED {
-            return Err(self.shared.refusal(repository, response).await);
+            return Err(self.shared.refusal(origin, repository, response).await);
         }
         // Some registries leave out the digest, the length or HEAD itself; the manifest's own bytes say it all.
-        let response = self.shared.send(repository, &Request::manifest(Method::GET, path)).await?;
+        let response = self.shared.send(origin, repository, &Request::manifest(Method::GET, path)).await?;
         if response.status() != StatusCode::OK {
-            return Err(self.shared.refusal(repository, response).await);
+            return Err(self.shared.refusal(origin, repository, response).await);
         }
         transfer::refuse_encoded(response.headers())?;
         let headers = response.headers().clone();
@@ -252,8 +279,13 @@ impl Origins {
         end: Option<u64>,
     ) -> Result<OriginBody, SourceError> {
         let request = Request::object(repository, kind, content, start, end);
-        let response = self.shared.send(repository, &request).await?;
-        self.body(repository, kind, &request, response).await
+        let mut turns = self.shared.registry(repository)?.turns(Use::Bytes);
+        while let Some(origin) = turns.next() {
+            if let Some(body) = turns.take(self.body_at(&origin, repository, kind, &request)).await {
+                return Ok(self.lasting((repository, kind, content, end), turns, body));
+            }
+        }
+        Err(turns.error())
     }
 
     /// As [`Origins::open_part`], for whoever does not know how large the object is. A part without that is of no use,
@@ -270,26 +302,73 @@ impl Origins {
         end: u64,
     ) -> Result<OriginBody, SourceError> {
         let request = Request::object(repository, kind, content, start, Some(end));
-        let response = self.shared.send(repository, &request).await?;
+        let mut turns = self.shared.registry(repository)?.turns(Use::Bytes);
+        while let Some(origin) = turns.next() {
+            let first = self.first_at(&origin, repository, (kind, content), &request);
+            if let Some((body, end)) = turns.take(first).await {
+                return Ok(self.lasting((repository, kind, content, end), turns, body));
+            }
+        }
+        Err(turns.error())
+    }
+
+    /// The first part of an object, or all of it, and where that ends if it is a part.
+    async fn first_at(
+        &self,
+        origin: &Origin,
+        repository: &Repository,
+        (kind, content): (ObjectKind, &ContentId),
+        request: &Request,
+    ) -> Result<(OriginBody, Option<u64>), SourceError> {
+        let response = self.shared.send(origin, repository, request).await?;
         match response.status() {
             StatusCode::RANGE_NOT_SATISFIABLE if transfer::says_empty(response.headers()) => {
-                return Ok(OriginBody { total: Some(0), start: 0, ranged: true, stream: stream::empty().boxed() });
+                let stream = stream::empty().boxed();
+                return Ok((OriginBody { total: Some(0), start: 0, ranged: true, stream }, None));
             }
             StatusCode::RANGE_NOT_SATISFIABLE => {}
             StatusCode::PARTIAL_CONTENT => {
-                let body = self.body(repository, kind, &request, response).await?;
+                let body = self.body(origin, repository, kind, request, response).await?;
                 if body.total.is_some() {
-                    return Ok(body);
+                    return Ok((body, request.end));
                 }
             }
-            _ => return self.body(repository, kind, &request, response).await,
+            _ => return Ok((self.body(origin, repository, kind, request, response).await?, None)),
         }
-        let whole = self.open(repository, kind, content, 0).await?;
-        Ok(OriginBody { ranged: false, ..whole })
+        let whole = Request::object(repository, kind, content, 0, None);
+        let whole = self.body_at(origin, repository, kind, &whole).await?;
+        Ok((OriginBody { ranged: false, ..whole }, None))
+    }
+
+    /// Lets a body go on at the endpoints that are left, if there are several.
+    fn lasting(
+        &self,
+        (repository, kind, content, end): (&Repository, ObjectKind, &ContentId, Option<u64>),
+        turns: Turns,
+        body: OriginBody,
+    ) -> OriginBody {
+        if turns.registry.origins.len() < 2 {
+            return body;
+        }
+        let end = end.filter(|_| body.ranged);
+        let part = Part { repository: repository.clone(), kind, content: *content, end };
+        resuming(self.clone(), part, turns, body)
+    }
+
+    async fn body_at(
+        &self,
+        origin: &Origin,
+        repository: &Repository,
+        kind: ObjectKind,
+        request: &Request,
+    ) -> Result<OriginBody, SourceError> {
+        let response = self.shared.send(origin, repository, request).await?;
+        self.body(origin, repository, kind, request, response).await
     }
 
     async fn body(
         &self,
+        origin: &Origin,
         repository: &Repository,
         kind: ObjectKind,
         request: &Request,
@@ -299,7 +378,7 @@ impl Origins {
             StatusCode::OK | StatusCode::PARTIAL_CONTENT => {
                 transfer::into_body(response, kind, request, Arc::clone(&self.shared.counters))
             }
-            _ => Err(self.shared.refusal(repository, response).await),
+            _ => Err(self.shared.refusal(origin, repository, response).await),
         }
     }
 
@@ -336,9 +415,24 @@ impl Origins {
     }
 
     async fn listing(&self, repository: &Repository, request: &Request) -> Result<Passed, SourceError> {
-        let response = self.shared.send(repository, request).await?;
+        let mut turns = self.shared.registry(repository)?.turns(Use::Words);
+        while let Some(origin) = turns.next() {
+            if let Some(passed) = turns.take(self.listing_at(&origin, repository, request)).await {
+                return Ok(passed);
+            }
+        }
+        Err(turns.error())
+    }
+
+    async fn listing_at(
+        &self,
+        origin: &Origin,
+        repository: &Repository,
+        request: &Request,
+    ) -> Result<Passed, SourceError> {
+        let response = self.shared.send(origin, repository, request).await?;
         if response.status() != StatusCode::OK {
-            return Err(self.shared.refusal(repository, response).await);
+            return Err(self.shared.refusal(origin, repository, response).await);
         }
         transfer::refuse_encoded(response.headers())?;
         let header = |name: &str| response.headers().get(name).cloned();

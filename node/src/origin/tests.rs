@@ -240,8 +240,8 @@ async fn statuses_become_classes_and_nothing_is_tried_again() {
         (status(403), Box::new(|error| matches!(error, SourceError::Unauthorized(said) if said.contains("told to")))),
         (status(401), Box::new(|error| matches!(error, SourceError::Unauthorized(_)))),
         (status(408), Box::new(|error| matches!(error, SourceError::Unreachable(_)))),
-        (status(500), Box::new(is_failed)),
-        (status(503), Box::new(is_failed)),
+        (status(500), Box::new(|error| matches!(error, SourceError::Unavailable(_)))),
+        (status(503), Box::new(|error| matches!(error, SourceError::Unavailable(_)))),
         (status(418), Box::new(is_failed)),
         (status(429), Box::new(|error| *error == SourceError::RateLimited { retry_after: None })),
         (
@@ -572,6 +572,116 @@ async fn listings_are_passed_through() {
     let asked = site.registry.requests().last().unwrap().path.clone();
     assert_eq!(asked, format!("/v2/library/app/referrers/{}?artifactType=a%2Fb%2Bc", site.manifest));
     assert_eq!(site.counters.from_origin.get(), 0, "listings are not content");
+}
+
+/// Two registries with the same content, as two endpoints of one.
+struct Pair {
+    first: Registry,
+    second: Registry,
+    origins: Origins,
+    repository: Repository,
+    blob: ContentId,
+    manifest: ContentId,
+}
+
+impl Pair {
+    async fn start(credentials: [Option<Credentials>; 2]) -> Self {
+        let (first, second) = (Registry::start(loopback()).await.unwrap(), Registry::start(loopback()).await.unwrap());
+        let mut configs = Vec::new();
+        for (registry, credentials) in [&first, &second].into_iter().zip(credentials) {
+            let endpoint = Some(registry.base_url().parse().unwrap());
+            configs.push(OriginConfig { registry: "pair.test".to_owned(), endpoint, credentials, ..plain(registry) });
+        }
+        let put = |registry: &Registry| {
+            let manifest = Bytes::from_static(MANIFEST);
+            (registry.put_blob(blob()), registry.put_manifest(REPOSITORY, Some("v1"), manifest, MEDIA_TYPE))
+        };
+        put(&first);
+        let (blob, manifest) = put(&second);
+        let origins = Origins::new(configs, None, node(), Arc::default()).unwrap();
+        let repository = Repository::new("pair.test", REPOSITORY).unwrap();
+        Self { first, second, origins, repository, blob, manifest }
+    }
+
+    async fn resolve(&self) -> Result<ContentId, SourceError> {
+        let reference = TagRef::new(self.repository.clone(), "v1").unwrap();
+        within(self.origins.resolve(&reference)).await.map(|descriptor| descriptor.content)
+    }
+
+    async fn read(&self, start: u64, end: Option<u64>) -> Result<Bytes, SourceError> {
+        let body = self.origins.open_part(&self.repository, ObjectKind::Blob, &self.blob, start, end);
+        let chunks: Vec<Bytes> = within(async { body.await?.stream.try_collect().await }).await?;
+        Ok(chunks.concat().into())
+    }
+
+    fn fault(&self, registry: &Registry, fault: Fault) {
+        registry.inject(FaultRule { path_prefix: "/v2/".to_owned(), fault, times: None });
+    }
+}
+
+#[tokio::test]
+async fn an_endpoint_that_is_away_or_hangs_is_left_for_the_next_and_asked_last_then() {
+    let pair = Pair::start([None, None]).await;
+    pair.fault(&pair.first, Fault::Blackhole);
+    assert_eq!(pair.resolve().await, Ok(pair.manifest));
+    assert_eq!((pair.first.request_count(), pair.second.request_count()), (1, 1));
+    assert_eq!(pair.resolve().await, Ok(pair.manifest));
+    assert_eq!((pair.first.request_count(), pair.second.request_count()), (1, 2), "it is known to hang");
+    pair.second.set_online(false).await.unwrap();
+    pair.first.clear_faults();
+    assert_eq!(pair.resolve().await, Ok(pair.manifest), "the ill one is better than none");
+    pair.first.set_online(false).await.unwrap();
+    assert!(matches!(pair.resolve().await, Err(SourceError::Unreachable(_))));
+}
+
+#[tokio::test]
+async fn what_one_endpoint_lacks_the_next_may_have() {
+    let pair = Pair::start([None, None]).await;
+    let missing = Fault::Status { code: 404, retry_after: None };
+    pair.fault(&pair.first, missing.clone());
+    assert_eq!(pair.resolve().await, Ok(pair.manifest));
+    pair.fault(&pair.second, missing);
+    assert_eq!(pair.resolve().await, Err(SourceError::NotFound));
+    pair.first.set_online(false).await.unwrap();
+    // That one of them does not know it does not mean that it is not there.
+    assert!(matches!(pair.resolve().await, Err(SourceError::Unreachable(_))));
+}
+
+#[tokio::test]
+async fn a_body_that_breaks_off_goes_on_at_the_next_endpoint() {
+    let pair = Pair::start([None, None]).await;
+    let whole = blob();
+    for (fault, start, end) in [
+        (Fault::Cut { after: 300_000 }, 0, None),
+        (Fault::Cut { after: 100_000 }, 50_000, Some(700_000)),
+        (Fault::Stall { after: 300_000 }, 0, None),
+    ] {
+        let pair = Pair::start([None, None]).await;
+        pair.fault(&pair.first, fault.clone());
+        let expected = whole.slice(start as usize..end.unwrap_or(whole.len() as u64) as usize);
+        assert!(pair.read(start, end).await.unwrap() == expected, "{fault:?}");
+        let asked = pair.second.requests().last().unwrap().range.clone().unwrap();
+        let first: u64 = asked.trim_start_matches("bytes=").split('-').next().unwrap().parse().unwrap();
+        assert!(first > start, "only the rest is asked for: {asked}");
+        assert_eq!(pair.first.request_count(), 1);
+    }
+    // Nowhere to go on.
+    pair.fault(&pair.first, Fault::Cut { after: 300_000 });
+    pair.second.set_online(false).await.unwrap();
+    assert!(matches!(pair.read(0, None).await, Err(SourceError::Unreachable(_))));
+}
+
+#[tokio::test]
+async fn each_endpoint_gets_its_own_credentials_only() {
+    let pair = Pair::start([Some(ann()), None]).await;
+    pair.first.set_access(basic());
+    pair.second.set_access(basic());
+    assert_eq!(pair.resolve().await, Ok(pair.manifest));
+    assert!(pair.first.requests().iter().any(|request| request.authorization));
+    pair.first.set_online(false).await.unwrap();
+    assert!(matches!(pair.resolve().await, Err(SourceError::Unreachable(_))));
+    assert!(pair.second.request_count() > 0);
+    assert!(pair.second.requests().iter().all(|request| !request.authorization));
 }
 
 #[test]

@@ -21,6 +21,7 @@ use super::{
     Descriptor, LAYERMESH_VIA, MANIFEST_BYTES_MAX, Origin, OriginBody, Shared,
     classify::{self, request_error, shown},
     endpoint::Endpoint,
+    turns::Registry,
 };
 use crate::counters::Counters;
 
@@ -45,7 +46,7 @@ pub(super) struct Request {
     accept: &'static str,
     start: u64,
     /// Excluded; to the object's end if `None`.
-    end: Option<u64>,
+    pub(super) end: Option<u64>,
 }
 
 impl Request {
@@ -83,33 +84,32 @@ impl Request {
 }
 
 impl Shared {
-    fn origin(&self, registry: &str) -> Result<Origin, SourceError> {
-        if let Some(origin) = self.configured.get(registry) {
-            return Ok(origin.clone());
+    pub(super) fn registry(&self, repository: &Repository) -> Result<Arc<Registry>, SourceError> {
+        let registry = repository.registry();
+        if let Some(known) = self.configured.get(registry) {
+            return Ok(Arc::clone(known));
         }
         let endpoint =
             Endpoint::unconfigured(registry, &self.plain).map_err(|error| SourceError::Failed(error.to_string()))?;
-        Ok(Origin { endpoint, credentials: None })
+        Ok(Registry::new(vec![Origin { endpoint, credentials: None, login: registry.to_owned() }]))
     }
 
     /// Sends a request, and once more with a new authorization if the registry asks for one.
-    pub(super) async fn send(&self, repository: &Repository, request: &Request) -> Result<Response, SourceError> {
-        let origin = self.origin(repository.registry())?;
-        let authorization = self.authenticator.current(repository).await;
-        let response = self.send_once(&origin, request, authorization.as_ref()).await?;
+    pub(super) async fn send(
+        &self,
+        origin: &Origin,
+        repository: &Repository,
+        request: &Request,
+    ) -> Result<Response, SourceError> {
+        let authorization = self.authenticator.current(origin, repository).await;
+        let response = self.send_once(origin, request, authorization.as_ref()).await?;
         if response.status() != StatusCode::UNAUTHORIZED || !origin.endpoint.owns(response.url()) {
             return Ok(response);
         }
         let headers = response.headers().clone();
-        let renewed = self.authenticator.renew(
-            repository,
-            &origin.endpoint,
-            origin.credentials.as_ref(),
-            authorization.as_ref(),
-            &headers,
-        );
+        let renewed = self.authenticator.renew(origin, repository, authorization.as_ref(), &headers);
         match Box::pin(renewed).await {
-            Ok(authorization) => self.send_once(&origin, request, Some(&authorization)).await,
+            Ok(authorization) => self.send_once(origin, request, Some(&authorization)).await,
             Err(SourceError::Unauthorized(reason)) => match classify::refusal(response, true).await {
                 SourceError::Unauthorized(said) => Err(SourceError::Unauthorized(format!("{said} ({reason})"))),
                 other => Err(other),
@@ -148,11 +148,11 @@ impl Shared {
     }
 
     /// The error that an answer other than the one asked for stands for.
-    pub(super) async fn refusal(&self, repository: &Repository, response: Response) -> SourceError {
-        let own = self.origin(repository.registry()).is_ok_and(|origin| origin.endpoint.owns(response.url()));
+    pub(super) async fn refusal(&self, origin: &Origin, repository: &Repository, response: Response) -> SourceError {
+        let own = origin.endpoint.owns(response.url());
         if own && matches!(response.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
             // The next request starts without it, so a log-in since then is noticed.
-            self.authenticator.forget(repository).await;
+            self.authenticator.forget(origin, repository).await;
         }
         classify::refusal(response, own).await
     }

@@ -75,7 +75,7 @@ pub(super) fn bindings_of(index: &Value) -> Vec<Binding> {
         let (rest, tag) = name_of(entry)?.rsplit_once(':')?;
         let (registry, name) = rest.split_once('/')?;
         let reference = TagRef::new(Repository::new(registry, name).ok()?, tag).ok()?;
-        Some(Binding { reference, content, observed_unix_s: 0 })
+        Some(Binding { reference, content, observed_unix_s: 0, age_ms: None, by: None })
     };
     manifests.iter().filter_map(of).take(BINDINGS_MAX).collect()
 }

@@ -6,7 +6,7 @@
 
 use std::{fs, io, path::Path};
 
-use layermesh_proto::{ContentId, PieceMap, Repository, TagRef, wire::Binding};
+use layermesh_proto::{ContentId, NodeId, PieceMap, Repository, TagRef, wire::Binding};
 use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition};
 use tracing::warn;
 
@@ -22,7 +22,10 @@ pub(super) const BINDING_REFRESH_S_MIN: u64 = 600;
 
 /// Binary CID → (size, hashes of the pieces one after the other).
 const BLOBS: TableDefinition<'_, &[u8], (u64, &[u8])> = TableDefinition::new("blobs");
-/// (registry, repository, tag) → (binary CID, seconds since the Unix epoch).
+/// (registry, repository, tag) → (binary CID, seconds since the Unix epoch, public key of the node that asked the origin or
+/// nothing if it was this one).
+const TAGS: TableDefinition<'_, (&str, &str, &str), (&[u8], u64, &[u8])> = TableDefinition::new("tags");
+/// The same as it was written before nodes kept each other's words.
 const BINDINGS: TableDefinition<'_, (&str, &str, &str), (&[u8], u64)> = TableDefinition::new("bindings");
 
 /// The metadata file.
@@ -58,12 +61,22 @@ impl Meta {
     pub(super) fn prepare(&self) -> Result<(), MetaError> {
         self.prepare_pins()?;
         let read = self.db.begin_read()?;
-        if read.open_table(BLOBS).is_ok() && read.open_table(BINDINGS).is_ok() {
+        if read.open_table(BLOBS).is_ok() && read.open_table(TAGS).is_ok() {
             return Ok(());
         }
         let write = self.db.begin_write()?;
         write.open_table(BLOBS)?;
-        write.open_table(BINDINGS)?;
+        {
+            let mut tags = write.open_table(TAGS)?;
+            if let Ok(old) = read.open_table(BINDINGS) {
+                for row in old.iter()? {
+                    let (key, value) = row?;
+                    let (cid, observed_unix_s) = value.value();
+                    tags.insert(key.value(), (cid, observed_unix_s, [].as_slice()))?;
+                }
+            }
+        }
+        write.delete_table(BINDINGS)?;
         write.commit()?;
         Ok(())
     }
@@ -112,15 +125,16 @@ impl Meta {
 
     /// All bindings.
     pub(super) fn bindings(&self) -> Result<Vec<Binding>, MetaError> {
-        let table = self.db.begin_read()?.open_table(BINDINGS)?;
+        let table = self.db.begin_read()?.open_table(TAGS)?;
         let mut bindings = Vec::new();
         for row in table.iter()? {
             let (key, value) = row?;
             let (registry, name, tag) = key.value();
-            let (cid, observed_unix_s) = value.value();
+            let (cid, observed_unix_s, by) = value.value();
+            let by = by.try_into().ok().map(NodeId::from_public_key);
             let reference = Repository::new(registry, name).and_then(|repository| TagRef::new(repository, tag));
             if let (Ok(reference), Ok(content)) = (reference, ContentId::from_bytes(cid)) {
-                bindings.push(Binding { reference, content, observed_unix_s });
+                bindings.push(Binding { reference, content, observed_unix_s, age_ms: None, by });
             }
         }
         Ok(bindings)
@@ -133,7 +147,7 @@ impl Meta {
         let key = (repository.registry(), repository.name(), binding.reference.tag());
         let cid = binding.content.to_bytes();
         let before = {
-            let table = self.db.begin_read()?.open_table(BINDINGS)?;
+            let table = self.db.begin_read()?.open_table(TAGS)?;
             table.get(key)?.map(|row| (row.value().0 == cid, row.value().1))
         };
         let now = binding.observed_unix_s;
@@ -142,8 +156,9 @@ impl Meta {
         }
         let write = self.db.begin_write()?;
         {
-            let mut table = write.open_table(BINDINGS)?;
-            table.insert(key, (cid.as_slice(), now))?;
+            let mut table = write.open_table(TAGS)?;
+            let by = binding.by.as_ref().map_or([].as_slice(), |by| by.public_key().as_slice());
+            table.insert(key, (cid.as_slice(), now, by))?;
         }
         write.commit()?;
         self.drop_surplus_bindings()?;
@@ -159,7 +174,7 @@ impl Meta {
         bindings.sort_by_key(|binding| binding.observed_unix_s);
         let write = self.db.begin_write()?;
         {
-            let mut table = write.open_table(BINDINGS)?;
+            let mut table = write.open_table(TAGS)?;
             for binding in &bindings[..surplus] {
                 let repository = binding.reference.repository();
                 table.remove((repository.registry(), repository.name(), binding.reference.tag()))?;
@@ -182,4 +197,31 @@ fn is_damage(error: &StorageError) -> bool {
 
 fn meta_error(path: &Path, error: DatabaseError) -> OpenError {
     OpenError::Meta { path: path.to_owned(), error: error.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use layermesh_proto::Algorithm;
+
+    use super::*;
+
+    #[test]
+    fn what_was_kept_before_words_had_an_author_is_taken_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let (meta, _) = Meta::open(&dir.path().join("meta.redb")).unwrap();
+        let content = ContentId::of(Algorithm::Sha256, b"a");
+        let write = meta.db.begin_write().unwrap();
+        write.open_table(BLOBS).unwrap();
+        let key = ("registry.example", "app", "v1");
+        write.open_table(BINDINGS).unwrap().insert(key, (content.to_bytes().as_slice(), 7)).unwrap();
+        write.commit().unwrap();
+        meta.prepare().unwrap();
+        let reference = TagRef::new(Repository::new("registry.example", "app").unwrap(), "v1").unwrap();
+        let mut binding = Binding { reference, content, observed_unix_s: 7, age_ms: None, by: None };
+        assert_eq!(meta.bindings().unwrap(), [binding.clone()]);
+        (binding.by, binding.observed_unix_s) = (Some(NodeId::from_public_key([9; 32])), 7 + BINDING_REFRESH_S_MIN);
+        meta.bind(&binding).unwrap();
+        meta.prepare().unwrap();
+        assert_eq!(meta.bindings().unwrap(), [binding]);
+    }
 }

@@ -17,7 +17,10 @@ use layermesh::{
 };
 use layermesh_proto::{
     ContentId, PieceMap,
-    wire::{Change, ControlRequest, ControlResponse, Entry, Hello, InventoryPage, InventoryPosition, Summary, Vouches},
+    wire::{
+        Change, ControlRequest, ControlResponse, Entry, Hello, InventoryPage, InventoryPosition, Summary, TagWord,
+        Vouches,
+    },
 };
 use libp2p::identity::Keypair;
 use tokio::{sync::mpsc, time::timeout};
@@ -142,6 +145,8 @@ async fn converse(handle: SwarmHandle, mut events: mpsc::Receiver<SwarmEvent>, b
                 more: false,
             }),
             ControlRequest::Vouches { .. } => ControlResponse::Vouches(Vouches { size: 0, runs: Vec::new() }),
+            ControlRequest::Tag { .. } => ControlResponse::Tag(TagWord::Ask),
+            ControlRequest::TagSaid { .. } => ControlResponse::Noted,
         };
         handle.respond(call, answer);
     }

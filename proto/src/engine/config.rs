@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use super::budget::Uplink;
+use super::{budget::Uplink, origin::Probing, tags::TagRules};
 use crate::wire::control::LABEL_BYTES_MAX;
 
 /// How a node is and how it behaves.
@@ -210,11 +210,38 @@ pub struct Config {
     /// on it, and it may wait for a night.
     pub withheld_interval: Duration,
 
-    /// After an origin did not answer, during which it counts as down. 10 s: a cut uplink costs one slow answer
-    /// in ten seconds, a blip does not divert anything for long.
+    /// After an origin did not give bytes, during which it counts as down. 10 s: a blip does not divert anything for long.
     pub origin_down_for: Duration,
-    /// For an origin to say what a tag stands for when the site knows an answer. 1.5 s: longer than a distant
-    /// registry takes, shorter than people and runtimes notice.
+    /// After an origin let a fetch wait in vain, during which others get `origin_patience_away` only. 60 s: a layer's stripes
+    /// do not wait one after the other, and a registry that wakes up is soon given all its time again.
+    pub origin_silent_for: Duration,
+    /// For the first word of an origin that was silent lately or is away. 3 s: a distant registry answers, and somebody who
+    /// waits can still go elsewhere.
+    pub origin_patience_away: Duration,
+    /// From an origin's going away to the first probe whether it is back; doubles with each. 1 s.
+    pub probe_first: Duration,
+    /// At most between two such probes. 30 s: half a minute after the uplink is back everything is as before, for a handshake
+    /// in vain now and then.
+    pub probe_max: Duration,
+    /// After which an origin that nobody asks for any more is probed no more. 1 h: longer than between two polls of a fleet.
+    pub probe_idle_max: Duration,
+
+    /// How tags are answered.
+    pub tags: TagRules,
+    /// For a tag's keeper to say anything. 500 ms: it holds nobody for longer than `tag_hold`, and a busy node takes a tenth
+    /// of a second.
+    pub tag_patience: Duration,
+    /// After which a keeper tells those whom it holds that there is nothing yet. 300 ms: the more often, the sooner a
+    /// keeper that is lost is noticed.
+    pub tag_hold: Duration,
+    /// For whoever may ask the origin to say what it heard. 2 s: longer than a handshake, a token and an answer take over a
+    /// distant uplink; after that another one asks, too.
+    pub tag_lease: Duration,
+    /// During which a node that did not answer as a keeper is none. 30 s: half of what the transport takes to notice that it
+    /// lost its power.
+    pub tag_mute: Duration,
+    /// For an origin to say what a tag stands for when the site knows an answer. 1.4 s: longer than a distant
+    /// registry takes, and an answer within 1.5 s all told, shorter than people and runtimes notice.
     pub resolve_timeout_known: Duration,
     /// The same when nobody on the site knows. 10 s.
     pub resolve_timeout_unknown: Duration,
@@ -239,9 +266,11 @@ pub struct Limits {
     pub wants: usize,
     /// Repositories in which origins are asked for one blob. 8: layers are shared among a few images at a time.
     pub origins_per_transfer: usize,
+    /// Questions of peers about tags that are held at once. 1024: those of a large site; the next may ask themselves.
+    pub tag_calls: usize,
     /// Resolves waiting at once. 1024.
     pub resolves: usize,
-    /// Questions to origins open at once, background probes included. 256.
+    /// Tags asked about at once, by this device or its peers, probes included. 256.
     pub lookups: usize,
     /// Connected peers. 512: nodes of large sites connect to far fewer.
     pub peers: usize,
@@ -357,7 +386,17 @@ impl Default for Config {
             runtime_pause: Duration::from_secs(2),
             withheld_interval: Duration::from_secs(60),
             origin_down_for: Duration::from_secs(10),
-            resolve_timeout_known: Duration::from_millis(1500),
+            origin_silent_for: Duration::from_secs(60),
+            origin_patience_away: Duration::from_secs(3),
+            probe_first: Duration::from_secs(1),
+            probe_max: Duration::from_secs(30),
+            probe_idle_max: Duration::from_secs(3600),
+            tags: TagRules::default(),
+            tag_patience: Duration::from_millis(500),
+            tag_hold: Duration::from_millis(300),
+            tag_lease: Duration::from_secs(2),
+            tag_mute: Duration::from_secs(30),
+            resolve_timeout_known: Duration::from_millis(1400),
             resolve_timeout_unknown: Duration::from_secs(10),
             binding_announce_interval: Duration::from_secs(3600),
             clock_error_max: Duration::from_secs(86_400),
@@ -376,6 +415,7 @@ impl Default for Limits {
             transfers: 256,
             wants: 4096,
             origins_per_transfer: 8,
+            tag_calls: 1024,
             resolves: 1024,
             lookups: 256,
             peers: 512,
@@ -424,6 +464,10 @@ pub enum ConfigError {
 }
 
 impl Config {
+    pub(super) fn probing(&self) -> Probing {
+        Probing { first: self.probe_first, max: self.probe_max, idle_max: self.probe_idle_max }
+    }
+
     /// Checks what the types do not say, and reports everything that is wrong.
     ///
     /// # Errors
@@ -445,6 +489,11 @@ impl Config {
             ("want_interval", self.want_interval),
             ("withheld_interval", self.withheld_interval),
             ("complete_timeout", self.complete_timeout),
+            ("probe_first", self.probe_first),
+            ("tag_patience", self.tag_patience),
+            ("tag_hold", self.tag_hold),
+            ("tag_lease", self.tag_lease),
+            ("origin_patience_away", self.origin_patience_away),
             ("resolve_timeout_known", self.resolve_timeout_known),
             ("resolve_timeout_unknown", self.resolve_timeout_unknown),
         ];

@@ -2,7 +2,8 @@
 //!
 //! Invariants: what a peer says is applied only where it continues what was learnt from it; everything else
 //! leads to a question, of which one is open at a time. Nothing that a peer sends makes this node send more than
-//! one message in return, except that a page with more to come is followed by the next question.
+//! one message in return, except that a page with more to come is followed by the next question, and that questions about
+//! tags are passed on (`asking.rs`).
 
 use super::{
     Engine,
@@ -44,6 +45,7 @@ impl Engine {
         }
         self.timers.stop(Timer::AskAgain(peer));
         self.inventory.left(&peer);
+        self.tags_without(&peer);
         self.directory.disconnected(peer, &self.config.limits);
         self.part_with(&peer);
     }
@@ -87,17 +89,26 @@ impl Engine {
                 self.on_hello(from, hello);
             }
             ControlRequest::Inventory { since } => {
-                let page = self.inventory.page(from, since);
+                let mut page = self.inventory.page(from, since);
+                self.date(&mut page.changes);
                 self.act(Action::Respond { call, response: ControlResponse::Inventory(page) });
                 if !self.peers.is_connected(&from) {
                     self.inventory.left(&from);
                 }
             }
             ControlRequest::Vouches { content, first } => self.answer_hashes(call, &content, first),
+            ControlRequest::Tag { reference } => self.on_tag_asked(call, from, &reference),
+            ControlRequest::TagSaid { reference, word } => {
+                self.act(Action::Respond { call, response: ControlResponse::Noted });
+                self.on_tag_said(from, &reference, word);
+            }
         }
     }
 
     pub(super) fn on_responded(&mut self, request: RequestId, response: ControlResponse) {
+        if self.on_tag_answered(request, Some(&response)) {
+            return;
+        }
         self.timers.stop(Timer::RequestTimeout(request));
         let Some((peer, question)) = self.peers.close(request) else { return };
         match (question, response) {
@@ -115,6 +126,9 @@ impl Engine {
     }
 
     pub(super) fn on_request_failed(&mut self, request: RequestId) {
+        if self.on_tag_answered(request, None) {
+            return;
+        }
         self.timers.stop(Timer::RequestTimeout(request));
         match self.peers.close(request) {
             Some((peer, Question::Hashes(content, _))) => {
@@ -208,7 +222,7 @@ impl Engine {
         match announcement {
             Announcement::Taking(part) => self.on_part(from, sequence, part),
             Announcement::Changed { changes, .. } if !self.peers.is_connected(&from) => {
-                self.on_changed_afar(from, &changes)
+                self.on_changed_afar(from, changes);
             }
             // What a node holds counts once it can be asked for bytes; it says it all when it connects.
             Announcement::Summary(_) if !self.peers.is_connected(&from) => {}
@@ -223,11 +237,15 @@ impl Engine {
         }
     }
 
-    /// A node that is not connected has got blobs: it takes no part in fetching them any more.
-    fn on_changed_afar(&mut self, from: NodeId, changes: &[Change]) {
+    /// A node that is not connected has got blobs, and takes no part in fetching them any more; or it was told what a tag
+    /// stands for.
+    fn on_changed_afar(&mut self, from: NodeId, changes: Vec<Change>) {
         for change in changes {
-            if let Entry::Held { content, .. } = change.entry {
-                self.site.left(&content, &from);
+            match change.entry {
+                Entry::Held { content, .. } => self.site.left(&content, &from),
+                // Over the limit it is not worth a line in the log.
+                Entry::Bound(binding) => drop(self.heard_binding(from, binding)),
+                Entry::Gone { .. } => {}
             }
         }
     }
@@ -272,7 +290,7 @@ impl Engine {
                     self.directory.lose(peer, &content);
                 }
                 Entry::Bound(binding) => {
-                    bindings_left_out |= !self.bindings.learn(peer, binding, &self.config.limits);
+                    bindings_left_out |= !self.heard_binding(peer, binding);
                 }
             }
         }
@@ -300,7 +318,10 @@ impl Engine {
         let (bytes_max, count_max) = (self.config.announcement_bytes_max, self.config.announcements_per_burst_max);
         match self.inventory.take_news(bytes_max, count_max) {
             Burst::Announcements(announcements) => {
-                for announcement in announcements {
+                for mut announcement in announcements {
+                    if let Announcement::Changed { changes, .. } = &mut announcement {
+                        self.date(changes);
+                    }
                     self.act(Action::Announce(announcement));
                 }
             }

@@ -115,7 +115,10 @@ pub enum SourceError {
         /// How long it asked to wait, if it said.
         retry_after: Option<Duration>,
     },
-    /// The source is ill (5xx, or an answer that makes no sense).
+    /// The source answers that it is ill (5xx). Another try may work.
+    #[error("out of order: {0}")]
+    Unavailable(String),
+    /// The source's answer makes no sense.
     #[error("failed: {0}")]
     Failed(String),
     /// The source sent bytes that do not have the hash that was vouched for.
@@ -134,7 +137,7 @@ pub enum SourceError {
 pub struct OriginTag {
     /// The manifest or index that the tag stands for.
     pub content: ContentId,
-    /// The wall clock when the answer came, in seconds since the Unix epoch.
+    /// The wall clock when the answer came, in seconds since the Unix epoch; 0 if it is not set.
     pub now_unix_s: u64,
 }
 
@@ -252,6 +255,8 @@ pub enum Event {
         resolve: ResolveId,
         /// The tag.
         reference: TagRef,
+        /// The wall clock, in seconds since the Unix epoch; 0 if it is not set.
+        now_unix_s: u64,
     },
     /// Could all of these be had now, from this device, its peers or the origin? Answered by [`Action::Promised`].
     Promise {
@@ -340,6 +345,12 @@ pub enum WantError {
     /// This device cannot store it.
     #[error("this device cannot store it: {0}")]
     Store(String),
+    /// The registry's rule is to believe signed releases only, and none says anything.
+    #[error(
+        "no signed release that this node follows says what this tag stands for: publish one that does, or let the \
+         registry's `policy` be another than `signed-only`"
+    )]
+    NotSigned,
     /// Too many wants are open.
     #[error("too many transfers are open on this node")]
     Busy,
@@ -350,20 +361,33 @@ pub enum WantError {
 pub enum Provenance {
     /// The origin, now.
     Origin,
-    /// This node asked the origin at this time (seconds since the Unix epoch); the origin is away.
+    /// The origin, to this node, earlier.
     Remembered {
-        /// When the origin said so.
+        /// When, in seconds since the Unix epoch by this node's clock; 0 if that was not set.
         observed_unix_s: u64,
     },
-    /// A peer asked the origin at this time; the origin is away.
+    /// The origin, to a peer.
     Peer {
         /// The peer.
         peer: NodeId,
-        /// When the origin told it so, by the peer's clock.
+        /// When, by the peer's clock; 0 if that was not set.
         observed_unix_s: u64,
     },
-    /// A signed release says so; the origin is away.
+    /// A signed release.
     Signed,
+}
+
+/// Why an answer stands, although the origin may not have been asked for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Basis {
+    /// The origin was asked.
+    Asked,
+    /// The origin told somebody on the site a moment ago ([`super::tags::TagRule::fresh_for`]).
+    Fresh,
+    /// The registry's rule lets the site or a release say it.
+    Policy,
+    /// The origin does not answer; this is the newest that is known.
+    Away,
 }
 
 /// What a tag stands for.
@@ -373,6 +397,10 @@ pub struct Resolution {
     pub content: ContentId,
     /// Who said so.
     pub provenance: Provenance,
+    /// Why that is good enough.
+    pub basis: Basis,
+    /// How long ago the origin said so, if it did and that is known.
+    pub age: Option<Duration>,
 }
 
 /// Something that people should know; the driver logs it.

@@ -103,6 +103,7 @@ impl Engine {
         let Some((content, transfer)) = self.fetching(fetch) else { return };
         let Some(running) = transfer.fetches.get_mut(&fetch) else { return };
         running.bytes_watched = 0;
+        let origin = select::origin_of(&running.source).filter(|_| running.bytes == 0).cloned();
         let (kind, run) = (running.kind, running.run.clone());
         let missing = match &transfer.pieces {
             Some(pieces) => pieces.durable.next_missing(run.start),
@@ -110,7 +111,9 @@ impl Engine {
         };
         let next = missing.filter(|piece| run.contains(piece));
         let awaited = next.is_some_and(|piece| !transfer.vouches.is_known(piece));
+        let silent = origin.is_some_and(|origin| self.origins.is_silent(origin.registry(), self.now));
         let stall = match kind {
+            Kind::Origin if silent => self.config.origin_patience_away,
             Kind::Origin => self.config.fetch_stall_origin,
             // What is vouched for is there and need not be waited for.
             Kind::Stripe(..) if awaited => self.patience(&content).max(self.config.fetch_stall_growing),
@@ -313,9 +316,14 @@ impl Engine {
     /// A fetch made no progress.
     pub(super) fn on_stall(&mut self, fetch: FetchId) {
         let Some((content, transfer)) = self.fetching(fetch) else { return };
-        let Some(source) = transfer.fetches.get(&fetch).map(|fetch| fetch.source.clone()) else { return };
+        let Some(running) = transfer.fetches.get(&fetch) else { return };
+        let (source, nothing) = (running.source.clone(), running.bytes == 0);
+        let silent = select::origin_of(&source).filter(|_| nothing).map(|origin| origin.registry().to_owned());
         self.act(Action::CancelFetch { fetch });
         self.act(Action::Note(Note::Stalled { content, source }));
+        if let Some(registry) = silent {
+            self.origins.silent(&registry, self.now, self.config.origin_silent_for, self.config.limits.origins);
+        }
         self.end_fetch_badly(fetch, SourceError::Unreachable("no progress for too long".to_owned()));
     }
 
@@ -467,7 +475,11 @@ impl Engine {
                 // Fewer requests for as many bytes.
                 self.stretch = (self.stretch * 2).min(self.config.stripe_stretch_max);
             }
-            SourceError::NotFound | SourceError::Unauthorized(_) | SourceError::Failed(_) | SourceError::WrongBytes => {
+            SourceError::NotFound
+            | SourceError::Unauthorized(_)
+            | SourceError::Unavailable(_)
+            | SourceError::Failed(_)
+            | SourceError::WrongBytes => {
                 self.origin_answered(registry);
             }
             SourceError::Store(_) | SourceError::Cancelled => {}

@@ -214,7 +214,7 @@ fn bytes_of(entry: &Entry) -> usize {
         Entry::Held { .. } | Entry::Gone { .. } => 160,
         Entry::Bound(Binding { reference, .. }) => {
             let repository = reference.repository();
-            240 + repository.registry().len() + repository.name().len() + reference.tag().len()
+            300 + repository.registry().len() + repository.name().len() + reference.tag().len()
         }
     }
 }
@@ -325,7 +325,13 @@ mod tests {
         for number in 0..300 {
             let reference = TagRef::new(repository.clone(), &format!("{number:0>128}")).unwrap();
             let content = ContentId::of(Algorithm::Sha512, b"");
-            assert!(inventory.bind(Binding { reference, content, observed_unix_s: u64::MAX }));
+            assert!(inventory.bind(Binding {
+                reference,
+                content,
+                observed_unix_s: u64::MAX,
+                age_ms: Some(u64::MAX),
+                by: Some(NodeId::from_public_key([0xff; 32])),
+            }));
         }
         assert!(inventory.hold(ContentId::of(Algorithm::Sha512, b"a"), BLOB_SIZE_MAX));
         let page = inventory.page(ASKER, InventoryPosition { epoch: 0, seq: 0 });

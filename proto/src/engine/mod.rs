@@ -17,6 +17,7 @@
 //! asks the origin only when the budget of the uplink allows it (`budget.rs`). Deliberately absent: a node that
 //! takes part without wanting the blob itself.
 
+mod asking;
 mod bindings;
 mod blame;
 pub mod budget;
@@ -37,6 +38,7 @@ mod resolving;
 mod select;
 mod site;
 mod spreading;
+pub mod tags;
 mod timers;
 mod transfer;
 mod trees;
@@ -51,11 +53,11 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use self::{
-    bindings::Bindings, directory::Directory, inventory::Inventory, origin::Origins, peers::Peers, random::Random,
-    reaching::Reaching, resolving::Lookups, site::Site, timers::Timer, timers::Timers, transfer::Transfers,
-    uplink::Budget,
+    asking::Questions, bindings::Bindings, directory::Directory, inventory::Inventory, origin::Origins, peers::Peers,
+    random::Random, reaching::Reaching, site::Site, timers::Timer, timers::Timers, transfer::Transfers, uplink::Budget,
 };
 pub use self::{
+    bindings::BindingView,
     budget::{Uplink, Urgency},
     config::{Config, ConfigError, Limits},
     event::{Action, Event, Instant, Note, Source},
@@ -138,7 +140,7 @@ pub struct Engine {
     asked_offers: BTreeSet<ContentId>,
     budget: Budget,
     bindings: Bindings,
-    lookups: Lookups,
+    questions: Questions,
 }
 
 impl Engine {
@@ -171,7 +173,7 @@ impl Engine {
             asked_offers: BTreeSet::new(),
             budget: Budget::default(),
             bindings: Bindings::default(),
-            lookups: Lookups::default(),
+            questions: Questions::default(),
         }
     }
 
@@ -199,7 +201,7 @@ impl Engine {
             }
             Event::ReaderAt { want, offset } => self.on_reader_at(want, offset),
             Event::Unwant { want } => self.on_unwant(want),
-            Event::Resolve { resolve, reference } => self.on_resolve(resolve, reference),
+            Event::Resolve { resolve, reference, now_unix_s } => self.on_resolve(resolve, reference, now_unix_s),
             Event::Promise { promise, contents, repository } => self.on_promise(promise, contents, &repository),
             Event::FetchStarted { fetch, size, ranged } => self.on_fetch_started(fetch, size, ranged),
             Event::FetchProgress { fetch, bytes } => self.on_fetch_progress(fetch, bytes),
@@ -242,6 +244,9 @@ impl Engine {
                 Timer::CompleteTimeout(content) => self.on_complete_timeout(content),
                 Timer::AnswerFromMemory(lookup) => self.answer_from_memory(lookup),
                 Timer::LookupTimeout(lookup) => self.on_lookup_timeout(lookup),
+                Timer::TagHold(lookup) => self.on_tag_hold(lookup),
+                Timer::TagPatience(lookup) => self.on_tag_patience(lookup),
+                Timer::Probe => self.probe(),
                 // Every event is followed by another look at the budget; this one came for it.
                 Timer::Budget => {}
             }

@@ -99,6 +99,13 @@ impl Peers {
         self.connected.values().any(|peer| peer.learning)
     }
 
+    /// The id of a request that is kept account of elsewhere.
+    pub(super) fn next_request(&mut self) -> RequestId {
+        let request = RequestId(self.next_request);
+        self.next_request += 1;
+        request
+    }
+
     /// Opens a question, unless the peer is not connected or has one of its kind open.
     pub(super) fn ask(&mut self, peer: NodeId, question: Question) -> Option<RequestId> {
         let state = self.connected.get_mut(&peer)?;

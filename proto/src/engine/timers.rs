@@ -38,6 +38,12 @@ pub(super) enum Timer {
     AnswerFromMemory(LookupId),
     /// An origin's answer is no longer awaited.
     LookupTimeout(LookupId),
+    /// Peers that ask what a tag stands for are told that nothing is known yet.
+    TagHold(LookupId),
+    /// A tag's keeper did not answer, or whoever may ask did not say what it heard.
+    TagPatience(LookupId),
+    /// Ask an origin that is away whether it is back.
+    Probe,
     /// Background work may be allowed to ask an origin, or not any more.
     Budget,
 }

@@ -481,6 +481,7 @@ pub(super) fn is_transient(error: &SourceError) -> bool {
     match error {
         SourceError::Unreachable(_)
         | SourceError::RateLimited { .. }
+        | SourceError::Unavailable(_)
         | SourceError::Failed(_)
         | SourceError::Cancelled => true,
         SourceError::NotFound | SourceError::Unauthorized(_) | SourceError::WrongBytes | SourceError::Store(_) => false,

@@ -10,7 +10,7 @@ use super::{
     limits::{LimitError, check_changes, check_hashes, check_label},
     scan::Bounds,
 };
-use crate::{ContentId, PieceHashes, PieceIndex, TagRef};
+use crate::{ContentId, NodeId, PieceHashes, PieceIndex, TagRef};
 
 /// Largest control request, in bytes.
 pub const CONTROL_REQUEST_BYTES_MAX: usize = 4 << 10;
@@ -83,9 +83,32 @@ pub struct Binding {
     /// The manifest or index that it stood for.
     #[serde(rename = "c")]
     pub content: ContentId,
-    /// When the origin said so, in seconds since the Unix epoch by the asking node's clock.
+    /// When the origin said so, in seconds since the Unix epoch by the asking node's clock; 0 if that was not set.
     #[serde(rename = "t")]
     pub observed_unix_s: u64,
+    /// How long ago that was when this was said, in milliseconds, if everybody that it passed through has run since.
+    #[serde(rename = "a")]
+    pub age_ms: Option<u64>,
+    /// Who asked the origin, if it was not the one who says so.
+    #[serde(rename = "b")]
+    pub by: Option<NodeId>,
+}
+
+/// A word on a tag, between a node that wants to know and the tag's keeper.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TagWord {
+    /// The origin said this a moment ago.
+    #[serde(rename = "b")]
+    Bound(Binding),
+    /// Ask the origin yourself; from who may: what it said to me it need not say to others.
+    #[serde(rename = "a")]
+    Ask,
+    /// Somebody asks the origin. Ask me again.
+    #[serde(rename = "w")]
+    Wait,
+    /// The origin did not answer.
+    #[serde(rename = "o")]
+    Away,
 }
 
 /// How a node is, in a few bytes.
@@ -139,6 +162,23 @@ pub enum ControlRequest {
         #[serde(rename = "f")]
         first: PieceIndex,
     },
+    /// What does this tag stand for? You are its keeper as far as I know.
+    #[serde(rename = "t")]
+    Tag {
+        /// The tag.
+        #[serde(rename = "r")]
+        reference: TagRef,
+    },
+    /// I asked the origin, as you said that I may.
+    #[serde(rename = "o")]
+    TagSaid {
+        /// The tag.
+        #[serde(rename = "r")]
+        reference: TagRef,
+        /// What it said.
+        #[serde(rename = "w")]
+        word: TagWord,
+    },
 }
 
 /// An answer.
@@ -153,6 +193,12 @@ pub enum ControlResponse {
     /// To [`ControlRequest::Vouches`].
     #[serde(rename = "v")]
     Vouches(Vouches),
+    /// To [`ControlRequest::Tag`].
+    #[serde(rename = "t")]
+    Tag(TagWord),
+    /// To [`ControlRequest::TagSaid`].
+    #[serde(rename = "n")]
+    Noted,
 }
 
 /// Hashes of pieces of a blob.
@@ -239,7 +285,7 @@ impl Message for ControlRequest {
     fn check(&self) -> Result<(), LimitError> {
         match self {
             Self::Hello(hello) => hello.check(),
-            Self::Inventory { .. } | Self::Vouches { .. } => Ok(()),
+            Self::Inventory { .. } | Self::Vouches { .. } | Self::Tag { .. } | Self::TagSaid { .. } => Ok(()),
         }
     }
 }
@@ -252,6 +298,7 @@ impl Message for ControlResponse {
             Self::Hello(hello) => hello.check(),
             Self::Inventory(page) => page.check(),
             Self::Vouches(vouches) => vouches.check(),
+            Self::Tag(_) | Self::Noted => Ok(()),
         }
     }
 }

@@ -14,7 +14,7 @@ mod strategies;
 mod tests;
 
 /// Version of the wire protocol. Nodes of another version are not talked to; it is part of every protocol name.
-pub const PROTOCOL_VERSION: u32 = 4;
+pub const PROTOCOL_VERSION: u32 = 5;
 
 pub use announcement::{
     ANNOUNCEMENT_BYTES_MAX, Announcement, Claim, HASHES_PER_ANNOUNCEMENT_MAX, Having, Part, Stripe,
@@ -22,7 +22,7 @@ pub use announcement::{
 pub use codec::{DecodeError, EncodeError};
 pub use control::{
     Binding, Change, ControlRequest, ControlResponse, Entry, HASHES_PER_PAGE_MAX, Hello, InventoryPage,
-    InventoryPosition, Summary, VOUCHES_PER_PAGE_MAX, VouchedRun, Vouches,
+    InventoryPosition, Summary, TagWord, VOUCHES_PER_PAGE_MAX, VouchedRun, Vouches,
 };
 pub use limits::LimitError;
 pub use scan::ScanError;

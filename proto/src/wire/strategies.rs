@@ -4,12 +4,12 @@ use proptest::{collection::vec, prelude::*};
 
 use super::{
     Announcement, Binding, Change, Claim, ControlRequest, ControlResponse, Entry, Having, Hello, InventoryPage,
-    InventoryPosition, Part, Stripe, Summary, VouchedRun, Vouches,
+    InventoryPosition, Part, Stripe, Summary, TagWord, VouchedRun, Vouches,
     announcement::CHANGES_PER_ANNOUNCEMENT_MAX,
     control::{CHANGES_PER_PAGE_MAX, LABEL_BYTES_MAX},
 };
 use crate::{
-    Algorithm, ContentId, PieceHash, PieceHashes, PieceLayout, PieceSet, Repository, TagRef,
+    Algorithm, ContentId, NodeId, PieceHash, PieceHashes, PieceLayout, PieceSet, Repository, TagRef,
     name::{REGISTRY_LEN_MAX, REPOSITORY_LEN_MAX, TAG_LEN_MAX},
     piece::BLOB_SIZE_MAX,
 };
@@ -46,11 +46,15 @@ fn reference() -> impl Strategy<Value = TagRef> {
 }
 
 pub(super) fn binding() -> impl Strategy<Value = Binding> {
-    (reference(), content(), number()).prop_map(|(reference, content, observed_unix_s)| Binding {
-        reference,
-        content,
-        observed_unix_s,
-    })
+    let by = any::<[u8; 32]>().prop_map(NodeId::from_public_key);
+    let age = proptest::option::of(number());
+    (reference(), content(), number(), age, proptest::option::of(by)).prop_map(
+        |(reference, content, observed_unix_s, age_ms, by)| Binding { reference, content, observed_unix_s, age_ms, by },
+    )
+}
+
+fn tag_word() -> impl Strategy<Value = TagWord> {
+    prop_oneof![binding().prop_map(TagWord::Bound), Just(TagWord::Ask), Just(TagWord::Wait), Just(TagWord::Away),]
 }
 
 fn entry() -> impl Strategy<Value = Entry> {
@@ -127,6 +131,8 @@ pub(super) fn control_request() -> impl Strategy<Value = ControlRequest> {
         hello().prop_map(ControlRequest::Hello),
         position().prop_map(|since| ControlRequest::Inventory { since }),
         (content(), any::<u32>()).prop_map(|(content, first)| ControlRequest::Vouches { content, first }),
+        reference().prop_map(|reference| ControlRequest::Tag { reference }),
+        (reference(), tag_word()).prop_map(|(reference, word)| ControlRequest::TagSaid { reference, word }),
     ]
 }
 
@@ -147,6 +153,8 @@ pub(super) fn control_response() -> impl Strategy<Value = ControlResponse> {
         hello().prop_map(ControlResponse::Hello),
         page().prop_map(ControlResponse::Inventory),
         vouches.prop_map(ControlResponse::Vouches),
+        tag_word().prop_map(ControlResponse::Tag),
+        Just(ControlResponse::Noted),
     ]
 }
 
@@ -165,6 +173,8 @@ pub(super) fn longest_binding() -> Binding {
         reference: TagRef::new(repository, &"t".repeat(TAG_LEN_MAX)).unwrap(),
         content: ContentId::of(Algorithm::Sha512, b""),
         observed_unix_s: u64::MAX,
+        age_ms: Some(u64::MAX),
+        by: Some(NodeId::from_public_key([0xff; 32])),
     }
 }
 

@@ -7,14 +7,14 @@ use proptest::prelude::*;
 use super::{
     Announcement, Binding, Change, Claim, ControlRequest, ControlResponse, DecodeError, EncodeError, Entry,
     HASHES_PER_ANNOUNCEMENT_MAX, HASHES_PER_PAGE_MAX, Having, Hello, InventoryPage, InventoryPosition, LimitError,
-    Part, ScanError, Stripe, Summary, VouchedRun, Vouches,
+    Part, ScanError, Stripe, Summary, TagWord, VouchedRun, Vouches,
     announcement::{ANNOUNCEMENT_BYTES_MAX, CHANGES_PER_ANNOUNCEMENT_MAX},
     codec::*,
     control::{CHANGES_PER_PAGE_MAX, CONTROL_REQUEST_BYTES_MAX, CONTROL_RESPONSE_BYTES_MAX, LABEL_BYTES_MAX},
     strategies,
 };
 use crate::{
-    Algorithm, ContentId, PieceHash, PieceHashes, PieceSet, Repository, TagRef,
+    Algorithm, ContentId, NodeId, PieceHash, PieceHashes, PieceSet, Repository, TagRef,
     piece::{BLOB_SIZE_MAX, PIECES_MAX},
 };
 
@@ -117,6 +117,10 @@ fn sample_position() -> InventoryPosition {
     InventoryPosition { epoch: 0x0102_0304_0506_0708, seq: 300 }
 }
 
+fn sample_node() -> NodeId {
+    NodeId::from_public_key([7; 32])
+}
+
 fn sample_hello() -> Hello {
     Hello { bulk_port: 7119, version: "0.1.0".to_owned(), summary: sample_summary() }
 }
@@ -129,7 +133,8 @@ fn sample_changes() -> Vec<Change> {
     let content = ContentId::of(Algorithm::Sha256, b"abc");
     let repository = Repository::new("docker.io", "library/debian").unwrap();
     let reference = TagRef::new(repository, "12").unwrap();
-    let binding = Binding { reference, content, observed_unix_s: 1_700_000_000 };
+    let binding =
+        Binding { reference, content, observed_unix_s: 1_700_000_000, age_ms: Some(61_000), by: Some(sample_node()) };
     vec![
         Change { seq: 301, entry: Entry::Held { content, size: 70_000 } },
         Change { seq: 302, entry: Entry::Gone { content: ContentId::of(Algorithm::Sha512, b"abc") } },
@@ -143,10 +148,12 @@ fn sample_page() -> InventoryPage {
 }
 
 /// One message of each kind, encoded.
-fn samples() -> [Vec<u8>; 7] {
+fn samples() -> [Vec<u8>; 10] {
     let changed = Announcement::Changed { since: sample_position(), changes: sample_changes() };
     let unasked = Announcement::Summary(Summary { origin_reachable: None, ..sample_summary() });
     let inventory = ControlRequest::Inventory { since: sample_position() };
+    let reference = TagRef::new(Repository::new("a", "b").unwrap(), "c").unwrap();
+    let said = ControlRequest::TagSaid { reference: reference.clone(), word: TagWord::Away };
     let mut pieces = PieceSet::empty(11);
     assert!(pieces.insert(0) && pieces.insert(9));
     [
@@ -156,6 +163,9 @@ fn samples() -> [Vec<u8>; 7] {
         encode_control_request(&inventory),
         encode_control_response(&ControlResponse::Hello(sample_hello())),
         encode_control_response(&ControlResponse::Inventory(sample_page())),
+        encode_control_request(&ControlRequest::Tag { reference }),
+        encode_control_request(&said),
+        encode_control_response(&ControlResponse::Tag(TagWord::Wait)),
         encode_piece_set(&pieces),
     ]
     .map(Result::unwrap)
@@ -173,11 +183,13 @@ const CHANGES_HEX: &str = concat!(
     "ddaf35a193617abacc417349ae20413112e6fa4e89a97ea20a9eeee64b55d39a",
     "2192992a274fc1a836ba3c23a3feebbd454d4423643ce80e2a9ac94fa54ca49f",
     "a2 6173 190130 6165 a1 6162",             // number 304, bound:
-    "a3 6172 82 82 69 646f636b65722e696f",     // docker.io
+    "a5 6172 82 82 69 646f636b65722e696f",     // docker.io
     "6e 6c6962726172792f64656269616e 62 3132", // library/debian, 12
     "6163 5824 01551220",
     "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad",
-    "6174 1a6553f100", // at 1,700,000,000
+    "6174 1a6553f100",       // at 1,700,000,000
+    "6161 19ee48 6162 5820", // 61 seconds ago, to another node
+    "0707070707070707070707070707070707070707070707070707070707070707",
 );
 const HELLO_HEX: &str = concat!(
     "a1 6168 a3 6162 191bcf 6176 65 302e312e30", // port 7119, version 0.1.0
@@ -196,6 +208,9 @@ fn the_bytes_of_each_message_stay_the_same() {
         format!("a1 6169 a1 6173 {position}"),
         HELLO_HEX.to_owned(),
         format!("a1 6169 a4 6166 f4 6163 {CHANGES_HEX} 6170 a2 6165 1b0102030405060708 6173 190131 616d f5"),
+        "a1 6174 a1 6172 82 82 6161 6162 6163".to_owned(),
+        "a1 616f a2 6172 82 82 6161 6162 6163 6177 616f".to_owned(),
+        "a1 6174 6177".to_owned(),
         "82 0b 42 0102".to_owned(),
     ];
     for (bytes, golden) in samples().iter().zip(golden) {
@@ -224,6 +239,10 @@ fn the_longest_messages_fit_their_limits() {
     let bytes = encode_control_request(&ControlRequest::Hello(hello)).unwrap();
     assert!(bytes.len() <= CONTROL_REQUEST_BYTES_MAX);
     decode_control_request(&bytes).unwrap();
+
+    let word = TagWord::Bound(strategies::longest_binding());
+    let said = ControlRequest::TagSaid { reference: strategies::longest_binding().reference, word };
+    decode_control_request(&encode_control_request(&said).unwrap()).unwrap();
 
     let bytes = encode_piece_set(&PieceSet::full(PIECES_MAX)).unwrap();
     assert!(decode_piece_set(&bytes).unwrap().is_full());

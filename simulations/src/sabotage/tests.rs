@@ -9,7 +9,7 @@ use layermesh_proto::{
     ObjectKind, Repository,
     engine::{
         Action, Config,
-        event::{CallId, Event, FetchId, RequestId, Source, WantId},
+        event::{CallId, Event, FetchId, LookupId, RequestId, Source, WantId},
     },
     wire::{
         Announcement, Change, ControlResponse, Entry, InventoryPage, InventoryPosition, Summary,
@@ -203,7 +203,8 @@ fn more_than_the_limits_are_found() {
     world.rules.limits.lookups = 0;
     let reference =
         layermesh_proto::TagRef::new(Repository::new("registry.example", "team/app").unwrap(), "1").unwrap();
-    found(world.resolve(0, reference).map(|_| ()), "questions to origins at a time");
+    let asked = Action::AskOrigin { lookup: LookupId(0), reference };
+    found(forge(&mut world, asked), "questions to origins at a time");
 }
 
 #[test]

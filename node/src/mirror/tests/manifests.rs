@@ -200,13 +200,31 @@ async fn a_tag_that_the_origin_did_not_answer_says_who_did() {
     let image = rig.image();
     let reference = tag_of("a.io", "b", "v1");
     let peer = NodeId::from_public_key([9; 32]);
-    for (provenance, expected) in [
-        (Provenance::Origin, None),
-        (Provenance::Remembered { observed_unix_s: 5 }, Some("remembered; observed=5".to_owned())),
-        (Provenance::Signed, Some("signed".to_owned())),
-        (Provenance::Peer { peer, observed_unix_s: 6 }, Some(format!("peer; observed=6; peer={peer}"))),
+    let aged = Some(Duration::from_millis(90_500));
+    for (provenance, basis, age, expected) in [
+        (Provenance::Origin, Basis::Asked, Some(Duration::ZERO), None),
+        (
+            Provenance::Remembered { observed_unix_s: 5 },
+            Basis::Away,
+            aged,
+            Some("remembered; because=origin-away; age=90; observed=5".to_owned()),
+        ),
+        (
+            Provenance::Remembered { observed_unix_s: 0 },
+            Basis::Fresh,
+            None,
+            Some("remembered; because=fresh".to_owned()),
+        ),
+        (Provenance::Signed, Basis::Policy, None, Some("signed; because=policy".to_owned())),
+        (
+            Provenance::Peer { peer, observed_unix_s: 6 },
+            Basis::Away,
+            None,
+            Some(format!("peer; because=origin-away; observed=6; peer={peer}")),
+        ),
     ] {
-        rig.tag(&reference, image.index, provenance);
+        let resolution = Resolution { content: image.index, provenance, basis, age };
+        rig.driver.script(|script| script.tags.insert(reference.clone(), Ok(resolution)));
         let response = rig.head("/v2/a.io/b/manifests/v1").await;
         assert_eq!(header(&response, "layermesh-provenance"), expected.as_deref());
     }

@@ -10,7 +10,7 @@ use std::{error::Error as _, sync::Arc, time::Duration};
 use bytes::Bytes;
 use layermesh_proto::{
     ContentId, NodeId, Repository, TagRef,
-    engine::event::{Provenance, Resolution, SourceError},
+    engine::event::{Basis, Provenance, Resolution, SourceError},
 };
 use reqwest::{Method, RequestBuilder, Response};
 use serde_json::{Value, json};
@@ -66,7 +66,8 @@ impl Rig {
     }
 
     fn tag(&self, reference: &TagRef, content: ContentId, provenance: Provenance) {
-        self.driver.script(|script| script.tags.insert(reference.clone(), Ok(Resolution { content, provenance })));
+        let resolution = Resolution { content, provenance, basis: Basis::Asked, age: None };
+        self.driver.script(|script| script.tags.insert(reference.clone(), Ok(resolution)));
     }
 
     /// An image of one platform: index, manifest, config and two layers, all held.

@@ -83,7 +83,7 @@ async fn next(events: &mut mpsc::Receiver<StoreEvent>) -> StoreEvent {
 
 fn binding(tag: &str, content: ContentId, observed_unix_s: u64) -> Binding {
     let repository = Repository::new("registry.example:5000", "team/app").unwrap();
-    Binding { reference: TagRef::new(repository, tag).unwrap(), content, observed_unix_s }
+    Binding { reference: TagRef::new(repository, tag).unwrap(), content, observed_unix_s, age_ms: None, by: None }
 }
 
 fn flip(path: &Path, at: usize) {

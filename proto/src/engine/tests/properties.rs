@@ -21,7 +21,7 @@ use crate::{
     ContentId, NodeId, ObjectKind, PieceHash, PieceHashes, PieceSet, TagRef,
     wire::{
         Announcement, Binding, Change, Claim, ControlRequest, ControlResponse, Entry, Having, Hello, InventoryPage,
-        InventoryPosition, Part, Stripe, Summary, VouchedRun, Vouches,
+        InventoryPosition, Part, Stripe, Summary, TagWord, VouchedRun, Vouches,
     },
 };
 
@@ -34,6 +34,7 @@ const LIMITS: Limits = Limits {
     transfers: 2,
     wants: 4,
     origins_per_transfer: 2,
+    tag_calls: 1,
     resolves: 3,
     lookups: 2,
     peers: 2,
@@ -73,11 +74,19 @@ fn tag() -> impl Strategy<Value = TagRef> {
 }
 
 fn binding() -> impl Strategy<Value = Binding> {
-    (tag(), content(), any::<u64>()).prop_map(|(reference, content, observed_unix_s)| Binding {
-        reference,
-        content,
-        observed_unix_s,
-    })
+    let age = prop::option::of(prop_oneof![0u64..100_000, Just(u64::MAX)]);
+    (tag(), content(), any::<u64>(), age, prop::option::of(node())).prop_map(
+        |(reference, content, observed_unix_s, age_ms, by)| Binding { reference, content, observed_unix_s, age_ms, by },
+    )
+}
+
+fn tag_word() -> impl Strategy<Value = TagWord> {
+    prop_oneof![
+        2 => binding().prop_map(TagWord::Bound),
+        1 => Just(TagWord::Ask),
+        1 => Just(TagWord::Wait),
+        1 => Just(TagWord::Away),
+    ]
 }
 
 fn signed() -> impl Strategy<Value = SignedBinding> {
@@ -91,6 +100,7 @@ fn error() -> impl Strategy<Value = SourceError> {
         SourceError::Unauthorized(String::new()),
         SourceError::RateLimited { retry_after: Some(Duration::MAX) },
         SourceError::RateLimited { retry_after: None },
+        SourceError::Unavailable(String::new()),
         SourceError::Failed(String::new()),
         SourceError::WrongBytes,
         SourceError::Store(String::new()),
@@ -134,6 +144,8 @@ fn response() -> impl Strategy<Value = ControlResponse> {
         hello().prop_map(ControlResponse::Hello),
         page.prop_map(ControlResponse::Inventory),
         vouches.prop_map(ControlResponse::Vouches),
+        tag_word().prop_map(ControlResponse::Tag),
+        Just(ControlResponse::Noted),
     ]
 }
 
@@ -187,6 +199,8 @@ fn from_peers() -> impl Strategy<Value = Event> {
         hello().prop_map(ControlRequest::Hello),
         position().prop_map(|since| ControlRequest::Inventory { since }),
         (content(), 0u32..6).prop_map(|(content, first)| ControlRequest::Vouches { content, first }),
+        tag().prop_map(|reference| ControlRequest::Tag { reference }),
+        (tag(), tag_word()).prop_map(|(reference, word)| ControlRequest::TagSaid { reference, word }),
     ];
     let announcement = prop_oneof![
         (position(), changes()).prop_map(|(since, changes)| Announcement::Changed { since, changes }),
@@ -253,7 +267,9 @@ fn from_readers() -> impl Strategy<Value = Event> {
         1 => (0u64..12, any::<u64>()).prop_map(|(want, offset)| Event::ReaderAt { want: WantId(want), offset }),
         1 => (0u64..12, size()).prop_map(|(want, offset)| Event::ReaderAt { want: WantId(want), offset }),
         1 => (0u64..12).prop_map(|want| Event::Unwant { want: WantId(want) }),
-        1 => (0u64..100, tag()).prop_map(|(id, reference)| Event::Resolve { resolve: ResolveId(id), reference }),
+        1 => (0u64..100, tag(), prop_oneof![Just(0), any::<u64>()]).prop_map(|(id, reference, now_unix_s)| {
+            Event::Resolve { resolve: ResolveId(id), reference, now_unix_s }
+        }),
         1 => (prop::collection::vec(content(), 0..3), repository()).prop_map(|(contents, repository)| {
             Event::Promise { promise: PromiseId(0), contents, repository }
         }),
@@ -373,8 +389,9 @@ fn check(engine: &Engine, witness: &Witness) {
     assert!(transfers.wants.len() <= LIMITS.wants);
     assert!(transfers.partials.len() <= LIMITS.partials);
     assert!(engine.peers.len() <= LIMITS.peers);
-    assert!(engine.lookups.open.len() <= LIMITS.lookups);
-    assert!(engine.lookups.waiting() <= LIMITS.resolves);
+    assert!(engine.questions.open.len() <= LIMITS.lookups);
+    assert!(engine.questions.resolves() <= LIMITS.resolves);
+    assert!(engine.questions.calls() <= LIMITS.tag_calls);
     assert!(engine.origins().count() <= LIMITS.origins);
     assert!(engine.peers().all(|peer| peer.blobs <= LIMITS.blobs_per_peer));
     assert_eq!(transfers.wants.keys().copied().collect::<BTreeSet<_>>(), witness.wants);

@@ -11,7 +11,7 @@
 //! P diff A:5 | P announces summary | P asks hello | P asks inventory since 3 | P asks inventory anew
 //! want 1 A [from repo] [in background] | clock mon 21:59 | show A | reader 1 3 | unwant 1 | A held 5 | A lost | A partly 5: 0 1 | A wrong | A unstorable
 //! fetch 0 started 5 | fetch 0 progress | fetch 0 stored 0 1 | fetch 0 ended ok|<error>
-//! resolve 1 v1 | origin 0 says A@1000 | origin 0 fails <error> | known v1=A@1000 | signed v1=A v2=B | promise 1 A B | tick
+//! resolve 1 v1 [at 5000] | origin 0 says A@1000 | origin 0 fails <error> | known v1=A@1000 | signed v1=A v2=B | promise 1 A B | tick
 //! ```
 //! A source that answers from the start whatever is asked is `fetch 0 started 5 whole`. Hashes follow from the blob and the
 //! piece; `wrongly` makes them others: `fetch 0 stored 1 2 wrongly`.
@@ -26,7 +26,11 @@
 //!
 //! `show A` says what the transfer of `A` waits for.
 //!
-//! Errors: `unreachable`, `notfound`, `unauthorized`, `failed`, `wrong`, `store`, `busy <seconds>`.
+//! A binding is `v1=A@1000`, seen at 1000 s after the epoch, or `v1=A@1000~5`, five seconds old. Peers speak about tags by
+//! `P asks tag v1 | P says tag v1=A@1000~5 | P says tag ask|wait|away | P ignores tag | P heard v1 away`; for `v1` the order is
+//! `R`, `P`, `me`, `Q`. In answers, `fresh` and `by rule` say why the origin was not asked.
+//!
+//! Errors: `unreachable`, `notfound`, `unauthorized`, `failed`, `ill`, `wrong`, `store`, `busy <seconds>`.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -34,7 +38,7 @@ use super::super::{
     Config, Engine, Urgency,
     budget::MINUTES_PER_DAY,
     event::{
-        Action, CallId, Event, FetchId, Instant, LookupId, Note, OriginTag, PromiseId, Provenance, RequestId,
+        Action, Basis, CallId, Event, FetchId, Instant, LookupId, Note, OriginTag, PromiseId, Provenance, RequestId,
         ResolveId, SignedBinding, Source, SourceError, WantError, WantId,
     },
     trees::tree_of,
@@ -44,7 +48,7 @@ use crate::{
     piece::PIECE_LEN_MIN,
     wire::{
         Announcement, Binding, Change, Claim, ControlRequest, ControlResponse, Entry, Having, Hello, InventoryPage,
-        InventoryPosition, Part, Stripe, Summary, VouchedRun, Vouches,
+        InventoryPosition, Part, Stripe, Summary, TagWord, VouchedRun, Vouches,
     },
 };
 
@@ -125,6 +129,7 @@ struct Teller {
     hello: BTreeMap<String, RequestId>,
     inventory: BTreeMap<String, RequestId>,
     hashes: BTreeMap<String, RequestId>,
+    tags: BTreeMap<String, RequestId>,
     /// What each fetch is of.
     fetched: BTreeMap<FetchId, ContentId>,
     names: BTreeMap<ContentId, &'static str>,
@@ -136,8 +141,9 @@ impl Teller {
     fn new(config: Config, parts: bool) -> Self {
         let names = ["A", "B", "C", "D"].map(|name| (blob(name), name)).into();
         let engine = Engine::new(config, peer("me"), 1);
-        let (seqs, hello, inventory, hashes) = Default::default();
-        Self { engine, now: Instant::default(), seqs, hello, inventory, hashes, fetched: BTreeMap::new(), names, parts }
+        let (seqs, hello, inventory, hashes, tags) = Default::default();
+        let (now, fetched) = (Instant::default(), BTreeMap::new());
+        Self { engine, now, seqs, hello, inventory, hashes, tags, fetched, names, parts }
     }
 
     fn tell(&mut self, line: &str) -> Vec<String> {
@@ -224,7 +230,10 @@ impl Teller {
                 let content = self.fetched.get(&fetch).copied().unwrap_or_else(|| blob("A"));
                 fetch_event(fetch, content, rest)
             }
-            ["resolve", resolve, name] => Event::Resolve { resolve: ResolveId(number(resolve)), reference: tag(name) },
+            ["resolve", resolve, name, clock @ ..] => {
+                let now_unix_s = if let ["at", unix_s] = clock { number(unix_s) } else { 0 };
+                Event::Resolve { resolve: ResolveId(number(resolve)), reference: tag(name), now_unix_s }
+            }
             ["origin", lookup, "says", said] => {
                 let (name, at) = said.split_once('@').unwrap();
                 let result = Ok(OriginTag { content: blob(name), now_unix_s: number(at) });
@@ -330,6 +339,22 @@ impl Teller {
                 let request = ControlRequest::Vouches { content: blob(content), first: 0 };
                 Event::Requested { call: CallId(1), from: id, request }
             }
+            ["asks", "tag", reference] => {
+                let request = ControlRequest::Tag { reference: tag(reference) };
+                Event::Requested { call: call_of(&id), from: id, request }
+            }
+            ["says", "tag", word] => {
+                let request = self.tags.remove(name).expect("no question about a tag is open");
+                Event::Responded { request, response: ControlResponse::Tag(tag_word(word)) }
+            }
+            ["ignores", "tag"] => {
+                let request = self.tags.remove(name).expect("no question about a tag is open");
+                Event::RequestFailed { request }
+            }
+            ["heard", reference, word] => {
+                let request = ControlRequest::TagSaid { reference: tag(reference), word: tag_word(word) };
+                Event::Requested { call: call_of(&id), from: id, request }
+            }
             ["left", content] => said(id, Part::Left { content: blob(content) }),
             ["fails"] => {
                 let open = self.hello.remove(name).or_else(|| self.inventory.remove(name));
@@ -375,6 +400,19 @@ impl Teller {
         changes.map(entry).collect()
     }
 
+    fn tag_word(&self, word: &TagWord) -> String {
+        match word {
+            TagWord::Bound(binding) => {
+                let age = binding.age_ms.map(|age| format!("~{}", age / 1000)).unwrap_or_default();
+                let by = binding.by.map(|by| format!(" of {}", self.peer_name(by))).unwrap_or_default();
+                format!("{}={}{age}{by}", binding.reference.tag(), self.name(&binding.content))
+            }
+            TagWord::Ask => "ask".to_owned(),
+            TagWord::Wait => "wait".to_owned(),
+            TagWord::Away => "away".to_owned(),
+        }
+    }
+
     fn describe(&mut self, action: Action) -> String {
         match action {
             Action::Announce(Announcement::Taking(part)) => match part {
@@ -413,6 +451,13 @@ impl Teller {
                         self.hashes.insert(name.clone(), request);
                         format!("ask {name} hashes {} {first}..", self.name(&content))
                     }
+                    ControlRequest::Tag { reference } => {
+                        self.tags.insert(name.clone(), request);
+                        format!("ask {name} tag {}", reference.tag())
+                    }
+                    ControlRequest::TagSaid { reference, word } => {
+                        format!("tell {name} {} {}", reference.tag(), self.tag_word(&word))
+                    }
                 }
             }
             Action::Respond { response: ControlResponse::Vouches(vouches), .. } => {
@@ -422,6 +467,11 @@ impl Teller {
                 };
                 format!("answer hashes{}", vouches.runs.iter().map(run).collect::<String>())
             }
+            Action::Respond { call, response: ControlResponse::Tag(word) } => {
+                let asker = char::from(u8::try_from(call.0).unwrap());
+                format!("answer {asker} tag {}", self.tag_word(&word))
+            }
+            Action::Respond { response: ControlResponse::Noted, .. } => "noted".to_owned(),
             Action::Respond { response: ControlResponse::Hello(hello), .. } => {
                 format!("answer hello at {}", hello.summary.position.seq)
             }
@@ -462,7 +512,12 @@ impl Teller {
                         Provenance::Peer { peer, .. } => self.peer_name(peer),
                         Provenance::Signed => "a release".to_owned(),
                     };
-                    format!("resolved {resolve} {} by {by}", self.name(&found.content))
+                    let basis = match found.basis {
+                        Basis::Asked | Basis::Away => "",
+                        Basis::Fresh => ", fresh",
+                        Basis::Policy => ", by rule",
+                    };
+                    format!("resolved {resolve} {} by {by}{basis}", self.name(&found.content))
                 }
                 Err(error) => format!("resolved {resolve} {}", outcome(&Some(error))),
             },
@@ -538,6 +593,7 @@ fn outcome(error: &Option<WantError>) -> &'static str {
         Some(WantError::Unauthorized(_)) => "unauthorized",
         Some(WantError::Unavailable(_)) => "unavailable",
         Some(WantError::Store(_)) => "cannot be stored",
+        Some(WantError::NotSigned) => "not signed",
         Some(WantError::Busy) => "busy",
     }
 }
@@ -551,7 +607,27 @@ fn entry(word: &str) -> Entry {
     }
     let (name, bound) = word.split_once('=').unwrap();
     let (content, at) = bound.split_once('@').unwrap();
-    Entry::Bound(Binding { reference: tag(name), content: blob(content), observed_unix_s: number(at) })
+    let (at, age) = at.split_once('~').map_or((at, None), |(at, age)| (at, Some(number::<u64>(age) * 1000)));
+    let content = blob(content);
+    Entry::Bound(Binding { reference: tag(name), content, observed_unix_s: number(at), age_ms: age, by: None })
+}
+
+/// Such as `v1=A@1000~5`, five seconds old, or `ask`.
+fn tag_word(word: &str) -> TagWord {
+    match word {
+        "ask" => TagWord::Ask,
+        "wait" => TagWord::Wait,
+        "away" => TagWord::Away,
+        word => match entry(word) {
+            Entry::Bound(binding) => TagWord::Bound(binding),
+            _ => panic!("not a word on a tag: {word}"),
+        },
+    }
+}
+
+/// What a peer asks about tags: one at a time.
+fn call_of(peer: &NodeId) -> CallId {
+    CallId(u64::from(peer.public_key()[0]))
 }
 
 /// Such as `v1=A`.
@@ -565,7 +641,8 @@ fn source_error(words: &[&str]) -> SourceError {
         ["unreachable"] => SourceError::Unreachable("no route".to_owned()),
         ["notfound"] => SourceError::NotFound,
         ["unauthorized"] => SourceError::Unauthorized("no credentials".to_owned()),
-        ["failed"] => SourceError::Failed("500".to_owned()),
+        ["failed"] => SourceError::Failed("nonsense".to_owned()),
+        ["ill"] => SourceError::Unavailable("500".to_owned()),
         ["wrong"] => SourceError::WrongBytes,
         ["store"] => SourceError::Store("disk full".to_owned()),
         ["busy", seconds] => SourceError::RateLimited { retry_after: Some(Duration::from_secs(number(seconds))) },

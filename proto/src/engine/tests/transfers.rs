@@ -150,6 +150,21 @@ fn a_new_holder_wakes_a_transfer_that_waits() {
 }
 
 #[test]
+fn an_origin_that_hangs_is_not_given_all_its_time_for_each_blob() {
+    run("
+        0ms want 1 A from app          -> fetch 0 A from app 0..
+       30s tick                        -> cancel 0; A of app stalled; origin away; want 1 unavailable
+       31s want 2 B from app           -> fetch 1 B from app 0..
+       34s tick                        -> cancel 1; B of app stalled
+       38s tick                        -> fetch 2 B from app 0..; cancel 2; B of app stalled; want 2 unavailable
+       39s want 3 C from app           -> fetch 3 C from app 0..
+       40s fetch 3 started 2           -> origin back
+       69s tick
+       70s tick                        -> cancel 3; C of app stalled; origin away; want 3 unavailable
+    ");
+}
+
+#[test]
 fn a_stalled_fetch_is_cancelled_and_what_it_says_later_is_ignored() {
     run("
         0ms P connects                -> ask P hello

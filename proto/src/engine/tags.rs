@@ -1,0 +1,51 @@
+//! How tags are answered: a rule for each registry.
+
+use std::{collections::BTreeMap, time::Duration};
+
+/// Who says what a registry's tags stand for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TagPolicy {
+    /// The origin; what the site knows while it does not answer.
+    #[default]
+    OriginFirst,
+    /// What the site knows, if it is a signed release's word or not too old; else the origin.
+    SiteFirst {
+        /// Older than this is too old.
+        age_max: Duration,
+    },
+    /// Signed releases and nobody else; no origin is asked.
+    SignedOnly,
+}
+
+/// How a registry's tags are answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TagRule {
+    /// Who says what they stand for.
+    pub policy: TagPolicy,
+    /// After an origin told anybody on the site what a tag stands for, during which nobody on the site asks it again; zero
+    /// for always asking. 60 s: registries limit requests (Docker Hub by address, which a site shares), a runtime asks for a
+    /// tag twice in each pull, and fleets poll each minute.
+    pub fresh_for: Duration,
+}
+
+impl Default for TagRule {
+    fn default() -> Self {
+        Self { policy: TagPolicy::default(), fresh_for: Duration::from_secs(60) }
+    }
+}
+
+/// The rules of all registries.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TagRules {
+    /// Of registries that are not named.
+    pub other: TagRule,
+    /// By the registry's name.
+    pub registries: BTreeMap<String, TagRule>,
+}
+
+impl TagRules {
+    /// The rule of a registry.
+    pub fn of(&self, registry: &str) -> TagRule {
+        self.registries.get(registry).copied().unwrap_or(self.other)
+    }
+}
