@@ -1,6 +1,6 @@
 //! Registries that are away: what the site knows serves at once, and the registry is asked again as soon as it is back.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 mod common;
 

@@ -18,7 +18,7 @@ use layermesh_proto::{
     },
     piece::{PIECE_LEN_MAX, PieceLayout},
     wire::{
-        Announcement, ControlRequest, ControlResponse, Vouches,
+        Announcement, ControlRequest, ControlResponse, TagWord, Vouches,
         control::{Change, Entry, Hello, InventoryPage, InventoryPosition, Summary},
     },
 };
@@ -177,5 +177,7 @@ fn answer(peer: NodeId, question: &ControlRequest) -> ControlResponse {
             })
         }
         ControlRequest::Vouches { .. } => ControlResponse::Vouches(Vouches { size: 0, runs: Vec::new() }),
+        ControlRequest::Tag { .. } => ControlResponse::Tag(TagWord::Ask),
+        ControlRequest::TagSaid { .. } => ControlResponse::Noted,
     }
 }

@@ -8,8 +8,8 @@
 //! along chains that cannot be circles: each goes to a node further to the front.
 //!
 //! Invariants: a node whose keeper does not answer in time asks the next, and itself in the end: keepers save requests, they
-//! never cost an answer. Everybody who was held is told something within [`super::config::Config::tag_hold`], so a keeper that
-//! is lost is noticed. Whoever may ask and says nothing is passed over after [`super::config::Config::tag_lease`].
+//! never cost an answer. Everybody who was held is told something within [`super::tags::Keeping::hold`], so a keeper that
+//! is lost is noticed. Whoever may ask and says nothing is passed over after [`super::tags::Keeping::lease`].
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -123,7 +123,7 @@ impl Engine {
             Asked::There(call, peer) => {
                 question.calls.push((call, peer));
                 if !self.timers.is_set(Timer::TagHold(lookup)) {
-                    self.timers.set(Timer::TagHold(lookup), self.now, self.config.tag_hold);
+                    self.timers.set(Timer::TagHold(lookup), self.now, self.config.keeping.hold);
                 }
             }
             Asked::Probe => {}
@@ -198,7 +198,7 @@ impl Engine {
         question.stage = Stage::Keeper(keeper, request);
         let body = ControlRequest::Tag { reference: question.reference.clone() };
         self.questions.by_request.insert(request, lookup);
-        self.timers.set(Timer::TagPatience(lookup), self.now, self.config.tag_patience);
+        self.timers.set(Timer::TagPatience(lookup), self.now, self.config.keeping.patience);
         self.act(Action::Request { request, peer: keeper, body });
     }
 
@@ -209,7 +209,7 @@ impl Engine {
         if question.resolves.is_empty() && !question.calls.is_empty() {
             let (call, peer) = question.calls.remove(0);
             question.stage = Stage::Granted(peer);
-            self.timers.set(Timer::TagPatience(lookup), self.now, self.config.tag_lease);
+            self.timers.set(Timer::TagPatience(lookup), self.now, self.config.keeping.lease);
             return self.answer_call(call, TagWord::Ask);
         }
         if question.resolves.is_empty() && question.granted_by.is_none() {
@@ -268,7 +268,7 @@ impl Engine {
     pub(super) fn on_tag_patience(&mut self, lookup: LookupId) {
         match self.questions.open.get(&lookup).map(|question| question.stage) {
             Some(Stage::Keeper(keeper, _)) => {
-                let until = self.now + self.config.tag_mute;
+                let until = self.now + self.config.keeping.mute;
                 let now = self.now;
                 self.questions.mute.retain(|_, until| *until > now);
                 if self.questions.mute.len() < self.config.limits.peers {

@@ -117,14 +117,14 @@ impl Bindings {
         self.put(&binding.reference, fact, limits)
     }
 
-    /// This node's store remembers. `false` if the limit forbids to keep it.
+    /// This node's store remembers, or somebody at it says so now. `false` if the limit forbids to keep it.
     pub(super) fn restore(&mut self, binding: &Binding, now: Instant, limits: &Limits) -> bool {
         if binding.by.is_none() && self.clock.is_none_or(|(clock, _)| clock < binding.observed_unix_s) {
             // It is later than that, at least.
             self.tell_time(binding.observed_unix_s, now);
         }
-        let fact = Fact { aged: None, ..Fact::told(binding, binding.by, now) };
-        self.mine.contains_key(&binding.reference) || self.put(&binding.reference, fact, limits)
+        let known = binding.age_ms.is_none() && self.mine.contains_key(&binding.reference);
+        known || self.put(&binding.reference, Fact::told(binding, binding.by, now), limits)
     }
 
     fn put(&mut self, reference: &TagRef, fact: Fact, limits: &Limits) -> bool {
@@ -172,6 +172,11 @@ impl Bindings {
             }
         }
         true
+    }
+
+    /// Whether a node that is not connected may tell this one, too: there may be many, and peers go first.
+    pub(super) fn has_room_for_strangers(&self, limits: &Limits) -> bool {
+        self.peers_count < limits.bindings_of_peers / 2
     }
 
     /// Signed releases say what these tags stand for, and no others. `false` if the limit forbids to keep them all.
@@ -376,6 +381,9 @@ mod tests {
         bindings.observe(&binding(2, 1000), at(0), &limits);
         assert!(bindings.restore(&binding(1, 900), at(0), &limits));
         assert_eq!(newest(&bindings, 0), content(2));
+        let brought = aged(3, 0, 0);
+        assert!(bindings.restore(&brought, at(0), &limits));
+        assert_eq!(newest(&bindings, 0), content(3), "somebody brought it along");
         // The clock was set back.
         bindings.observe(&binding(1, 900), at(1), &limits);
         assert_eq!(newest(&bindings, 1), content(1));

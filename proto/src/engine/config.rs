@@ -7,7 +7,11 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use super::{budget::Uplink, origin::Probing, tags::TagRules};
+use super::{
+    budget::Uplink,
+    origin::Probing,
+    tags::{Keeping, TagRules},
+};
 use crate::wire::control::LABEL_BYTES_MAX;
 
 /// How a node is and how it behaves.
@@ -228,18 +232,8 @@ pub struct Config {
 
     /// How tags are answered.
     pub tags: TagRules,
-    /// For a tag's keeper to say anything. 500 ms: it holds nobody for longer than `tag_hold`, and a busy node takes a tenth
-    /// of a second.
-    pub tag_patience: Duration,
-    /// After which a keeper tells those whom it holds that there is nothing yet. 300 ms: the more often, the sooner a
-    /// keeper that is lost is noticed.
-    pub tag_hold: Duration,
-    /// For whoever may ask the origin to say what it heard. 2 s: longer than a handshake, a token and an answer take over a
-    /// distant uplink; after that another one asks, too.
-    pub tag_lease: Duration,
-    /// During which a node that did not answer as a keeper is none. 30 s: half of what the transport takes to notice that it
-    /// lost its power.
-    pub tag_mute: Duration,
+    /// How nodes of a site see to it that one of them asks.
+    pub keeping: Keeping,
     /// For an origin to say what a tag stands for when the site knows an answer. 1.4 s: longer than a distant
     /// registry takes, and an answer within 1.5 s all told, shorter than people and runtimes notice.
     pub resolve_timeout_known: Duration,
@@ -392,10 +386,7 @@ impl Default for Config {
             probe_max: Duration::from_secs(30),
             probe_idle_max: Duration::from_secs(3600),
             tags: TagRules::default(),
-            tag_patience: Duration::from_millis(500),
-            tag_hold: Duration::from_millis(300),
-            tag_lease: Duration::from_secs(2),
-            tag_mute: Duration::from_secs(30),
+            keeping: Keeping::default(),
             resolve_timeout_known: Duration::from_millis(1400),
             resolve_timeout_unknown: Duration::from_secs(10),
             binding_announce_interval: Duration::from_secs(3600),
@@ -490,9 +481,9 @@ impl Config {
             ("withheld_interval", self.withheld_interval),
             ("complete_timeout", self.complete_timeout),
             ("probe_first", self.probe_first),
-            ("tag_patience", self.tag_patience),
-            ("tag_hold", self.tag_hold),
-            ("tag_lease", self.tag_lease),
+            ("keeping.patience", self.keeping.patience),
+            ("keeping.hold", self.keeping.hold),
+            ("keeping.lease", self.keeping.lease),
             ("origin_patience_away", self.origin_patience_away),
             ("resolve_timeout_known", self.resolve_timeout_known),
             ("resolve_timeout_unknown", self.resolve_timeout_unknown),

@@ -243,9 +243,10 @@ impl Engine {
         for change in changes {
             match change.entry {
                 Entry::Held { content, .. } => self.site.left(&content, &from),
-                // Over the limit it is not worth a line in the log.
-                Entry::Bound(binding) => drop(self.heard_binding(from, binding)),
-                Entry::Gone { .. } => {}
+                Entry::Bound(binding) if self.bindings.has_room_for_strangers(&self.config.limits) => {
+                    self.heard_binding(from, binding);
+                }
+                Entry::Bound(_) | Entry::Gone { .. } => {}
             }
         }
     }

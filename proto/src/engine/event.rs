@@ -218,7 +218,8 @@ pub enum Event {
         /// The pieces.
         pieces: PieceSet,
     },
-    /// The store remembers a binding. Sent at start.
+    /// The store remembers a binding. Sent at start, without an age; and with one when somebody on this device says what a
+    /// tag stands for, who brought an image along: then it counts like an origin's word.
     BindingKnown(Binding),
     /// The releases that this node follows and whose signatures it checked say what these tags stand for. Each such event
     /// replaces the one before; of two bindings of a tag in one event the first counts. Sent at start and whenever

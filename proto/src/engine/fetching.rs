@@ -475,14 +475,11 @@ impl Engine {
                 // Fewer requests for as many bytes.
                 self.stretch = (self.stretch * 2).min(self.config.stripe_stretch_max);
             }
-            SourceError::NotFound
-            | SourceError::Unauthorized(_)
-            | SourceError::Unavailable(_)
-            | SourceError::Failed(_)
-            | SourceError::WrongBytes => {
+            SourceError::NotFound | SourceError::Unauthorized(_) | SourceError::Failed(_) | SourceError::WrongBytes => {
                 self.origin_answered(registry);
             }
-            SourceError::Store(_) | SourceError::Cancelled => {}
+            // It answers, but an origin that is away because it is ill is not back.
+            SourceError::Unavailable(_) | SourceError::Store(_) | SourceError::Cancelled => {}
         }
     }
 }

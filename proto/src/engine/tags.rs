@@ -49,3 +49,31 @@ impl TagRules {
         self.registries.get(registry).copied().unwrap_or(self.other)
     }
 }
+
+/// How long a tag's keeper and those who ask it wait for each other (`asking.rs`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Keeping {
+    /// For a tag's keeper to say anything. 500 ms: it holds nobody for longer than `hold`, and a busy node takes a tenth of a
+    /// second.
+    pub patience: Duration,
+    /// After which a keeper tells those whom it holds that there is nothing yet. 300 ms: the more often, the sooner a keeper
+    /// that is lost is noticed.
+    pub hold: Duration,
+    /// For whoever may ask the origin to say what it heard. 2 s: longer than a handshake, a token and an answer take over a
+    /// distant uplink; after that another one asks, too.
+    pub lease: Duration,
+    /// During which a node that did not answer as a keeper is none. 30 s: half of what the transport takes to notice that it
+    /// lost its power.
+    pub mute: Duration,
+}
+
+impl Default for Keeping {
+    fn default() -> Self {
+        Self {
+            patience: Duration::from_millis(500),
+            hold: Duration::from_millis(300),
+            lease: Duration::from_secs(2),
+            mute: Duration::from_secs(30),
+        }
+    }
+}
