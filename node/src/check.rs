@@ -107,7 +107,7 @@ async fn resolve(mesh: &Mesh, image: &ImageReference) -> Option<(ContentId, Stri
     match image.version() {
         Version::Digest(content) => Some((*content, "you".to_owned())),
         Version::Tag(reference) => {
-            let Resolution { content, provenance } = mesh.recall(reference.clone()).await?;
+            let Resolution { content, provenance, .. } = mesh.recall(reference.clone()).await?;
             let said_by = match provenance {
                 Provenance::Origin | Provenance::Remembered { .. } => "this node's memory".to_owned(),
                 Provenance::Peer { peer, .. } => format!("peer …{}", peer.short()),

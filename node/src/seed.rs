@@ -5,8 +5,6 @@
 //! was right; whatever came of one that broke off is kept, and the next try goes on from there; at most one piece of
 //! each blob under way is in memory. An image is bound and pinned only when every part of it is held.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use bytes::{Bytes, BytesMut};
 use futures::{Stream, StreamExt as _};
 use layermesh_proto::{ContentId, PieceHash, PieceIndex, PieceLayout, Verifier, wire::Binding};
@@ -21,6 +19,7 @@ use crate::{
         BeginError, ChangeError, CompleteError, Partial, PinError, PinOwner, Store, UNDURABLE_BYTES_MAX, WriteError,
         pins::OwnerError,
     },
+    wall_clock,
 };
 
 mod routes;
@@ -333,8 +332,9 @@ pub async fn finish(store: &Store, mesh: &Mesh, request: &SeedRequest) -> Result
     // Seeded again under this name, another image takes its place.
     store.replace_pins(owner_of(&image)?, contents).await?;
     if let Version::Tag(reference) = image.version() {
-        let observed_unix_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        let binding = Binding { reference: reference.clone(), content: root, observed_unix_s };
+        let observed_unix_s = wall_clock::unix_s();
+        let binding =
+            Binding { reference: reference.clone(), content: root, observed_unix_s, age_ms: Some(0), by: None };
         store.remember(binding.clone()).await?;
         mesh.bind(binding).await;
     }

@@ -206,7 +206,8 @@ fn holders_and_bindings_are_told_without_asking() {
         tell(Event::Responded { request, response: ControlResponse::Inventory(page) });
     }
     let reference = TagRef::new(repository("r"), "v1").unwrap();
-    let binding = Binding { reference: reference.clone(), content: blob("A"), observed_unix_s: 1000 };
+    let binding =
+        Binding { reference: reference.clone(), content: blob("A"), observed_unix_s: 1000, age_ms: None, by: None };
     tell(Event::BindingKnown(binding));
     let mut both = vec![peer("P"), peer("Q")];
     both.sort();
