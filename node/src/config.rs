@@ -27,6 +27,7 @@ mod validate;
 mod windows;
 
 pub use crate::origin::{Credentials, OriginConfig};
+pub use crate::store::{Quota, room::QUOTA_SHARE_PERCENT_DEFAULT};
 pub use layer::{ConfigError, ConfigErrors, Layer, Setting};
 pub use paths::{DataDirInputs, Environment, SYSTEM_CONFIG_FILE, SYSTEM_DATA_DIR, default_data_dir};
 pub use validate::{find_data_dir, load};
@@ -71,6 +72,10 @@ pub struct Config {
     pub docker_config: Option<PathBuf>,
     /// A blob that would leave fewer free bytes than this on the disk is not begun.
     pub store_free_bytes_min: u64,
+    /// How much the store may hold.
+    pub store_quota: Quota,
+    /// Directories whose blobs are held where they are.
+    pub store_attached: Vec<AttachedConfig>,
     /// Most bytes a second that this node takes from all registries together; `None` for no limit.
     pub uplink_bytes_per_s: Option<u64>,
     /// What the uplink may be used for: its meter, windows for background work, the site's rate.
@@ -83,6 +88,15 @@ pub struct Config {
     pub tags: TagRules,
     /// What is logged and how.
     pub log: LogConfig,
+}
+
+/// A directory with `blobs/sha256` whose blobs are held where they are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AttachedConfig {
+    /// The directory; it need not be there when the node starts.
+    pub path: PathBuf,
+    /// Whether the node's own copies go for those there.
+    pub reuse: bool,
 }
 
 /// What is logged and how.

@@ -104,9 +104,7 @@ impl Node {
         let counters = Arc::new(Counters::default());
         let docker_config = config.docker_config.clone().or_else(docker_config_path);
         let origins = Origins::new(config.origins.clone(), docker_config, node, Arc::clone(&counters))?;
-        let mut options = StoreOptions::new(config.data_dir.join("store"));
-        options.free_bytes_min = config.store_free_bytes_min;
-        let Opened { store, inventory, events: store_events } = Store::open(options).await?;
+        let Opened { store, inventory, events: store_events } = open_store(config).await?;
 
         let admin = AdminServer::bind(&config.data_dir.join(ADMIN_SOCKET)).await?;
         let mirror_listener = listen("mirror", "--mirror-addr", config.mirror).await?;
@@ -145,6 +143,7 @@ impl Node {
         let parts =
             Parts { engine, fetches, task_events, swarm, swarm_events, store_events, commands, listening, remembered };
         core.spawn(Driver::new(parts).run(known(inventory), core_stop.clone()));
+        core.spawn(store.clone().tend(core_stop.clone()));
 
         let facts = Arc::new(node_facts(config, node, &listen, addresses));
         let seeding = seed::routes(store.clone(), mesh.clone());
@@ -198,6 +197,19 @@ impl Node {
         while self.core.join_next().await.is_some() {}
         tracing::info!("the node stopped");
     }
+}
+
+/// Opens the store, and begins to look through those that are attached.
+async fn open_store(config: &Config) -> anyhow::Result<Opened> {
+    let mut options = StoreOptions::new(config.data_dir.join("store"));
+    options.free_bytes_min = config.store_free_bytes_min;
+    options.quota = config.store_quota;
+    let opened = Store::open(options).await?;
+    for attached in &config.store_attached {
+        opened.store.attach_when_there(&attached.path, attached.reuse).await?;
+    }
+    opened.store.attach_lasting().await?;
+    Ok(opened)
 }
 
 fn make_data_dir(dir: &Path) -> anyhow::Result<()> {

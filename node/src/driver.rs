@@ -36,7 +36,7 @@ use crate::{
     fetch::{FetchContext, Job, Reach, Vouched},
     mesh::{Command, MeshStatus, PeerStatus, TransferStatus},
     remembered::Remembered,
-    store::{CompleteError, StoreEvent, WriteError},
+    store::{CompleteError, Hold, StoreEvent, WriteError},
     swarm::{SwarmEvent, SwarmHandle},
     wall_clock,
 };
@@ -88,7 +88,8 @@ pub struct Driver {
     clock: Clock,
     /// Where each connected peer is connected from.
     addresses: HashMap<NodeId, IpAddr>,
-    wants: HashMap<WantId, oneshot::Sender<Result<(), WantError>>>,
+    /// Who waits for each want. What is wanted is held on to.
+    wants: HashMap<WantId, (oneshot::Sender<Result<(), WantError>>, Hold)>,
     resolves: HashMap<ResolveId, oneshot::Sender<Result<Resolution, WantError>>>,
     promises: HashMap<PromiseId, oneshot::Sender<Vec<ContentId>>>,
     /// What fetches under way can be told. An entry goes when its fetch has ended.
@@ -227,7 +228,7 @@ impl Driver {
     fn on_command(&mut self, command: Command) {
         let event = match command {
             Command::Want { want, content, kind, repository, urgency, ended } => {
-                self.wants.insert(want, ended);
+                self.wants.insert(want, (ended, self.parts.fetches.store.hold(content)));
                 Event::Want { want, content, kind, repository, urgency }
             }
             Command::ReaderAt { want, offset } => Event::ReaderAt { want, offset },
@@ -274,7 +275,7 @@ impl Driver {
     /// Wants whose owner is gone without saying so: the queue was full when it was dropped.
     fn drop_closed_wants(&mut self) {
         let closed: Vec<WantId> =
-            self.wants.iter().filter(|(_, ended)| ended.is_closed()).map(|(&want, _)| want).collect();
+            self.wants.iter().filter(|(_, (ended, _))| ended.is_closed()).map(|(&want, _)| want).collect();
         for want in closed {
             self.wants.remove(&want);
             self.handle(Event::Unwant { want });
@@ -338,8 +339,9 @@ impl Driver {
                 });
             }
             Action::WantEnded { want, result } => {
-                if let Some(ended) = self.wants.remove(&want) {
+                if let Some((ended, hold)) = self.wants.remove(&want) {
                     let _ = ended.send(result);
+                    drop(hold);
                 }
             }
             Action::Resolved { resolve, result } => {

@@ -109,6 +109,9 @@ pub enum PullError {
         /// What the store says.
         error: String,
     },
+    /// It cannot be held as a whole. Nothing of it but its manifests was fetched.
+    #[error("the image cannot be held: {0}")]
+    NoRoom(String),
     /// The image makes no sense.
     #[error(transparent)]
     Contents(#[from] ContentsError),
@@ -143,9 +146,12 @@ pub async fn run<S: StoreView>(
         urgency: pull.urgency,
         parts: BTreeMap::new(),
         bytes_held: 0,
+        holds: Vec::new(),
     };
     let root = puller.resolve(&pull.image).await?;
     let leaves = puller.manifests(root, &pull.platform).await?;
+    let parts = puller.parts.iter().map(|(&content, &size)| (content, size)).collect();
+    puller.holds.push(store.reserve(parts).await.map_err(PullError::NoRoom)?);
     puller.blobs(leaves).await?;
     Ok(PullSummary {
         image: pull.image.to_string(),
@@ -159,7 +165,7 @@ pub async fn run<S: StoreView>(
     })
 }
 
-struct Puller<'a, S> {
+struct Puller<'a, S: StoreView> {
     mesh: &'a Mesh,
     store: &'a S,
     events: &'a mpsc::Sender<PullEvent>,
@@ -168,6 +174,8 @@ struct Puller<'a, S> {
     /// Size in bytes of every part of the image found so far.
     parts: BTreeMap<ContentId, u64>,
     bytes_held: u64,
+    /// What has come is not removed to make room for the rest.
+    holds: Vec<S::Hold>,
 }
 
 impl<S: StoreView> Puller<'_, S> {
@@ -216,6 +224,7 @@ impl<S: StoreView> Puller<'_, S> {
     ) -> Result<Vec<(ContentId, ObjectKind)>, PullError> {
         let mut walk = Walk::new(root, choice.clone());
         while let Some(content) = walk.next() {
+            self.holds.push(self.store.hold(content));
             let held = self.store.size_of(&content);
             let bytes = self.manifest(content).await?;
             let known = walk.contents().parts.len();

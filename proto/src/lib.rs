@@ -11,6 +11,7 @@ pub mod engine;
 pub mod name;
 pub mod node_id;
 pub mod piece;
+pub mod retention;
 pub mod wire;
 
 pub use content::{Algorithm, ContentId, ContentIdError, DigestMismatch, Verifier};

@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    marker::PhantomData,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -21,8 +22,9 @@ use thiserror::Error;
 use tokio::{net::UnixStream, time::timeout};
 
 use super::types::{
-    Blob, CheckReport, CheckRequest, NodeStatus, Peer, Problem, PullEvent, PullRequest, SeedBlob, SeedNeed, SeedPlan,
-    SeedPlanRequest, SeedRequest, SeedSummary, Tag,
+    AttachRequest, Attached, Blob, CheckReport, CheckRequest, DetachRequest, GcReport, GcRequest, NodeStatus, Peer,
+    PinRequest, PinnedImage, PinsOfOwner, Problem, PullEvent, PullRequest, SeedBlob, SeedNeed, SeedPlan,
+    SeedPlanRequest, SeedRequest, SeedSummary, Tag, UnpinRequest, VerifyEvent, VerifyRequest,
 };
 
 /// A node that is alive answers its own device well within this.
@@ -112,7 +114,71 @@ impl AdminClient {
     /// As [`Self::status`], or if the node refuses the request.
     pub async fn pull(&self, request: &PullRequest) -> Result<PullEvents, ClientError> {
         let response = self.send(Method::POST, "/v1/pull", json(request)?, Some(ANSWER_TIME_MAX)).await?;
-        Ok(PullEvents { body: response.into_body(), buffer: BytesMut::new() })
+        Ok(Events::of(response))
+    }
+
+    /// Pins images.
+    ///
+    /// # Errors
+    /// As [`Self::status`], or if the node refuses the request.
+    pub async fn pin(&self, request: &PinRequest) -> Result<Vec<PinnedImage>, ClientError> {
+        self.ask("/v1/pin", request).await
+    }
+
+    /// Unpins images; returns what was pinned.
+    ///
+    /// # Errors
+    /// As [`Self::status`], or if the node refuses the request.
+    pub async fn unpin(&self, request: &UnpinRequest) -> Result<Vec<PinsOfOwner>, ClientError> {
+        self.ask("/v1/unpin", request).await
+    }
+
+    /// Begins to verify all that is held.
+    ///
+    /// # Errors
+    /// As [`Self::status`].
+    pub async fn verify(&self, request: &VerifyRequest) -> Result<Events<VerifyEvent>, ClientError> {
+        Ok(Events::of(self.send(Method::POST, "/v1/verify", json(request)?, Some(ANSWER_TIME_MAX)).await?))
+    }
+
+    /// All pins.
+    ///
+    /// # Errors
+    /// As [`Self::status`].
+    pub async fn pins(&self) -> Result<Vec<PinsOfOwner>, ClientError> {
+        self.get("/v1/pins").await
+    }
+
+    /// Removes what is not needed, or asks what would go.
+    ///
+    /// # Errors
+    /// As [`Self::status`], or if the store fails.
+    pub async fn gc(&self, request: &GcRequest) -> Result<GcReport, ClientError> {
+        self.ask("/v1/gc", request).await
+    }
+
+    /// The attached stores.
+    ///
+    /// # Errors
+    /// As [`Self::status`].
+    pub async fn attached(&self) -> Result<Vec<Attached>, ClientError> {
+        self.get("/v1/attached").await
+    }
+
+    /// Attaches a store; returns all that are.
+    ///
+    /// # Errors
+    /// As [`Self::status`], or if the node refuses the request.
+    pub async fn attach(&self, request: &AttachRequest) -> Result<Vec<Attached>, ClientError> {
+        self.ask("/v1/attach", request).await
+    }
+
+    /// Lets go of an attached store; returns those that are left.
+    ///
+    /// # Errors
+    /// As [`Self::status`], or if the node refuses the request.
+    pub async fn detach(&self, request: &DetachRequest) -> Result<Vec<Attached>, ClientError> {
+        self.ask("/v1/detach", request).await
     }
 
     /// Who holds what of an image.
@@ -280,19 +346,27 @@ impl BlobBody {
     }
 }
 
-/// The events of a pull, as they come. Dropping it ends the pull.
+/// The events of a pull.
+pub type PullEvents = Events<PullEvent>;
+
+/// Events of something that the node does, as they come. Dropping it ends what it does.
 #[derive(Debug)]
-pub struct PullEvents {
+pub struct Events<T> {
     body: Incoming,
     buffer: BytesMut,
+    event: PhantomData<fn() -> T>,
 }
 
-impl PullEvents {
+impl<T: DeserializeOwned> Events<T> {
+    fn of(response: Response<Incoming>) -> Self {
+        Self { body: response.into_body(), buffer: BytesMut::new(), event: PhantomData }
+    }
+
     /// The next event; `None` after the last. There is no time limit: the node owns the deadlines of its transfers.
     ///
     /// # Errors
     /// If the connection broke or the line makes no sense.
-    pub async fn next(&mut self) -> Result<Option<PullEvent>, ClientError> {
+    pub async fn next(&mut self) -> Result<Option<T>, ClientError> {
         loop {
             if let Some(end) = self.buffer.iter().position(|&byte| byte == b'\n') {
                 let line = self.buffer.split_to(end);

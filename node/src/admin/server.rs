@@ -26,16 +26,21 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Limits, NodeView, StoreView,
-    types::{CheckRequest, Problem, PullEvent, PullRequest},
+    types::{
+        AttachRequest, CheckRequest, DetachRequest, GcRequest, PinRequest, Problem, PullEvent, PullRequest,
+        UnpinRequest, VerifyEvent, VerifyRequest,
+    },
 };
 use crate::{
     check::{self, Check},
+    pinning::{self, PinningError},
     pull::{self, Pull},
+    verifying,
 };
 
 /// Commands of one device's people; more at once is a script gone wild.
 const LIMITS: Limits = Limits { connections_max: 16, head_time_max: Duration::from_secs(30) };
-/// Largest request body: a pull names one image.
+/// Largest request body: a few images' names.
 const BODY_BYTES_MAX: usize = 16 << 10;
 /// Events of a pull that wait for a slow client; a full queue slows the pull's reports, not its bytes.
 const PULL_EVENTS_LEN: usize = 64;
@@ -112,6 +117,14 @@ pub fn router<S: StoreView>(view: NodeView<S>) -> Router {
         .route("/v1/tags", get(async |State(view): State<NodeView<S>>| Json(view.tags().await)))
         .route("/v1/pull", post(start_pull::<S>))
         .route("/v1/check", post(run_check::<S>))
+        .route("/v1/pins", get(async |State(view): State<NodeView<S>>| Json(pinning::list(&view.store))))
+        .route("/v1/pin", post(pin::<S>))
+        .route("/v1/unpin", post(unpin::<S>))
+        .route("/v1/gc", post(gc::<S>))
+        .route("/v1/verify", post(start_verify::<S>))
+        .route("/v1/attached", get(async |State(view): State<NodeView<S>>| Json(view.attached())))
+        .route("/v1/attach", post(attach::<S>))
+        .route("/v1/detach", post(detach::<S>))
         .fallback(async || problem(StatusCode::NOT_FOUND, "no such path"))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .with_state(view)
@@ -161,12 +174,100 @@ async fn start_pull<S: StoreView>(
         };
         let _ = events.send(last).await;
     });
+    lines(queue)
+}
+
+/// Events as an answer, one a line, as they come.
+fn lines<T: serde::Serialize + Send + 'static>(queue: mpsc::Receiver<T>) -> Response {
     let lines = futures::stream::unfold(queue, async |mut queue| Some((queue.recv().await?, queue))).map(|event| {
         let mut line = serde_json::to_vec(&event).unwrap_or_default();
         line.push(b'\n');
         Ok::<_, Infallible>(Bytes::from(line))
     });
     ([(CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response()
+}
+
+async fn start_verify<S: StoreView>(State(view): State<NodeView<S>>, request: Asked<VerifyRequest>) -> Response {
+    let request = match request {
+        Ok(Json(request)) => request,
+        Err(rejection) => return problem(rejection.status(), rejection.body_text()),
+    };
+    let (events, queue) = mpsc::channel(PULL_EVENTS_LEN);
+    // As a pull, it ends when the client goes.
+    tokio::spawn(async move {
+        let gone = events.clone();
+        let work = verifying::run(&view.mesh, &view.store, &request, &events);
+        let last = tokio::select! {
+            () = gone.closed() => return,
+            summary = work => VerifyEvent::Done(summary),
+        };
+        let _ = events.send(last).await;
+    });
+    lines(queue)
+}
+
+type Asked<T> = Result<Json<T>, JsonRejection>;
+
+async fn pin<S: StoreView>(State(view): State<NodeView<S>>, request: Asked<PinRequest>) -> Response {
+    match request {
+        Ok(Json(request)) => pins_changed(pinning::pin(&view.mesh, &view.store, &request).await),
+        Err(rejection) => problem(rejection.status(), rejection.body_text()),
+    }
+}
+
+async fn unpin<S: StoreView>(State(view): State<NodeView<S>>, request: Asked<UnpinRequest>) -> Response {
+    match request {
+        Ok(Json(request)) => pins_changed(pinning::unpin(&view.store, &request).await),
+        Err(rejection) => problem(rejection.status(), rejection.body_text()),
+    }
+}
+
+fn pins_changed<T: serde::Serialize>(result: Result<T, PinningError>) -> Response {
+    match result {
+        Ok(answer) => Json(answer).into_response(),
+        Err(error) if error.is_usage() => problem(StatusCode::BAD_REQUEST, error.to_string()),
+        Err(error) => problem(StatusCode::UNPROCESSABLE_ENTITY, error.to_string()),
+    }
+}
+
+async fn gc<S: StoreView>(State(view): State<NodeView<S>>, request: Asked<GcRequest>) -> Response {
+    let request = match request {
+        Ok(Json(request)) => request,
+        Err(rejection) => return problem(rejection.status(), rejection.body_text()),
+    };
+    match view.collect(request).await {
+        Ok(report) => Json(report).into_response(),
+        Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, error),
+    }
+}
+
+async fn attach<S: StoreView>(State(view): State<NodeView<S>>, request: Asked<AttachRequest>) -> Response {
+    let request = match request {
+        Ok(Json(request)) => request,
+        Err(rejection) => return problem(rejection.status(), rejection.body_text()),
+    };
+    if !Path::new(&request.path).is_absolute() {
+        return problem(StatusCode::BAD_REQUEST, format!("`{}` is not an absolute path", request.path));
+    }
+    match view.store.attach(request.path.into(), request.reuse).await {
+        Ok(()) => Json(view.attached()).into_response(),
+        Err(error) => problem(StatusCode::UNPROCESSABLE_ENTITY, error),
+    }
+}
+
+async fn detach<S: StoreView>(State(view): State<NodeView<S>>, request: Asked<DetachRequest>) -> Response {
+    let request = match request {
+        Ok(Json(request)) => request,
+        Err(rejection) => return problem(rejection.status(), rejection.body_text()),
+    };
+    match view.store.detach(request.path.as_str().into()).await {
+        Ok(true) => Json(view.attached()).into_response(),
+        Ok(false) => {
+            let message = format!("`{}` is not attached: `layermesh status` shows what is", request.path);
+            problem(StatusCode::UNPROCESSABLE_ENTITY, message)
+        }
+        Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, error),
+    }
 }
 
 fn problem(status: StatusCode, error: impl Into<String>) -> Response {

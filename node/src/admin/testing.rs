@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    path::PathBuf,
     sync::{Arc, Mutex},
 };
 
@@ -13,6 +14,7 @@ use layermesh_proto::{
         budget::{Reason, Wait},
         event::{Basis, Provenance, Resolution, WantError},
     },
+    wire::Binding,
 };
 use tokio::{sync::watch, time::Instant};
 
@@ -20,39 +22,53 @@ use super::{NodeFacts, NodeView, StoreBlob, StoreTotals, StoreView, types::Liste
 use crate::{
     counters::Counters,
     mesh::{Command, Mesh, MeshStatus, PeerStatus, TransferStatus},
+    store::{AttachedStore, Collected, CollectedKind, PinOwner},
 };
 
 /// A store in memory.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct FakeStore(Arc<Mutex<BTreeMap<ContentId, Bytes>>>);
+pub(crate) struct FakeStore {
+    blobs: Arc<Mutex<BTreeMap<ContentId, Bytes>>>,
+    pins: Arc<Mutex<BTreeMap<PinOwner, Vec<ContentId>>>>,
+    /// Most bytes that an image may have.
+    pub(crate) room: Option<u64>,
+    /// Blobs that are found damaged when they are read.
+    pub(crate) damaged: Arc<Mutex<Vec<ContentId>>>,
+}
 
 impl FakeStore {
     pub(crate) fn put(&self, bytes: impl Into<Bytes>) -> ContentId {
         let bytes = bytes.into();
         let content = ContentId::of(Algorithm::Sha256, &bytes);
-        self.0.lock().unwrap().insert(content, bytes);
+        self.blobs.lock().unwrap().insert(content, bytes);
         content
     }
 
     pub(crate) fn remove(&self, content: &ContentId) {
-        self.0.lock().unwrap().remove(content);
+        self.blobs.lock().unwrap().remove(content);
     }
 
     pub(crate) fn get(&self, content: &ContentId) -> Option<Bytes> {
-        self.0.lock().unwrap().get(content).cloned()
+        self.blobs.lock().unwrap().get(content).cloned()
     }
 }
 
 impl StoreView for FakeStore {
+    type Hold = ();
+
     fn totals(&self) -> StoreTotals {
-        let blobs = self.0.lock().unwrap();
+        let blobs = self.blobs.lock().unwrap();
         let bytes = blobs.values().map(|bytes| bytes.len() as u64).sum();
-        StoreTotals { blobs: blobs.len() as u64, bytes, partial_bytes: 0 }
+        StoreTotals { blobs: blobs.len() as u64, bytes, quota: 1 << 30, ..StoreTotals::default() }
     }
 
     fn list(&self) -> Vec<StoreBlob> {
-        let blobs = self.0.lock().unwrap();
-        let row = |(content, bytes): (&ContentId, &Bytes)| StoreBlob { content: *content, size: bytes.len() as u64 };
+        let blobs = self.blobs.lock().unwrap();
+        let row = |(content, bytes): (&ContentId, &Bytes)| StoreBlob {
+            content: *content,
+            size: bytes.len() as u64,
+            own: true,
+        };
         blobs.iter().map(row).collect()
     }
 
@@ -66,6 +82,65 @@ impl StoreView for FakeStore {
             Some(_) => Err("too large".to_owned()),
             None => Err("not held".to_owned()),
         }
+    }
+
+    fn hold(&self, _content: ContentId) {}
+
+    async fn reserve(&self, parts: Vec<(ContentId, u64)>) -> Result<(), String> {
+        let needed: u64 = parts.iter().map(|(_, size)| size).sum();
+        match self.room {
+            Some(room) if needed > room => Err(format!("no room for {needed}")),
+            _ => Ok(()),
+        }
+    }
+
+    fn pins(&self) -> Vec<(PinOwner, Vec<ContentId>)> {
+        self.pins.lock().unwrap().clone().into_iter().collect()
+    }
+
+    async fn replace_pins(&self, owner: PinOwner, contents: Vec<ContentId>) -> Result<(), String> {
+        self.pins.lock().unwrap().insert(owner, contents);
+        Ok(())
+    }
+
+    async fn unpin(&self, owner: PinOwner) -> Result<usize, String> {
+        Ok(self.pins.lock().unwrap().remove(&owner).map_or(0, |contents| contents.len()))
+    }
+
+    async fn verify(&self, content: ContentId, _bytes_per_s: u64) -> Result<bool, String> {
+        let mut damaged = self.damaged.lock().unwrap();
+        let Some(at) = damaged.iter().position(|one| *one == content) else { return Ok(true) };
+        damaged.remove(at);
+        self.blobs.lock().unwrap().remove(&content);
+        Ok(false)
+    }
+
+    async fn bindings(&self) -> Vec<Binding> {
+        Vec::new()
+    }
+
+    async fn attach(&self, dir: PathBuf, _reuse: bool) -> Result<(), String> {
+        Err(format!("{} is not there", dir.display()))
+    }
+
+    async fn detach(&self, _dir: PathBuf) -> Result<bool, String> {
+        Ok(false)
+    }
+
+    fn attached(&self) -> Vec<AttachedStore> {
+        Vec::new()
+    }
+
+    async fn collect(&self, _target: Option<u64>, dry_run: bool) -> Result<Vec<Collected>, String> {
+        let mut blobs = self.blobs.lock().unwrap();
+        let pins = self.pins();
+        let loose: Vec<_> =
+            blobs.keys().copied().filter(|content| !pins.iter().any(|(_, pinned)| pinned.contains(content))).collect();
+        let gone = loose.into_iter().map(|content| {
+            let bytes = if dry_run { blobs.get(&content).cloned() } else { blobs.remove(&content) };
+            Collected { content, bytes: bytes.map_or(0, |bytes| bytes.len() as u64), kind: CollectedKind::Whole }
+        });
+        Ok(gone.collect())
     }
 }
 
@@ -99,10 +174,9 @@ impl World {
 
     /// A node in this world. Its driver lives as long as the view.
     pub(crate) fn node(self) -> NodeView<FakeStore> {
-        let (mesh, mut commands) = Mesh::new();
-        let store = FakeStore::default();
-        let counters = Arc::new(Counters::default());
-        let (held, counted, mut world) = (store.clone(), counters.clone(), self);
+        let ((mesh, mut commands), store) = (Mesh::new(), FakeStore::default());
+        let (counters, mut world) = (Arc::new(Counters::default()), self);
+        let (held, counted) = (store.clone(), counters.clone());
         tokio::spawn(async move {
             let mut waiting = Vec::new();
             while let Some(command) = commands.recv().await {

@@ -3,7 +3,14 @@
 //! Fields are only ever added. Digests are OCI digests, sizes are bytes, and the `bytes_*` counts are payload bytes
 //! since the node's start.
 
+mod keeping;
+
 use serde::{Deserialize, Serialize};
+
+pub use keeping::{
+    AttachRequest, Attached, DetachRequest, GcItem, GcReport, GcRequest, PinRequest, PinnedImage, PinsOfOwner,
+    UnpinRequest, VerifyEvent, VerifyRequest, VerifySummary,
+};
 
 /// The node and its mesh now: `GET /v1/status`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -32,6 +39,18 @@ pub struct NodeStatus {
     pub store_bytes: u64,
     /// Bytes of blobs held in part.
     pub partial_bytes: u64,
+    /// Blobs that only attached stores have.
+    #[serde(default)]
+    pub attached_blobs: u64,
+    /// Bytes of those.
+    #[serde(default)]
+    pub attached_bytes: u64,
+    /// Bytes of blobs held whole that are pinned.
+    #[serde(default)]
+    pub pinned_bytes: u64,
+    /// Bytes that blobs may take together, whole ones and those that are on their way.
+    #[serde(default)]
+    pub quota: u64,
     /// Bytes received from origins.
     pub bytes_from_origin: u64,
     /// Bytes received from peers.
@@ -110,6 +129,12 @@ pub struct Blob {
     pub digest: String,
     /// Its size.
     pub size: u64,
+    /// Who pins it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pinned_by: Vec<String>,
+    /// Whether only an attached store has it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub attached: bool,
 }
 
 /// What is known of a tag on this site: an element of `GET /v1/tags`.

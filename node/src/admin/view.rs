@@ -1,24 +1,31 @@
 //! What the admin and status servers see of the node, and nothing more.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, future::Future, path::PathBuf, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use layermesh_proto::{
     ContentId,
     engine::{BindingView, budget::Wait, event::Provenance},
+    wire::Binding,
 };
 use tokio::{sync::watch, time::Instant};
 
-use super::types::{Blob, ListenStatus, NodeStatus, OriginStatus, Peer, Tag, TransferStatus};
+use super::types::{
+    Attached, Blob, GcItem, GcReport, GcRequest, ListenStatus, NodeStatus, OriginStatus, Peer, Tag, TransferStatus,
+};
 use crate::{
     config::units::show_duration,
     contents::Platform,
     counters::Counters,
     mesh::{self, Mesh},
+    store::{AttachedStore, Collected, CollectedKind, PinOwner},
 };
 
 /// What is needed of the store. Cheap to clone.
 pub trait StoreView: Clone + Send + Sync + 'static {
+    /// Keeps blobs while it lives.
+    type Hold: Send + Sync + 'static;
+
     /// Sums over the store.
     fn totals(&self) -> StoreTotals;
     /// All blobs held whole.
@@ -27,6 +34,39 @@ pub trait StoreView: Clone + Send + Sync + 'static {
     fn size_of(&self, content: &ContentId) -> Option<u64>;
     /// A whole blob of at most `bytes_max`, verified; the error is for people.
     fn read_whole(&self, content: &ContentId, bytes_max: u64) -> impl Future<Output = Result<Bytes, String>> + Send;
+    /// Keeps a blob, held or to come, from being removed for want of room while the answer lives.
+    fn hold(&self, content: ContentId) -> Self::Hold;
+    /// The same for blobs of these sizes in bytes, and sees to it that there is room for all of them; the error is for
+    /// people.
+    fn reserve(&self, parts: Vec<(ContentId, u64)>) -> impl Future<Output = Result<Self::Hold, String>> + Send;
+    /// All owners of pins, and what each has pinned.
+    fn pins(&self) -> Vec<(PinOwner, Vec<ContentId>)>;
+    /// Pins exactly these for an owner; the error is for people.
+    fn replace_pins(
+        &self,
+        owner: PinOwner,
+        contents: Vec<ContentId>,
+    ) -> impl Future<Output = Result<(), String>> + Send;
+    /// Takes away an owner's pins, and says how many there were; the error is for people.
+    fn unpin(&self, owner: PinOwner) -> impl Future<Output = Result<usize, String>> + Send;
+    /// Reads a whole blob at most this many bytes a second, and says whether it is as it was; if not, it has been
+    /// withdrawn. The error is for people.
+    fn verify(&self, content: ContentId, bytes_per_s: u64) -> impl Future<Output = Result<bool, String>> + Send;
+    /// What tags are known to stand for.
+    fn bindings(&self) -> impl Future<Output = Vec<Binding>> + Send;
+    /// Attaches a directory of blobs for good; the error is for people.
+    fn attach(&self, dir: PathBuf, reuse: bool) -> impl Future<Output = Result<(), String>> + Send;
+    /// Lets go of one, and says whether it was attached; the error is for people.
+    fn detach(&self, dir: PathBuf) -> impl Future<Output = Result<bool, String>> + Send;
+    /// Those that are attached.
+    fn attached(&self) -> Vec<AttachedStore>;
+    /// Removes what was abandoned, and what is used least beyond `target` bytes, or says what would go; the error is for
+    /// people.
+    fn collect(
+        &self,
+        target: Option<u64>,
+        dry_run: bool,
+    ) -> impl Future<Output = Result<Vec<Collected>, String>> + Send;
 }
 
 /// Sums over the store.
@@ -38,6 +78,14 @@ pub struct StoreTotals {
     pub bytes: u64,
     /// Durable bytes of blobs held in part.
     pub partial_bytes: u64,
+    /// Blobs that only attached stores have.
+    pub attached_blobs: u64,
+    /// Their bytes.
+    pub attached_bytes: u64,
+    /// Bytes of blobs held whole that are pinned.
+    pub pinned_bytes: u64,
+    /// Bytes that blobs may take together.
+    pub quota: u64,
 }
 
 /// A blob held whole.
@@ -47,6 +95,8 @@ pub struct StoreBlob {
     pub content: ContentId,
     /// Its size in bytes.
     pub size: u64,
+    /// Whether it is in the store itself, not in an attached one.
+    pub own: bool,
 }
 
 /// What does not change while the node runs, but for its addresses.
@@ -96,6 +146,10 @@ impl<S: StoreView> NodeView<S> {
             blobs: totals.blobs,
             store_bytes: totals.bytes,
             partial_bytes: totals.partial_bytes,
+            attached_blobs: totals.attached_blobs,
+            attached_bytes: totals.attached_bytes,
+            pinned_bytes: totals.pinned_bytes,
+            quota: totals.quota,
             bytes_from_origin: counters.from_origin.get(),
             bytes_from_peers: counters.from_peers.get(),
             bytes_to_peers: counters.to_peers.get(),
@@ -124,8 +178,59 @@ impl<S: StoreView> NodeView<S> {
     pub fn blobs(&self) -> Vec<Blob> {
         let mut blobs = self.store.list();
         blobs.sort_by(|a, b| b.size.cmp(&a.size).then(a.content.cmp(&b.content)));
-        let shown = |blob: StoreBlob| Blob { digest: blob.content.to_string(), size: blob.size };
-        blobs.into_iter().map(shown).collect()
+        let mut owners: BTreeMap<ContentId, Vec<String>> = BTreeMap::new();
+        for (owner, contents) in self.store.pins() {
+            for content in contents {
+                owners.entry(content).or_default().push(owner.to_string());
+            }
+        }
+        let mut shown = |blob: StoreBlob| Blob {
+            digest: blob.content.to_string(),
+            size: blob.size,
+            pinned_by: owners.remove(&blob.content).unwrap_or_default(),
+            attached: !blob.own,
+        };
+        blobs.into_iter().map(&mut shown).collect()
+    }
+
+    /// The attached stores.
+    pub fn attached(&self) -> Vec<Attached> {
+        let shown = |one: AttachedStore| Attached {
+            path: one.dir.to_string_lossy().into_owned(),
+            reuse: one.reuse,
+            lasting: one.lasting,
+            blobs: one.blobs,
+            bytes: one.bytes,
+            pending: one.pending,
+            problem: one.problem,
+        };
+        self.store.attached().into_iter().map(shown).collect()
+    }
+
+    /// Removes what is not needed, or says what would go; the error is for people.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn collect(&self, request: GcRequest) -> Result<GcReport, String> {
+        let removed = self.store.collect(request.to, request.dry_run).await?;
+        let totals = self.store.totals();
+        let item = |gone: Collected| GcItem {
+            digest: gone.content.to_string(),
+            bytes: gone.bytes,
+            kind: match gone.kind {
+                CollectedKind::Whole => "blob",
+                CollectedKind::Begun => "begun",
+                CollectedKind::Damaged => "damaged",
+            }
+            .to_owned(),
+        };
+        Ok(GcReport {
+            dry_run: request.dry_run,
+            removed: removed.into_iter().map(item).collect(),
+            store_bytes: totals.bytes,
+            pinned_bytes: totals.pinned_bytes,
+            quota: totals.quota,
+        })
     }
 }
 

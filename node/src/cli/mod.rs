@@ -8,22 +8,26 @@ use std::{path::PathBuf, process::ExitCode, time::Duration};
 use clap::{Args, Parser, Subcommand};
 
 mod arena;
+mod attach;
 mod blobs;
 mod bring;
 mod bundle;
 mod check;
 mod demo;
 mod exit;
+mod gc;
 mod logging;
 mod node;
 mod output;
 mod peers;
+mod pin;
 mod pull;
 mod run;
 mod seed;
 mod signals;
 mod status;
 mod tags;
+mod verify;
 
 pub use exit::Exit;
 use exit::Failure;
@@ -82,6 +86,18 @@ enum Command {
     Seed(seed::SeedArgs),
     /// Carry images in a file to a site that has no uplink
     Bundle(bundle::BundleArgs),
+    /// Keep images, or blobs by their digests, however little they are used
+    Pin(pin::PinArgs),
+    /// Let go of what was pinned or seeded
+    Unpin(pin::UnpinArgs),
+    /// Hold the blobs of a directory where they are, such as containerd's or a stick's; alone, show what is attached
+    Attach(attach::AttachArgs),
+    /// Let go of an attached directory
+    Detach(attach::DetachArgs),
+    /// Read all that is held, and repair what is damaged from peers or its registry
+    Verify(verify::VerifyArgs),
+    /// Remove what nobody needs: what was abandoned, and what is used least beyond the quota or --to
+    Gc(gc::GcArgs),
     /// Show the mesh at work: devices on this machine share an image while its registry is switched off
     Demo(demo::DemoArgs),
 }
@@ -134,6 +150,12 @@ async fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         Command::Check(args) => check::run(args, &global).await,
         Command::Seed(args) => seed::run(args, &global).await,
         Command::Bundle(args) => bundle::run(args, &global).await,
+        Command::Pin(args) => pin::pin(args, &global).await,
+        Command::Unpin(args) => pin::unpin(args, &global).await,
+        Command::Attach(args) => attach::attach(args, &global).await,
+        Command::Detach(args) => attach::detach(args, &global).await,
+        Command::Verify(args) => verify::run(args, &global).await,
+        Command::Gc(args) => gc::run(args, &global).await,
         Command::Demo(args) => demo::run(args, &global).await,
     }
 }

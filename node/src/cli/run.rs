@@ -48,6 +48,12 @@ pub(super) struct RunArgs {
     /// Leave at least this much of the disk free [default: 64MiB]
     #[arg(long, value_name = "SIZE")]
     free_bytes_min: Option<String>,
+    /// Hold no more than this, such as 20GiB; what is used least goes [default: unlimited]
+    #[arg(long, value_name = "SIZE")]
+    quota: Option<String>,
+    /// Hold no more than this share of the disk [default: 50%]
+    #[arg(long, value_name = "PERCENT")]
+    quota_share: Option<String>,
     /// Take no more than this from registries, such as 2mbit [default: unlimited]
     #[arg(long, value_name = "RATE")]
     uplink_rate: Option<String>,
@@ -101,6 +107,8 @@ impl RunArgs {
             (Setting::Fleet, self.fleet),
             (Setting::Mdns, self.no_mdns.then(|| "false".to_owned())),
             (Setting::FreeBytesMin, self.free_bytes_min),
+            (Setting::Quota, self.quota),
+            (Setting::QuotaShare, self.quota_share),
             (Setting::UplinkRate, self.uplink_rate),
             (Setting::UplinkSiteRate, self.uplink_site_rate),
             (Setting::UplinkMetered, self.uplink_metered.then(|| "true".to_owned())),

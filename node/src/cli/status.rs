@@ -34,6 +34,17 @@ fn shown(status: &NodeStatus) -> String {
         ("fleet", format!("{}, platform {}", status.fleet, status.platform)),
         ("mirror", format!("http://{}", status.listen.mirror)),
         ("metrics", format!("http://{}/metrics", status.listen.status)),
+        (
+            "store",
+            format!(
+                "{} of {} ({} pinned), {} on their way, {} in attached stores",
+                show_bytes(status.store_bytes),
+                show_bytes(status.quota),
+                show_bytes(status.pinned_bytes),
+                show_bytes(status.partial_bytes),
+                show_bytes(status.attached_bytes)
+            ),
+        ),
         ("addresses", status.addresses.join("\n             ")),
         (
             "received",

@@ -10,7 +10,7 @@ use toml::{
     de::{DeTable, DeValue},
 };
 
-use super::layer::{ConfigError, Given, Layer, Place, RawOrigin, RawRegistry, Setting, nearest};
+use super::layer::{ConfigError, Given, Layer, Place, RawAttached, RawOrigin, RawRegistry, Setting, nearest};
 
 /// Tables of the file, besides the top level.
 const TABLES: [&str; 7] = ["listen", "mesh", "store", "uplink", "lan", "tags", "log"];
@@ -82,6 +82,7 @@ impl Reader<'_> {
         for (key, value) in table {
             match (name, key.get_ref().as_ref()) {
                 ("mesh", "peers") => self.layer.peers = self.list("peers", PEERS_EXAMPLE, value),
+                ("store", "attached") => self.attached_stores(value),
                 ("uplink", "windows") => self.layer.windows = self.list("windows", WINDOWS_EXAMPLE, value),
                 _ => self.entry(name, key.span().start, key.get_ref(), value),
             }
@@ -139,6 +140,33 @@ impl Reader<'_> {
             return None;
         };
         Some(values.iter().filter_map(|value| self.scalar(key, value)).collect())
+    }
+
+    fn attached_stores(&mut self, value: &Spanned<DeValue<'_>>) {
+        let DeValue::Array(stores) = value.get_ref() else {
+            return self.error(value.span().start, "write attached stores as `[[store.attached]]`".to_owned());
+        };
+        for store in stores.iter() {
+            let DeValue::Table(table) = store.get_ref() else {
+                self.error(store.span().start, "write attached stores as `[[store.attached]]`".to_owned());
+                continue;
+            };
+            let mut attached = RawAttached { place: self.place(store.span().start), path: None, reuse: None };
+            for (key, value) in table {
+                let slot = match key.get_ref().as_ref() {
+                    "path" => &mut attached.path,
+                    "reuse" => &mut attached.reuse,
+                    other => {
+                        let message =
+                            format!("unknown key `store.attached.{other}`; an attached store has path, reuse");
+                        self.error(key.span().start, message);
+                        continue;
+                    }
+                };
+                *slot = self.scalar(key.get_ref(), value);
+            }
+            self.layer.attached.push(attached);
+        }
     }
 
     fn origin(&mut self, value: &Spanned<DeValue<'_>>) {

@@ -28,6 +28,10 @@ pub enum Setting {
     Mdns,
     /// Bytes to leave free.
     FreeBytesMin,
+    /// Bytes that blobs may take.
+    Quota,
+    /// Share of the disk that blobs may take.
+    QuotaShare,
     /// Rate of what is taken from registries.
     UplinkRate,
     /// The same for all nodes of the site together.
@@ -52,7 +56,7 @@ pub enum Setting {
 
 impl Setting {
     /// All of them.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 21] = [
         Self::DataDir,
         Self::DockerConfig,
         Self::Mirror,
@@ -62,6 +66,8 @@ impl Setting {
         Self::Fleet,
         Self::Mdns,
         Self::FreeBytesMin,
+        Self::Quota,
+        Self::QuotaShare,
         Self::UplinkRate,
         Self::UplinkSiteRate,
         Self::UplinkMetered,
@@ -86,6 +92,8 @@ impl Setting {
             Self::Fleet => ("mesh", "fleet"),
             Self::Mdns => ("mesh", "mdns"),
             Self::FreeBytesMin => ("store", "free_bytes_min"),
+            Self::Quota => ("store", "quota"),
+            Self::QuotaShare => ("store", "quota_share"),
             Self::UplinkRate => ("uplink", "rate"),
             Self::UplinkSiteRate => ("uplink", "site_rate"),
             Self::UplinkMetered => ("uplink", "metered"),
@@ -111,6 +119,8 @@ impl Setting {
             Self::Fleet => "LAYERMESH_FLEET",
             Self::Mdns => "LAYERMESH_MDNS",
             Self::FreeBytesMin => "LAYERMESH_FREE_BYTES_MIN",
+            Self::Quota => "LAYERMESH_QUOTA",
+            Self::QuotaShare => "LAYERMESH_QUOTA_SHARE",
             Self::UplinkRate => "LAYERMESH_UPLINK_RATE",
             Self::UplinkSiteRate => "LAYERMESH_UPLINK_SITE_RATE",
             Self::UplinkMetered => "LAYERMESH_UPLINK_METERED",
@@ -136,6 +146,8 @@ impl Setting {
             Self::Fleet => "--fleet",
             Self::Mdns => "--no-mdns",
             Self::FreeBytesMin => "--free-bytes-min",
+            Self::Quota => "--quota",
+            Self::QuotaShare => "--quota-share",
             Self::UplinkRate => "--uplink-rate",
             Self::UplinkSiteRate => "--uplink-site-rate",
             Self::UplinkMetered => "--uplink-metered",
@@ -196,6 +208,14 @@ impl Given {
     }
 }
 
+/// An attached store, unparsed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct RawAttached {
+    pub(super) place: Place,
+    pub(super) path: Option<Given>,
+    pub(super) reuse: Option<Given>,
+}
+
 /// An origin, unparsed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct RawOrigin {
@@ -241,6 +261,8 @@ pub struct Layer {
     pub(super) origins: Vec<RawOrigin>,
     /// Only a file has any.
     pub(super) registries: Vec<RawRegistry>,
+    /// Of the file alone.
+    pub(super) attached: Vec<RawAttached>,
 }
 
 impl Layer {
@@ -323,6 +345,7 @@ impl Layer {
         let registry = |origin: &RawOrigin| origin.registry.as_ref().map(|given| given.text.clone());
         self.origins.retain(|weaker| stronger.origins.iter().all(|origin| registry(origin) != registry(weaker)));
         self.origins.extend(stronger.origins);
+        self.attached.extend(stronger.attached);
         self
     }
 }

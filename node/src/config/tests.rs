@@ -36,6 +36,7 @@ fn without_any_source_the_documented_defaults_hold() {
     assert_eq!(config.status.to_string(), "127.0.0.1:7120");
     assert!(config.mdns && config.static_peers.is_empty() && config.origins.is_empty());
     assert_eq!(config.store_free_bytes_min, 64 << 20);
+    assert_eq!(config.store_quota, Quota { bytes: None, share_percent: 50 });
     assert_eq!((config.uplink_bytes_per_s, config.lan_bytes_per_s), (None, None));
     assert_eq!((config.uplink, config.uplink_own), (Uplink::default(), false));
     assert_eq!(config.log, LogConfig { format: LogFormat::Text, filter: "info".to_owned() });
@@ -318,4 +319,31 @@ polcy = "signed-only"
     for (found, expected) in found.iter().zip(expected) {
         assert!(found.starts_with(expected), "{found}\n{expected}");
     }
+}
+
+#[test]
+fn a_quota_is_a_size_and_a_share_of_the_disk() {
+    let quota = |text: &str| with_file(text, &[], Layer::default()).unwrap().store_quota;
+    assert_eq!(
+        quota("[store]\nquota = \"20GiB\"\nquota_share = \"80%\""),
+        Quota { bytes: Some(20 << 30), share_percent: 80 }
+    );
+    assert_eq!(quota("[store]\nquota = \"unlimited\"\nquota_share = 100"), Quota { bytes: None, share_percent: 100 });
+    let wrong = mistakes("[store]\nquota = 0\nquota_share = \"101%\"");
+    assert!(wrong[0].contains("write a quota such as `20GiB`") && wrong[1].contains("1 to 100 percent"), "{wrong:?}");
+}
+
+#[test]
+fn attached_stores_are_directories_of_the_file() {
+    let text =
+        "[[store.attached]]\npath = \"/var/lib/containerd/x\"\n[[store.attached]]\npath = \"stick\"\nreuse = true\n";
+    let attached = with_file(text, &[], Layer::default()).unwrap().store_attached;
+    assert_eq!(attached[0], AttachedConfig { path: "/var/lib/containerd/x".into(), reuse: false });
+    assert!(attached[1].reuse && attached[1].path.is_absolute() && attached[1].path.ends_with("stick"));
+    let wrong = mistakes("[store]\nattached = \"/x\"");
+    assert!(wrong[0].contains("[[store.attached]]"), "{wrong:?}");
+    let wrong = mistakes(
+        "[[store.attached]]\nreuse = \"maybe\"\n[[store.attached]]\npath = \"/a\"\n[[store.attached]]\npath = \"/a\"\nx = 1",
+    );
+    assert_eq!(wrong.len(), 4, "{wrong:?}");
 }

@@ -14,12 +14,14 @@ use tracing_subscriber::EnvFilter;
 use url::Url;
 
 use super::{
-    BULK_DEFAULT, Config, Credentials, Environment, FLEET_DEFAULT, FREE_BYTES_MIN_DEFAULT, LOG_FILTER_DEFAULT,
-    LogConfig, LogFormat, MIRROR_DEFAULT, OriginConfig, PEERS_DEFAULT, STATUS_DEFAULT, file,
+    AttachedConfig, BULK_DEFAULT, Config, Credentials, Environment, FLEET_DEFAULT, FREE_BYTES_MIN_DEFAULT,
+    LOG_FILTER_DEFAULT, LogConfig, LogFormat, MIRROR_DEFAULT, OriginConfig, PEERS_DEFAULT, QUOTA_SHARE_PERCENT_DEFAULT,
+    Quota, STATUS_DEFAULT, file,
     layer::{ConfigError, ConfigErrors, Given, Layer, Place, RawOrigin, Setting},
     units::{parse_bytes, parse_rate},
     windows::parse_window,
 };
+use crate::store::attached::ATTACHED_MAX;
 
 /// Largest configuration file read; a larger one is some other file.
 const CONFIG_FILE_BYTES_MAX: u64 = 1 << 20;
@@ -107,6 +109,11 @@ impl Validator {
             origins: self.origins(),
             docker_config: self.layer.values.get(&Setting::DockerConfig).map(Given::path),
             store_free_bytes_min: self.value(Setting::FreeBytesMin, parse_bytes).unwrap_or(FREE_BYTES_MIN_DEFAULT),
+            store_quota: Quota {
+                bytes: self.value(Setting::Quota, parse_quota).flatten(),
+                share_percent: self.value(Setting::QuotaShare, parse_percent).unwrap_or(QUOTA_SHARE_PERCENT_DEFAULT),
+            },
+            store_attached: self.attached(),
             uplink_bytes_per_s: self.value(Setting::UplinkRate, parse_rate).flatten(),
             uplink: Uplink {
                 metered: self.value(Setting::UplinkMetered, parse_bool).unwrap_or(false),
@@ -164,6 +171,27 @@ impl Validator {
             self.error(&first.place, format!("more than {WINDOWS_MAX} windows"));
         }
         given.iter().filter_map(|window| self.parsed(window, parse_window)).collect()
+    }
+
+    fn attached(&mut self) -> Vec<AttachedConfig> {
+        let raw = self.layer.attached.clone();
+        if let Some(first) = raw.get(ATTACHED_MAX) {
+            self.error(&first.place, format!("more than {ATTACHED_MAX} attached stores"));
+        }
+        let mut attached: Vec<AttachedConfig> = Vec::new();
+        for store in &raw {
+            let reuse = store.reuse.as_ref().and_then(|given| self.parsed(given, parse_bool)).unwrap_or(false);
+            match store.path.as_ref().map(Given::path) {
+                None => {
+                    self.error(&store.place, "an attached store needs `path`, a directory with `blobs/sha256` in it")
+                }
+                Some(path) if attached.iter().any(|other| other.path == path) => {
+                    self.error(&store.place, format!("`{}` is attached twice", path.display()));
+                }
+                Some(path) => attached.push(AttachedConfig { path, reuse }),
+            }
+        }
+        attached
     }
 
     fn origins(&mut self) -> Vec<OriginConfig> {
@@ -319,6 +347,26 @@ fn parse_filter(text: &str) -> Result<String, String> {
     match EnvFilter::try_new(text) {
         Ok(_) => Ok(text.to_owned()),
         Err(error) => Err(format!("`{text}` is not a log filter ({error}): write `info`, or `warn,layermesh=debug`")),
+    }
+}
+
+/// A size, or `unlimited`.
+fn parse_quota(text: &str) -> Result<Option<u64>, String> {
+    if text.trim().eq_ignore_ascii_case("unlimited") {
+        return Ok(None);
+    }
+    let wrong = |error| format!("{error}, or `unlimited`");
+    match parse_bytes(text).map_err(wrong)? {
+        0 => Err("a store without room holds nothing: write a quota such as `20GiB`, or `unlimited`".to_owned()),
+        bytes => Ok(Some(bytes)),
+    }
+}
+
+fn parse_percent(text: &str) -> Result<u8, String> {
+    let number = text.trim().trim_end_matches('%').trim_end();
+    match number.parse() {
+        Ok(percent @ 1..=100) => Ok(percent),
+        _ => Err(format!("`{text}` is not a share of the disk: write 1 to 100 percent, such as `50%`")),
     }
 }
 

@@ -3,11 +3,11 @@
 //! The fronts (mirror, bulk exchange, admin API) name what they need in traits of their own, so that each is
 //! tested without the others; here, and only here, the real things are put behind those traits.
 
-use std::io;
+use std::{io, path::PathBuf};
 
 use axum::http::HeaderValue;
 use bytes::Bytes;
-use layermesh_proto::{ContentId, PieceMap, Repository, engine::event::SourceError};
+use layermesh_proto::{ContentId, PieceMap, Repository, engine::event::SourceError, wire::Binding};
 
 use crate::{
     admin::{StoreBlob, StoreTotals, StoreView},
@@ -15,7 +15,7 @@ use crate::{
     mesh::Mesh,
     mirror::{self, Discovery, MirrorStore, route::Page},
     origin::Origins,
-    store::{BlobReader, ReadError, Store},
+    store::{AttachedStore, BlobReader, Collected, Hold, PinOwner, ReadError, Store},
 };
 
 impl MirrorStore for Store {
@@ -31,6 +31,10 @@ impl MirrorStore for Store {
 
     async fn read_whole(&self, content: &ContentId, max: u64) -> Result<Bytes, mirror::ReadError> {
         Self::read_whole(self, content, max).await.map_err(of_mirror)
+    }
+
+    async fn fits(&self, parts: Vec<(ContentId, u64)>) -> Result<(), String> {
+        Self::fits(self, parts).await.map_err(|error| error.to_string())
     }
 }
 
@@ -50,7 +54,7 @@ impl mirror::BlobRead for BlobReader {
 
 fn of_mirror(error: ReadError) -> mirror::ReadError {
     match error {
-        ReadError::Damaged => mirror::ReadError::Damaged,
+        ReadError::Damaged | ReadError::Gone => mirror::ReadError::Damaged,
         ReadError::Discarded => mirror::ReadError::Discarded,
         ReadError::NotHeld => mirror::ReadError::NotHeld,
         ReadError::TooLarge { .. } => mirror::ReadError::TooLarge,
@@ -85,13 +89,23 @@ impl exchange::BlobRead for BlobReader {
 }
 
 impl StoreView for Store {
+    type Hold = Hold;
+
     fn totals(&self) -> StoreTotals {
         let totals = Self::totals(self);
-        StoreTotals { blobs: totals.blobs as u64, bytes: totals.bytes, partial_bytes: totals.partial_bytes }
+        StoreTotals {
+            blobs: totals.blobs as u64,
+            bytes: totals.bytes,
+            partial_bytes: totals.partial_bytes,
+            attached_blobs: totals.attached_blobs as u64,
+            attached_bytes: totals.attached_bytes,
+            pinned_bytes: totals.pinned_bytes,
+            quota: totals.quota,
+        }
     }
 
     fn list(&self) -> Vec<StoreBlob> {
-        let blob = |held: crate::store::HeldBlob| StoreBlob { content: held.content, size: held.size };
+        let blob = |held: crate::store::HeldBlob| StoreBlob { content: held.content, size: held.size, own: held.own };
         Self::list(self).into_iter().map(blob).collect()
     }
 
@@ -101,6 +115,53 @@ impl StoreView for Store {
 
     async fn read_whole(&self, content: &ContentId, bytes_max: u64) -> Result<Bytes, String> {
         Self::read_whole(self, content, bytes_max).await.map_err(|error| error.to_string())
+    }
+
+    fn hold(&self, content: ContentId) -> Hold {
+        Self::hold(self, content)
+    }
+
+    async fn reserve(&self, parts: Vec<(ContentId, u64)>) -> Result<Hold, String> {
+        Self::reserve(self, parts).await.map_err(|error| error.to_string())
+    }
+
+    fn pins(&self) -> Vec<(PinOwner, Vec<ContentId>)> {
+        Self::pins(self)
+    }
+
+    async fn replace_pins(&self, owner: PinOwner, contents: Vec<ContentId>) -> Result<(), String> {
+        Self::replace_pins(self, owner, contents).await.map_err(|error| error.to_string())
+    }
+
+    async fn unpin(&self, owner: PinOwner) -> Result<usize, String> {
+        Self::unpin(self, owner).await.map_err(|error| error.to_string())
+    }
+
+    async fn verify(&self, content: ContentId, bytes_per_s: u64) -> Result<bool, String> {
+        Self::verify(self, content, bytes_per_s).await.map_err(|error| error.to_string())
+    }
+
+    async fn bindings(&self) -> Vec<Binding> {
+        Self::bindings(self).await.unwrap_or_else(|error| {
+            tracing::warn!(%error, "cannot read what tags stand for");
+            Vec::new()
+        })
+    }
+
+    async fn attach(&self, dir: PathBuf, reuse: bool) -> Result<(), String> {
+        Self::attach(self, &dir, reuse, true).await.map_err(|error| error.to_string())
+    }
+
+    async fn detach(&self, dir: PathBuf) -> Result<bool, String> {
+        Self::detach(self, &dir).await.map_err(|error| error.to_string())
+    }
+
+    fn attached(&self) -> Vec<AttachedStore> {
+        Self::attached(self)
+    }
+
+    async fn collect(&self, target: Option<u64>, dry_run: bool) -> Result<Vec<Collected>, String> {
+        Self::collect(self, target, true, dry_run).await.map_err(|error| error.to_string())
     }
 }
 

@@ -28,7 +28,7 @@ struct Rig {
 }
 
 async fn open(dir: &TempDir) -> Opened {
-    Store::open(StoreOptions { dir: dir.path().to_owned(), free_bytes_min: 0 }).await.unwrap()
+    Store::open(StoreOptions { free_bytes_min: 0, ..StoreOptions::new(dir.path().to_owned()) }).await.unwrap()
 }
 
 impl Rig {

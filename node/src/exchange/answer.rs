@@ -48,14 +48,15 @@ impl<S: BlobSource> Answers<S> {
         let range = request.headers().get(header::RANGE);
         match route(request.method(), request.uri().path()) {
             Ok(Route::PieceMap(content)) => self.piece_map(&content).await,
-            Ok(Route::Blob { content, head_only }) => match self.source.size_of(&content) {
-                Some(size) if head_only => head(range, size).0,
-                Some(size) => {
-                    let opened = Opened { reader: self.source.reader(content), size, growing: false };
-                    self.blob(peer, range, opened).await
+            Ok(Route::Blob { content, head_only }) => {
+                // The reader first: what is held once there is one is not removed for want of room.
+                let reader = self.source.reader(content);
+                match self.source.size_of(&content) {
+                    Some(size) if head_only => head(range, size).0,
+                    Some(size) => self.blob(peer, range, Opened { reader, size, growing: false }).await,
+                    None => plain(StatusCode::NOT_FOUND),
                 }
-                None => plain(StatusCode::NOT_FOUND),
-            },
+            }
             Ok(Route::Growing(content)) => self.growing(peer, range, content).await,
             Err(refusal) => plain(refusal),
         }

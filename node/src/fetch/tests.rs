@@ -41,7 +41,7 @@ fn hashed(bytes: &Bytes, run: Range<PieceIndex>) -> Vec<(PieceIndex, PieceHash)>
 }
 
 fn open(dir: &TempDir) -> impl Future<Output = Opened> {
-    let options = StoreOptions { dir: dir.path().to_owned(), free_bytes_min: 0 };
+    let options = StoreOptions { free_bytes_min: 0, ..StoreOptions::new(dir.path().to_owned()) };
     async { soon(Store::open(options)).await.unwrap() }
 }
 

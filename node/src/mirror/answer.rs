@@ -113,6 +113,11 @@ async fn found_manifest<S: MirrorStore, D: Discovery>(
             return Err(Refusal::unavailable(format!("{} of its contents cannot be had now: {first}", missing.len())));
         }
     }
+    // Nor is a client sent on its way that would be stopped half-way by a store that is full.
+    if let Err(error) = state.store.fits(manifest.sizes.clone()).await {
+        tracing::warn!(%repository, %content, error, "not answering a manifest whose content has no room");
+        return Err(Refusal::unavailable(format!("this node has no room for the image: {error}")));
+    }
     Ok(Found { content, bytes, manifest, resolution })
 }
 

@@ -85,8 +85,9 @@ impl<S: MirrorStore> Supply<S> {
     /// # Errors
     /// If it cannot be had, or nobody could say its size in time.
     pub(super) async fn open(ask: Ask<S>) -> Result<Self, Interruption> {
-        let held = ask.store.size_of(&ask.content);
+        // The reader first: what is held once there is one is not removed for want of room.
         let mut reader = ask.store.reader(ask.content);
+        let held = ask.store.size_of(&ask.content);
         let stall = ask.stall;
         let mut growing = held.is_none();
         let (want, size) = match held {

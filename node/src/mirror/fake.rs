@@ -26,6 +26,8 @@ use crate::mesh::{Command, Mesh};
 
 /// Longest that a test waits for anything.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+/// Bytes that a [`FakeStore`] has room for, by what manifests say.
+pub(super) const ROOM: u64 = 1 << 40;
 
 /// State that can be waited on.
 #[derive(Debug)]
@@ -173,6 +175,11 @@ impl MirrorStore for FakeStore {
             Some(stored) if stored.held => Ok(stored.bytes.clone()),
             _ => Err(ReadError::NotHeld),
         })
+    }
+
+    async fn fits(&self, parts: Vec<(ContentId, u64)>) -> Result<(), String> {
+        let needed: u64 = parts.iter().map(|(_, size)| size).sum();
+        if needed > ROOM { Err(format!("no room for {needed}")) } else { Ok(()) }
     }
 }
 

@@ -3,7 +3,7 @@
 //! Only as much as serving needs is read; a manifest is passed on byte for byte, never written again. Deliberately
 //! absent: Docker's schema 1, whose digest is not the digest of its bytes, so that no node could verify it.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use layermesh_proto::ContentId;
 use serde::Deserialize;
@@ -31,6 +31,8 @@ pub struct Manifest {
     pub media_type: String,
     /// What comes with it.
     pub owes: Owes,
+    /// The sizes in bytes that it gives for all that it owes; empty for an index, of which a part is enough.
+    pub sizes: Vec<(ContentId, u64)>,
 }
 
 /// The content that a client asks for after a manifest.
@@ -77,6 +79,8 @@ struct Descriptor {
     #[serde(default)]
     media_type: String,
     digest: String,
+    #[serde(default)]
+    size: u64,
 }
 
 /// Reads a manifest or an index.
@@ -99,14 +103,20 @@ pub fn parse(bytes: &[u8]) -> Result<Manifest, ManifestError> {
         Some(_) if artifact || !blobs.is_empty() => Err(ManifestError::Shape("both an index and an image".to_owned())),
         Some(manifests) => {
             let media_type = checked(document.media_type, OCI_INDEX, &[OCI_MANIFEST, DOCKER_MANIFEST])?;
-            Ok(Manifest { media_type, owes: Owes::Some(contents(&manifests)?) })
+            Ok(Manifest {
+                media_type,
+                owes: Owes::Some(contents(&manifests)?.into_keys().collect()),
+                sizes: Vec::new(),
+            })
         }
         None if blobs.is_empty() && !artifact => {
             Err(ManifestError::Shape("neither config, layers nor manifests".to_owned()))
         }
         None => {
             let media_type = checked(document.media_type, OCI_MANIFEST, &[OCI_INDEX, DOCKER_LIST])?;
-            Ok(Manifest { media_type, owes: Owes::All(contents(&blobs)?) })
+            let owed = contents(&blobs)?;
+            let sizes = owed.iter().map(|(&content, &size)| (content, size)).collect();
+            Ok(Manifest { media_type, owes: Owes::All(owed.into_keys().collect()), sizes })
         }
     }
 }
@@ -126,16 +136,15 @@ fn checked(claimed: Option<String>, implied: &str, contradict: &[&str]) -> Resul
     Ok(claimed)
 }
 
-fn contents(descriptors: &[Descriptor]) -> Result<Vec<ContentId>, ManifestError> {
+/// What descriptors name, and how large they say it is.
+fn contents(descriptors: &[Descriptor]) -> Result<BTreeMap<ContentId, u64>, ManifestError> {
     if descriptors.len() > DESCRIPTORS_MAX {
         return Err(ManifestError::TooMany);
     }
     let owed = descriptors
         .iter()
-        .filter(|descriptor| !ELSEWHERE.iter().any(|prefix| descriptor.media_type.starts_with(prefix)))
-        .map(|descriptor| descriptor.digest.parse())
-        .collect::<Result<BTreeSet<ContentId>, _>>()?;
-    Ok(owed.into_iter().collect())
+        .filter(|descriptor| !ELSEWHERE.iter().any(|prefix| descriptor.media_type.starts_with(prefix)));
+    owed.map(|descriptor| Ok((descriptor.digest.parse()?, descriptor.size))).collect()
 }
 
 #[cfg(test)]
@@ -168,17 +177,22 @@ mod tests {
         let all = Owes::All(sorted(&["c", "a", "b"]));
         let (layers, config) = ([descriptor("a"), descriptor("b"), descriptor("a")], descriptor("c"));
         let mut image = json!({"schemaVersion": 2, "config": config, "layers": layers, "subject": descriptor("s")});
-        assert_eq!(read(&image), Ok(Manifest { media_type: OCI_MANIFEST.to_owned(), owes: all.clone() }));
+        let parsed = |media_type: &str, owes: &Owes, sizes: &[ContentId]| {
+            let sizes = sizes.iter().map(|&content| (content, 1)).collect();
+            Ok(Manifest { media_type: media_type.to_owned(), owes: owes.clone(), sizes })
+        };
+        let sized = sorted(&["c", "a", "b"]);
+        assert_eq!(read(&image), parsed(OCI_MANIFEST, &all, &sized));
         image["mediaType"] = json!(DOCKER_MANIFEST);
-        assert_eq!(read(&image), Ok(Manifest { media_type: DOCKER_MANIFEST.to_owned(), owes: all }));
+        assert_eq!(read(&image), parsed(DOCKER_MANIFEST, &all, &sized));
         let mut index = json!({"schemaVersion": 2, "manifests": [descriptor("a"), descriptor("b")]});
         let some = Owes::Some(sorted(&["a", "b"]));
-        assert_eq!(read(&index), Ok(Manifest { media_type: OCI_INDEX.to_owned(), owes: some.clone() }));
+        assert_eq!(read(&index), parsed(OCI_INDEX, &some, &[]));
         index["mediaType"] = json!(DOCKER_LIST);
-        assert_eq!(read(&index), Ok(Manifest { media_type: DOCKER_LIST.to_owned(), owes: some }));
+        assert_eq!(read(&index), parsed(DOCKER_LIST, &some, &[]));
         let artifact = "application/vnd.oci.artifact.manifest.v1+json";
         let manifest = json!({"schemaVersion": 2, "mediaType": artifact, "blobs": [descriptor("a")]});
-        assert_eq!(read(&manifest), Ok(Manifest { media_type: artifact.to_owned(), owes: Owes::All(vec![id("a")]) }));
+        assert_eq!(read(&manifest), parsed(artifact, &Owes::All(vec![id("a")]), &[id("a")]));
         let empty = json!({"schemaVersion": 2, "manifests": []});
         assert_eq!(read(&empty).map(|manifest| manifest.owes), Ok(Owes::Some(vec![])));
     }

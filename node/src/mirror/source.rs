@@ -50,6 +50,12 @@ pub trait MirrorStore: Clone + Send + Sync + 'static {
     /// # Errors
     /// If it is not held, larger, damaged, or the disk failed.
     fn read_whole(&self, content: &ContentId, max: u64) -> impl Future<Output = Result<Bytes, ReadError>> + Send;
+
+    /// Whether blobs of these sizes in bytes, of which some may be held, can be held together; if not, why, for people.
+    ///
+    /// # Errors
+    /// If they cannot.
+    fn fits(&self, parts: Vec<(ContentId, u64)>) -> impl Future<Output = Result<(), String>> + Send;
 }
 
 /// Reads one blob while it grows.

@@ -20,7 +20,7 @@ use crate::{
     admin::types::{Problem, SeedBlob, SeedNeed, SeedPlan, SeedPlanRequest, SeedRequest, SeedSummary},
     contents::PARTS_MAX,
     mesh::Mesh,
-    store::{BeginError, BlobReader, CompleteError, ReadError, Store, WriteError},
+    store::{BeginError, BlobReader, CompleteError, ReadError, RoomError, Store, WriteError},
 };
 
 /// Largest list of blobs, in bytes: some 200 bytes for each part of the largest image.
@@ -60,23 +60,21 @@ async fn plan(
     request: Result<Json<SeedPlanRequest>, JsonRejection>,
 ) -> Result<Json<SeedPlan>, Response> {
     let Json(request) = request.map_err(|rejection| problem(rejection.status(), rejection.body_text()))?;
-    let (mut blobs, mut contents, mut needed) = (Vec::new(), Vec::new(), 0_u64);
+    let (mut blobs, mut parts) = (Vec::new(), Vec::new());
     for SeedBlob { digest, size } in request.blobs {
         let content = digest.parse::<ContentId>().map_err(no_digest)?;
         let from = needed_from(&seeding.store, &content);
-        // The room of a blob that was begun is taken already.
-        if from.is_some() && seeding.store.begun(&content).is_none() {
-            needed = needed.saturating_add(size);
-        }
         blobs.push(SeedNeed { digest, from });
-        contents.push(content);
+        parts.push((content, size));
     }
-    let free = seeding.store.room().await;
-    let free = free.map_err(|error| problem(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
-    if needed > free {
-        let error = BeginError::NoSpace { needed, free };
-        return Err(problem(StatusCode::INSUFFICIENT_STORAGE, error.to_string()));
-    }
+    let contents = parts.iter().map(|(content, _)| *content).collect();
+    seeding.store.fits(parts).await.map_err(|error| {
+        let status = match error {
+            RoomError::Short(_) => StatusCode::INSUFFICIENT_STORAGE,
+            RoomError::Io(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        problem(status, error.to_string())
+    })?;
     if let Some(image) = &request.image {
         keep(&seeding.store, image, contents).await.map_err(|error| seed_refused(&error))?;
     }
@@ -176,7 +174,7 @@ fn refused(error: &ReceiveError) -> Response {
     let status = match error {
         ReceiveError::Suspect => StatusCode::CONFLICT,
         ReceiveError::Incomplete(_) => StatusCode::PRECONDITION_FAILED,
-        ReceiveError::Begin(BeginError::NoSpace { .. })
+        ReceiveError::Begin(BeginError::NoRoom(_))
         | ReceiveError::Write(WriteError::NoSpace)
         | ReceiveError::Complete(CompleteError::NoSpace) => StatusCode::INSUFFICIENT_STORAGE,
         ReceiveError::Begin(_) | ReceiveError::Write(_) | ReceiveError::Complete(_) | ReceiveError::Change(_) => {

@@ -1,4 +1,4 @@
-//! How a blob begins: with room for it on the disk.
+//! How a blob begins: with room for it in the quota and on the disk.
 
 use std::{fs::File, io, os::unix::fs::MetadataExt, sync::Arc};
 
@@ -19,7 +19,7 @@ impl Inner {
         let known = lock(&self.partials).get(&content).cloned();
         if let Some(growing) = known {
             if growing.layout == layout {
-                self.make_room(&growing.data, layout)?;
+                self.allocate(&growing.data, layout)?;
                 return Ok(growing);
             }
             // Nothing that somebody wrote is thrown away for a word about the size.
@@ -29,9 +29,10 @@ impl Inner {
             self.discard(&growing)?;
         }
         let count = lock(&self.partials).len();
-        if count >= PARTIALS_MAX {
+        if count >= PARTIALS_MAX && !self.evict_oldest_partial()? {
             return Err(BeginError::TooMany(count));
         }
+        self.fit(&content, layout.blob_size())?;
         self.begin_anew(content, layout)
     }
 
@@ -39,8 +40,8 @@ impl Inner {
         let dir = self.paths.partial(&content);
         self.ops.create_dir(&dir)?;
         let data = self.ops.open(&paths::data_of(&dir))?;
-        let reserved = self.make_room(&data, layout);
-        if let Err(error) = reserved {
+        let allocated = self.allocate(&data, layout);
+        if let Err(error) = allocated {
             growing::remove_partial(&*self.ops, &dir)?;
             return Err(error);
         }
@@ -50,48 +51,35 @@ impl Inner {
         Ok(growing)
     }
 
-    /// Bytes that blobs which are not begun yet may have: what is free beyond the reserve, less what was promised to those
-    /// begun before.
-    pub(super) fn room(&self) -> io::Result<u64> {
-        let partials = lock(&self.partials);
-        let promised: u64 = partials
-            .values()
-            .filter_map(|growing| Some(lacking(&growing.data.metadata().ok()?, growing.layout.blob_size())))
-            .sum();
-        drop(partials);
-        let free = self.ops.free_bytes(&self.paths.root)?;
-        Ok(free.saturating_sub(self.free_bytes_min).saturating_sub(promised))
-    }
-
     /// Allocates what a blob still lacks, if that and what was promised to those begun before leaves the reserve free.
-    fn make_room(&self, data: &File, layout: PieceLayout) -> Result<(), BeginError> {
+    fn allocate(&self, data: &File, layout: PieceLayout) -> Result<(), BeginError> {
         let size = layout.blob_size();
-        let own = data.metadata()?;
-        let needed = lacking(&own, size);
+        let needed = lacking(&data.metadata()?, size);
         if needed == 0 {
             return Ok(());
         }
-        // Where the file system can reserve space, the others lack nothing.
-        let promised: u64 = lock(&self.partials)
-            .values()
-            .filter_map(|other| Some((other.data.metadata().ok()?, other.layout.blob_size())))
-            .filter(|(other, _)| other.ino() != own.ino())
-            .map(|(other, size)| lacking(&other, size))
-            .sum();
-        let free = self.ops.free_bytes(&self.paths.root)?.saturating_sub(self.free_bytes_min).saturating_sub(promised);
-        if needed > free {
-            return Err(BeginError::NoSpace { needed, free });
+        self.fit_disk(data, needed)?;
+        match self.ops.reserve(data, size, false) {
+            // The disk has less than it said, or not for this user.
+            Err(error) if disk::is_full(&error) => Err(io::Error::new(
+                error.kind(),
+                format!("{error}: free disk space, or unpin images (`layermesh unpin`) and try again"),
+            )
+            .into()),
+            other => Ok(other?),
         }
-        self.ops.reserve(data, size, false).map_err(|error| self.no_room(error, needed))
     }
+}
 
-    fn no_room(&self, error: io::Error, needed: u64) -> BeginError {
-        if !disk::is_full(&error) {
-            return error.into();
-        }
-        let free = self.ops.free_bytes(&self.paths.root).unwrap_or(0).saturating_sub(self.free_bytes_min);
-        BeginError::NoSpace { needed, free }
-    }
+/// Bytes that blobs which were begun, but for that in `own`, were promised and the disk has no place for yet. Where the
+/// file system can reserve space there are none.
+pub(super) fn unwritten<'a>(partials: impl Iterator<Item = &'a Arc<Growing>>, own: Option<&File>) -> u64 {
+    let own = own.and_then(|own| own.metadata().ok()).map(|own| own.ino());
+    partials
+        .filter_map(|other| Some((other.data.metadata().ok()?, other.layout.blob_size())))
+        .filter(|(other, _)| own != Some(other.ino()))
+        .map(|(other, size)| lacking(&other, size))
+        .sum()
 }
 
 /// Bytes of a file that the disk has no place for yet. `st_blocks` counts 512 bytes (stat(3type)).

@@ -5,7 +5,7 @@ use std::{fs::File, io, sync::Arc};
 use layermesh_proto::{ContentId, PieceHash, PieceLayout, PieceMap, PieceSet};
 
 use super::{
-    Inner, Store, StoreEvent,
+    Inner, Place, Store, StoreEvent,
     disk::FileOps,
     error::ReadError,
     growing::{Growing, read_checked, remove_partial},
@@ -25,6 +25,15 @@ impl Store {
     /// Checks every piece of a whole blob; if one is bad, the blob becomes a partial of the good ones, and the driver
     /// is told. Nothing happens to a blob that is fine, or no longer held.
     pub(super) async fn withdraw(&self, content: ContentId) -> Result<(), ReadError> {
+        let place = lock(&self.0.held).get(&content).map(|entry| entry.place.clone());
+        if let Some(Place::Attached(..)) = place {
+            let turn = Arc::clone(&self.0.structure).lock_owned().await;
+            let job = self.job(move |inner| {
+                let _turn = turn;
+                inner.distrust(&content)
+            });
+            return Ok(job.await??);
+        }
         let remains = self.scan(move |inner| inner.examine(&content)).await??;
         let Some(remains) = remains else { return Ok(()) };
         let turn = Arc::clone(&self.0.structure).lock_owned().await;
@@ -58,12 +67,16 @@ impl Inner {
 
     /// Returns what there is to tell; that the blob is lost even if not all of the rest can be done.
     fn withdraw(&self, content: ContentId, remains: &Remains) -> Vec<StoreEvent> {
-        if lock(&self.held).remove(&content).is_none() {
-            return Vec::new();
+        {
+            let mut held = lock(&self.held);
+            if held.get(&content).is_none_or(|entry| entry.place != Place::Own) {
+                return Vec::new();
+            }
+            held.remove(&content);
         }
         tracing::warn!(%content, good = ?remains.good, "a stored blob was damaged and has been withdrawn");
         let mut events = vec![StoreEvent::Lost { content }];
-        let forget = || self.meta.remove(&content).map(|_| ()).map_err(io::Error::other);
+        let forget = || self.meta.remove(&content).map_err(io::Error::other);
         match demote(&*self.ops, &self.paths, &content, remains, forget) {
             Ok(Some(growing)) => {
                 let (size, pieces) = (growing.layout.blob_size(), growing.durable());

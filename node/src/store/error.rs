@@ -2,8 +2,10 @@
 
 use std::{io, path::PathBuf};
 
-use layermesh_proto::{ContentId, PieceHash, PieceIndex};
+use layermesh_proto::{ContentId, PieceHash, PieceIndex, retention::Shortage};
 use thiserror::Error;
+
+use crate::config::units::show_bytes;
 
 /// Why a store cannot be opened.
 #[derive(Debug, Error)]
@@ -85,20 +87,44 @@ pub enum BeginError {
     /// Too many blobs are begun and not finished.
     #[error("{0} blobs are begun and not finished: remove some first")]
     TooMany(usize),
-    /// The disk has no room for it.
-    #[error(
-        "no space: {needed} bytes are needed and {free} are free beyond the reserve: \
-         remove blobs, free disk space, or lower the reserve (store_free_bytes_min)"
-    )]
-    NoSpace {
-        /// Bytes still to be written.
-        needed: u64,
-        /// Free bytes beyond the reserve.
-        free: u64,
-    },
+    /// There is no room for it, not even without all that may go.
+    #[error("{}", shown(.0))]
+    NoRoom(Shortage),
+    /// What had to go could not be removed.
+    #[error("cannot make room: {0}")]
+    Evict(#[from] ChangeError),
     /// The disk failed.
     #[error("cannot begin the blob: {0}")]
     Io(#[from] io::Error),
+}
+
+/// Why blobs have no room together.
+#[derive(Debug, Error)]
+pub enum RoomError {
+    /// There is too little of it.
+    #[error("{}", shown(.0))]
+    Short(Shortage),
+    /// The disk does not say how full it is.
+    #[error("cannot find out how full the disk is: {0}")]
+    Io(#[from] io::Error),
+}
+
+/// What is in the way, and what to do about it.
+fn shown(shortage: &Shortage) -> String {
+    let Shortage { needed, lacking, quota, pinned, in_use, free } = *shortage;
+    let [needed, lacking, quota, pinned, in_use, free] = [needed, lacking, quota, pinned, in_use, free].map(show_bytes);
+    if shortage.of_disk() {
+        return format!(
+            "no room for {needed}: the disk has {free} free beyond the reserve, and {lacking} are lacking even without \
+             all blobs that may go: free disk space, unpin images (`layermesh unpin`), or lower the reserve \
+             ([store] free_bytes_min)"
+        );
+    }
+    format!(
+        "no room for {needed}: the quota is {quota}, of which {pinned} are pinned and {in_use} in use, so {lacking} are \
+         lacking: unpin images (`layermesh unpin`), try again when other pulls have ended, or raise the quota \
+         ([store] quota, quota_share)"
+    )
 }
 
 /// Why a piece is not stored.
@@ -211,6 +237,9 @@ pub enum ReadError {
     /// good are kept, the others are fetched when the blob is wanted again.
     #[error("the stored blob was damaged and has been withdrawn")]
     Damaged,
+    /// The blob was held and is there no longer. It has been withdrawn, and is fetched when it is wanted again.
+    #[error("the stored blob is gone")]
+    Gone,
     /// Bytes that this reader gave are of a piece that was replaced by other bytes since, or of a partial that was
     /// discarded. What follows might not fit them, so nothing does.
     #[error("the bytes read so far turned out not to be of this blob")]
@@ -231,6 +260,38 @@ pub enum ReadError {
     Io(#[from] io::Error),
     /// The metadata could not be read.
     #[error("cannot read the blob's piece map: {0}")]
+    Meta(#[from] MetaError),
+}
+
+/// Why a directory is not attached or detached.
+#[derive(Debug, Error)]
+pub enum AttachError {
+    /// It has no blobs.
+    #[error(
+        "{0} has no directory blobs/sha256: name an OCI image layout, or containerd's content store \
+         (/var/lib/containerd/io.containerd.content.v1.content)"
+    )]
+    NoBlobs(PathBuf),
+    /// It cannot be read.
+    #[error("cannot read {dir}: {error}: the node needs to be able to read it and its files")]
+    Unreadable {
+        /// The directory.
+        dir: PathBuf,
+        /// Why.
+        #[source]
+        error: io::Error,
+    },
+    /// It is the store itself.
+    #[error("this is the node's own store: there is nothing to attach")]
+    Own,
+    /// Too many are attached.
+    #[error("{max} directories are attached already: detach one first", max = super::attached::ATTACHED_MAX)]
+    TooMany,
+    /// The job was not run.
+    #[error("cannot attach or detach: {0}")]
+    Job(#[source] io::Error),
+    /// It could not be recorded.
+    #[error("cannot record what is attached: {0}")]
     Meta(#[from] MetaError),
 }
 

@@ -8,7 +8,7 @@ use layermesh_proto::{ContentId, PieceHash, PieceIndex, PieceMap};
 use tokio::sync::OwnedMutexGuard;
 
 use super::{
-    HeldEntry, Inner, Store, StoreEvent,
+    Inner, Place, Store, StoreEvent,
     error::{ChangeError, CompleteError, WriteError},
     growing::{CATCH_UP_PIECES, CaughtUp, Growing, PieceRead, Prefix},
     lock,
@@ -81,7 +81,8 @@ impl Store {
         self.0.growing(content).map_or_else(Vec::new, |growing| growing.recall())
     }
 
-    /// Removes a blob, whole or not. Says whether there was one. Readers of a whole blob keep what they have open.
+    /// Removes a blob, whole or not, from the store itself. Says whether there was one. Readers of a whole blob keep what
+    /// they have open.
     ///
     /// # Errors
     /// If the disk fails or the change cannot be recorded.
@@ -168,7 +169,7 @@ impl Inner {
             self.meta.remove(&content)?;
             return Err(error.into());
         }
-        lock(&self.held).insert(content, HeldEntry { size, open: std::sync::Weak::new() });
+        lock(&self.held).insert(content, self.fresh(size));
         lock(&self.partials).remove(&content);
         growing.set_phase(Phase::Whole);
         self.changed.send_replace(());
@@ -208,10 +209,11 @@ impl Inner {
             self.discard(&growing)?;
             return Ok(true);
         }
-        let held = lock(&self.held).get(content).map(|entry| entry.size);
-        let Some(size) = held else { return Ok(false) };
+        let own = lock(&self.held).get(content).filter(|entry| entry.place == Place::Own).map(|entry| entry.size);
+        let Some(size) = own else { return Ok(false) };
         self.meta.remove(content)?;
         lock(&self.held).remove(content);
+        self.hold_elsewhere(content);
         self.ops.remove_file(&self.paths.blob(content))?;
         self.ops.sync_dir(&self.paths.blobs(content.algorithm()))?;
         self.index_if_bound(content, size).map_err(ChangeError::Io)?;

@@ -9,7 +9,7 @@ use std::{collections::HashSet, fs, io};
 use layermesh_proto::{ContentId, Repository, TagRef, wire::Binding};
 use serde_json::{Map, Value, json};
 
-use super::{Inner, disk, error::MetaError, lock, media_type::media_type_of, meta::BINDINGS_MAX, reader};
+use super::{Inner, Place, disk, error::MetaError, lock, media_type::media_type_of, meta::BINDINGS_MAX};
 
 /// Name of the file.
 pub(super) const INDEX_FILE: &str = "index.json";
@@ -116,11 +116,12 @@ impl Inner {
 
     fn entry_of(&self, binding: &Binding) -> Option<Entry> {
         let content = binding.content;
-        let size = lock(&self.held).get(&content)?.size;
+        // What an attached store has is not in this layout.
+        let size = lock(&self.held).get(&content).filter(|entry| entry.place == Place::Own)?.size;
         if size > MANIFEST_BYTES_MAX {
             return None;
         }
-        let manifest = reader::read_all(&self.paths.blob(&content), &content, size).ok()??;
+        let manifest = self.read_all(&content, size).ok()??;
         let media_type = media_type_of(&manifest)?.to_owned();
         Some(Entry { name: binding.reference.to_string(), content, size, media_type })
     }

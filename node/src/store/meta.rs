@@ -1,5 +1,5 @@
-//! The store's metadata, in redb: which blobs are whole, their piece maps, and what tags stand for; [`super::pins`] keeps
-//! its table in the same file.
+//! The store's metadata, in redb: which blobs are whole, their piece maps, and what tags stand for; [`super::pins`],
+//! [`super::uses`] and [`super::attached`] keep their tables in the same file.
 //!
 //! Invariant: a row in `blobs` says that the blob's bytes were durable and had the right digest when the row was
 //! committed. Losing this file loses no blob: the store hashes what it finds and makes the rows anew.
@@ -10,7 +10,12 @@ use layermesh_proto::{ContentId, NodeId, PieceMap, Repository, TagRef, wire::Bin
 use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition};
 use tracing::warn;
 
-use super::error::{MetaError, OpenError};
+use super::{
+    attached::{ATTACHMENTS, FILES},
+    error::{MetaError, OpenError},
+    pins::PINS,
+    uses::USES,
+};
 
 /// Memory for redb's page cache, in bytes: a few piece maps and the upper tree levels. The whole node has 20 MiB.
 const CACHE_BYTES_MAX: usize = 1 << 20;
@@ -62,9 +67,10 @@ impl Meta {
 
     /// Makes sure that the tables are there, so that reading never has to ask.
     pub(super) fn prepare(&self) -> Result<(), MetaError> {
-        self.prepare_pins()?;
         let read = self.db.begin_read()?;
-        if read.open_table(BLOBS).is_ok() && read.open_table(TAGS).is_ok() {
+        let known = read.open_table(BLOBS).is_ok() && read.open_table(TAGS).is_ok();
+        let known = known && read.open_table(PINS).is_ok() && read.open_table(USES).is_ok();
+        if known && read.open_table(ATTACHMENTS).is_ok() && read.open_table(FILES).is_ok() {
             return Ok(());
         }
         let write = self.db.begin_write()?;
@@ -80,6 +86,10 @@ impl Meta {
             }
         }
         write.delete_table(BINDINGS)?;
+        write.open_table(PINS)?;
+        write.open_table(USES)?;
+        write.open_table(ATTACHMENTS)?;
+        write.open_table(FILES)?;
         write.commit()?;
         Ok(())
     }
@@ -118,12 +128,24 @@ impl Meta {
         Ok(())
     }
 
-    /// Forgets a blob, durably. Says whether it was known.
-    pub(super) fn remove(&self, content: &ContentId) -> Result<bool, MetaError> {
+    /// Forgets a blob, durably.
+    pub(super) fn remove(&self, content: &ContentId) -> Result<(), MetaError> {
+        self.remove_all(std::slice::from_ref(content))
+    }
+
+    /// Forgets blobs, durably and all at once.
+    pub(super) fn remove_all(&self, contents: &[ContentId]) -> Result<(), MetaError> {
         let write = self.db.begin_write()?;
-        let known = write.open_table(BLOBS)?.remove(content.to_bytes().as_slice())?.is_some();
+        {
+            let (mut blobs, mut uses) = (write.open_table(BLOBS)?, write.open_table(USES)?);
+            for content in contents {
+                let key = content.to_bytes();
+                blobs.remove(key.as_slice())?;
+                uses.remove(key.as_slice())?;
+            }
+        }
         write.commit()?;
-        Ok(known)
+        Ok(())
     }
 
     /// All bindings.

@@ -36,6 +36,9 @@
 //! So a row and a `data` file of one blob are never there together but between commit and rename, and start-up
 //! (`recovery`) needs no log of its own.
 //!
+//! **An attached blob** (see [`attached`]) has a row of its own, with its file's identity, and no file of ours. Where a blob
+//! has both, the own one counts; its row and file go as any blob's, and the attached one is what is held then.
+//!
 //! # Wear
 //! A blob's bytes are written once. Beyond them go 48 bytes a piece to the journal, and some 32 KiB to redb for each
 //! blob that becomes whole (its smallest commit, and the piece map). A blob of 256 MiB in batches of 8 pieces was
@@ -43,17 +46,20 @@
 //! end, and redb's commit.
 //!
 //! # What is deliberately absent
-//! Any choice of what to fetch, keep or evict, and any talk with others. Blobs found in `blobs/` without a row (copied
+//! Any choice of what to fetch or evict, and any talk with others: what goes when there is no room is chosen by
+//! [`layermesh_proto::retention`], and done in [`room`]. Blobs found in `blobs/` without a row (copied
 //! there by another tool, or all of them if `meta.redb` was lost) are hashed in the background and announced by
 //! [`StoreEvent::Held`]; until then they are not listed. One that is not what its name says is moved to `damaged/`.
 
 mod adopt;
+pub mod attached;
 mod begin;
 mod damage;
 mod disk;
 pub mod error;
 mod finish;
 mod flush;
+mod follow;
 mod growing;
 mod index;
 mod journal;
@@ -65,18 +71,21 @@ mod paths;
 pub mod pins;
 mod reader;
 mod recovery;
+pub mod room;
+mod scan;
 mod state;
 #[cfg(test)]
 mod tests;
+mod uses;
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     fs::File,
     io,
     path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -87,15 +96,29 @@ use tokio::{
     task::JoinHandle,
 };
 
-use self::{disk::FileOps, growing::Growing, kept::KeptPieces, meta::Meta, paths::Paths, pins::Pins, reader::Whole};
 pub use self::{
+    attached::AttachedStore,
     error::{
-        BeginError, ChangeError, CompleteError, InsertError, MetaError, OpenError, PinError, ReadError, WriteError,
+        AttachError, BeginError, ChangeError, CompleteError, InsertError, MetaError, OpenError, PinError, ReadError,
+        RoomError, WriteError,
     },
     flush::{Flushed, SYNC_BYTES, SYNC_INTERVAL, UNDURABLE_BYTES_MAX},
     partial::{Partial, Written},
     pins::PinOwner,
     reader::BlobReader,
+    room::{Collected, CollectedKind, Hold, Quota},
+};
+use self::{
+    attached::{Attachment, Place},
+    disk::FileOps,
+    growing::Growing,
+    kept::KeptPieces,
+    meta::Meta,
+    paths::Paths,
+    pins::Pins,
+    reader::Whole,
+    room::Holds,
+    uses::UseClock,
 };
 
 /// Blocking jobs at a time. Each has at most two pieces in memory, and more of them do not make a disk faster.
@@ -116,12 +139,14 @@ pub struct StoreOptions {
     pub dir: PathBuf,
     /// A blob is not begun if it would leave less than this free on the file system, in bytes.
     pub free_bytes_min: u64,
+    /// How much it may hold.
+    pub quota: Quota,
 }
 
 impl StoreOptions {
-    /// A store in `dir` with the default reserve.
+    /// A store in `dir` with the default reserve and the disk for its quota.
     pub const fn new(dir: PathBuf) -> Self {
-        Self { dir, free_bytes_min: FREE_BYTES_MIN_DEFAULT }
+        Self { dir, free_bytes_min: FREE_BYTES_MIN_DEFAULT, quota: Quota::UNLIMITED }
     }
 }
 
@@ -180,19 +205,29 @@ pub struct HeldBlob {
     pub content: ContentId,
     /// Its size in bytes.
     pub size: u64,
+    /// Whether it is in the store itself, not in an attached one.
+    pub own: bool,
 }
 
 /// What a store holds, in numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Totals {
-    /// Whole blobs.
+    /// Whole blobs in the store itself.
     pub blobs: usize,
     /// Their bytes.
     pub bytes: u64,
+    /// Whole blobs that only attached stores have.
+    pub attached_blobs: usize,
+    /// Their bytes.
+    pub attached_bytes: u64,
     /// Blobs that are not whole.
     pub partials: usize,
     /// Bytes of their durable pieces.
     pub partial_bytes: u64,
+    /// Bytes of blobs that are pinned.
+    pub pinned_bytes: u64,
+    /// Bytes that all blobs may take, whole and begun.
+    pub quota: u64,
 }
 
 /// A handle on the store; clones are the same store.
@@ -201,19 +236,31 @@ pub struct Store(Arc<Inner>);
 
 struct HeldEntry {
     size: u64,
+    place: Place,
     /// What its readers share, while there are any.
     open: Weak<Whole>,
+    /// When it was used last, and what the disk knows of that; see [`uses`].
+    used_ms: u64,
+    saved_ms: u64,
 }
 
 struct Inner {
     paths: Paths,
     free_bytes_min: u64,
+    quota: Quota,
+    /// What the quota came to when it was looked at last, in bytes.
+    quota_now: AtomicU64,
+    clock: UseClock,
     ops: Arc<dyn FileOps>,
     meta: Meta,
     held: Mutex<HashMap<ContentId, HeldEntry>>,
     partials: Mutex<HashMap<ContentId, Arc<Growing>>>,
     kept: KeptPieces,
     pins: Mutex<Pins>,
+    /// By directory. Locked alone.
+    attached: Mutex<BTreeMap<PathBuf, Attachment>>,
+    /// Locked alone, or while `held` is.
+    holds: Mutex<Holds>,
     /// Says that a blob was begun or became whole.
     changed: watch::Sender<()>,
     /// Held by whoever moves a blob between absent, partial and whole.
@@ -256,16 +303,30 @@ impl Store {
 
     /// All whole blobs, in no order.
     pub fn list(&self) -> Vec<HeldBlob> {
-        lock(&self.0.held).iter().map(|(&content, entry)| HeldBlob { content, size: entry.size }).collect()
+        let shown = |(&content, entry): (&ContentId, &HeldEntry)| HeldBlob {
+            content,
+            size: entry.size,
+            own: entry.place == Place::Own,
+        };
+        lock(&self.0.held).iter().map(shown).collect()
     }
 
     /// What is held, in numbers.
     pub fn totals(&self) -> Totals {
-        let mut totals = Totals::default();
-        for entry in lock(&self.0.held).values() {
+        let mut totals = Totals { quota: self.0.quota_now.load(Ordering::Relaxed), ..Totals::default() };
+        let held: Vec<_> = self.list();
+        let pins = lock(&self.0.pins);
+        for blob in held {
+            if !blob.own {
+                totals.attached_blobs += 1;
+                totals.attached_bytes += blob.size;
+                continue;
+            }
             totals.blobs += 1;
-            totals.bytes += entry.size;
+            totals.bytes += blob.size;
+            totals.pinned_bytes += if pins.contains(&blob.content) { blob.size } else { 0 };
         }
+        drop(pins);
         for growing in lock(&self.0.partials).values() {
             totals.partials += 1;
             totals.partial_bytes += growing.durable_bytes();
@@ -284,11 +345,12 @@ impl Store {
     /// If it is not held, is longer than `max` bytes, or is damaged (it is then withdrawn, as by a reader).
     pub async fn read_whole(&self, content: &ContentId, max: u64) -> Result<Bytes, ReadError> {
         let size = self.size_of(content).ok_or(ReadError::NotHeld)?;
+        let _hold = self.hold(*content);
         if size > max {
             return Err(ReadError::TooLarge { size, max });
         }
         let content = *content;
-        let read = self.job(move |inner| reader::read_all(&inner.paths.blob(&content), &content, size)).await??;
+        let read = self.job(move |inner| inner.read_all(&content, size)).await??;
         match read {
             Some(bytes) => Ok(bytes),
             None => {
@@ -302,7 +364,7 @@ impl Store {
     pub async fn piece_map(&self, content: &ContentId) -> Option<PieceMap> {
         self.size_of(content)?;
         let content = *content;
-        self.job(move |inner| inner.meta.map(&content)).await.ok()?.ok()?
+        self.job(move |inner| inner.map_of(&content)).await.ok()?.ok()?
     }
 
     /// Begins a blob, or takes up one that was begun: all callers get the same object.
@@ -319,14 +381,6 @@ impl Store {
             })
             .await??;
         Ok(Partial::new(self.clone(), growing))
-    }
-
-    /// Bytes that there is room for beyond what was begun.
-    ///
-    /// # Errors
-    /// If the file system does not say.
-    pub async fn room(&self) -> io::Result<u64> {
-        self.job(|inner| inner.room()).await?
     }
 
     /// What was begun of a blob that is not whole.
@@ -396,6 +450,7 @@ impl Store {
     /// the last handle (a [`Store`], [`Partial`] or [`BlobReader`]) is dropped.
     pub async fn close(&self) {
         self.0.closing.store(true, Ordering::Relaxed);
+        lock(&self.0.attached).values().for_each(Attachment::stop);
         let adoption = lock(&self.0.adoption).take();
         if let Some(adoption) = adoption {
             // A job that panicked has nothing left to wait for.
@@ -408,6 +463,9 @@ impl Store {
                 Ok(_) | Err(WriteError::Discarded) => {}
                 Err(error) => tracing::warn!(%content, %error, "cannot make the last pieces durable"),
             }
+        }
+        if let Ok(Err(error)) = self.job(|inner| inner.save_uses(0)).await {
+            tracing::warn!(%error, "cannot write down when blobs were used");
         }
     }
 

@@ -34,8 +34,12 @@ impl Paths {
         self.partials().join(flat_name(content))
     }
 
+    pub(super) fn all_damaged(&self) -> PathBuf {
+        self.root.join("damaged")
+    }
+
     pub(super) fn damaged(&self, content: &ContentId) -> PathBuf {
-        self.root.join("damaged").join(flat_name(content))
+        self.all_damaged().join(flat_name(content))
     }
 
     pub(super) fn file(&self, name: &str) -> PathBuf {

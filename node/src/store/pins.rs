@@ -28,7 +28,7 @@ pub const PINS_MAX: usize = 16_384;
 pub const OWNER_LEN_MAX: usize = 512;
 
 /// (owner, binary CID).
-const PINS: TableDefinition<'_, (&str, &[u8]), ()> = TableDefinition::new("pins");
+pub(super) const PINS: TableDefinition<'_, (&str, &[u8]), ()> = TableDefinition::new("pins");
 
 /// Who pins: words divided by `/`, such as `user/docker.io/library/debian:12`, `seed` or `release/stable/1.2.0`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -174,17 +174,6 @@ impl Store {
 }
 
 impl Meta {
-    /// Makes the table if there is none.
-    pub(super) fn prepare_pins(&self) -> Result<(), MetaError> {
-        if self.db.begin_read()?.open_table(PINS).is_ok() {
-            return Ok(());
-        }
-        let write = self.db.begin_write()?;
-        write.open_table(PINS)?;
-        write.commit()?;
-        Ok(())
-    }
-
     /// All pins.
     pub(super) fn pins(&self) -> Result<Pins, MetaError> {
         let table = self.db.begin_read()?.open_table(PINS)?;

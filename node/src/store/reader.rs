@@ -19,11 +19,13 @@ use bytes::Bytes;
 use layermesh_proto::{ContentId, PieceIndex, PieceLayout, PieceMap};
 
 use super::{
-    Inner, Store,
+    Inner, Place, Store,
     disk::is_damage,
     error::ReadError,
     growing::{Growing, PieceRead, read_checked},
     lock,
+    room::Hold,
+    scan::Identity,
     state::{Given, Phase, Standing},
 };
 
@@ -62,6 +64,10 @@ pub struct BlobReader {
     given: Option<Given>,
     /// Whether bytes were given of a piece that was replaced, or of a partial that was discarded.
     misled: bool,
+    /// Whether the blob was held when somebody was last told so, and nothing has been said of its being gone.
+    held: bool,
+    /// What is read is not removed for want of room.
+    _hold: Hold,
 }
 
 impl std::fmt::Debug for BlobReader {
@@ -79,7 +85,10 @@ impl Drop for BlobReader {
 impl BlobReader {
     pub(super) fn new(store: Store, content: ContentId) -> Self {
         let id = store.0.kept.reader();
-        Self { store, content, source: None, id, given: None, misled: false }
+        // First the hold: what is held after it stays.
+        let hold = store.hold(content);
+        let held = store.size_of(&content).is_some();
+        Self { store, content, source: None, id, given: None, misled: false, held, _hold: hold }
     }
 
     /// The blob's size in bytes. Waits until the blob is held or begun.
@@ -123,8 +132,9 @@ impl BlobReader {
     /// Waits until the piece there is readable. Reading in order checks each piece once.
     ///
     /// # Errors
-    /// [`ReadError::Damaged`] once, when a whole blob turns out to be damaged. The blob has then been withdrawn; the
-    /// next call waits until the piece has been fetched again, so open a want for it first.
+    /// [`ReadError::Damaged`] once, when a whole blob turns out to be damaged, or [`ReadError::Gone`] if it is no longer
+    /// there. The blob has then been withdrawn; the next call waits until the piece has been fetched again, so open a
+    /// want for it first.
     /// [`ReadError::Discarded`] from then on, when what was given turns out not to be of the blob.
     pub async fn read(&mut self, offset: u64, max: usize) -> Result<Bytes, ReadError> {
         loop {
@@ -215,6 +225,7 @@ impl BlobReader {
         self.source = None;
         self.given = None;
         self.store.0.kept.release(self.id);
+        self.held = false;
         self.store.withdraw(self.content).await?;
         Ok(ReadError::Damaged)
     }
@@ -250,6 +261,8 @@ impl BlobReader {
                     // Withdrawn or removed meanwhile.
                     None => {}
                 }
+            } else if std::mem::take(&mut self.held) {
+                return Err(ReadError::Gone);
             } else if let Some(growing) = self.store.0.growing(&self.content) {
                 self.given = Some(growing.nothing_given());
                 self.source = Some(Source::Growing(growing));
@@ -287,22 +300,40 @@ impl Inner {
         if open.is_some() {
             return Ok(open);
         }
-        let file = match File::open(self.paths.blob(content)) {
+        let Some(place) = lock(&self.held).get(content).map(|entry| entry.place.clone()) else { return Ok(None) };
+        let file = match File::open(self.path_of(content, &place)) {
             Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            // A stick that was pulled out gives others than this.
+            Err(error) if error.kind() == io::ErrorKind::NotFound || place != Place::Own => return Ok(None),
             Err(error) => return Err(error.into()),
         };
-        let Some(map) = self.meta.map(content)? else { return Ok(None) };
+        if let Place::Attached(_, identity) = &place
+            && Identity::of(&file.metadata()?) != *identity
+        {
+            return Ok(None);
+        }
+        let Some(map) = self.map_of(content)? else { return Ok(None) };
         let whole = Arc::new(Whole { file, map });
         if let Some(entry) = lock(&self.held).get_mut(content) {
             entry.open = Arc::downgrade(&whole);
         }
         Ok(Some(whole))
     }
+
+    /// A small whole blob, checked against its digest; `None` if what is there is not the blob.
+    pub(super) fn read_all(&self, content: &ContentId, size: u64) -> Result<Option<Bytes>, ReadError> {
+        let Some(place) = lock(&self.held).get(content).map(|entry| entry.place.clone()) else {
+            return Err(ReadError::NotHeld);
+        };
+        match (read_file(&self.path_of(content, &place), content, size), place) {
+            (Err(ReadError::Io(_)), Place::Attached(..)) => Ok(None),
+            (read, _) => read,
+        }
+    }
 }
 
 /// Reads a small file whole and checks its digest; `None` if it is not the blob.
-pub(super) fn read_all(path: &Path, content: &ContentId, size: u64) -> Result<Option<Bytes>, ReadError> {
+fn read_file(path: &Path, content: &ContentId, size: u64) -> Result<Option<Bytes>, ReadError> {
     let file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),

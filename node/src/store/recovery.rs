@@ -21,7 +21,10 @@ use std::{
     io::{self, Read},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, Weak, atomic::AtomicBool},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU64},
+    },
 };
 
 use layermesh_proto::{Algorithm, ContentId};
@@ -40,6 +43,7 @@ use super::{
     lock,
     meta::Meta,
     paths::{Paths, content_of_flat_name, data_of, state_of},
+    uses::UseClock,
 };
 
 /// The newest format of the directory that this program writes and reads.
@@ -83,11 +87,19 @@ fn open_blocking(options: StoreOptions, ops: Arc<dyn FileOps>) -> Result<(Opened
     let (held, partials) = (recovery.held, recovery.partials);
 
     let (events, receiver) = mpsc::channel(EVENT_QUEUE_LEN);
+    let uses = meta.uses().map_err(in_meta)?;
+    let found = |(&content, &size): (&ContentId, &u64)| {
+        (content, HeldEntry::found(size, uses.get(&content).copied(), &paths.blob(&content)))
+    };
+    let held: HashMap<_, _> = held.iter().map(found).collect();
     let inner = Inner {
         free_bytes_min: options.free_bytes_min,
-        held: Mutex::new(
-            held.iter().map(|(&content, &size)| (content, HeldEntry { size, open: Weak::new() })).collect(),
-        ),
+        quota: options.quota,
+        quota_now: AtomicU64::new(u64::MAX),
+        clock: UseClock::new(held.values().map(|entry| entry.used_ms).max().unwrap_or(0)),
+        held: Mutex::new(held),
+        holds: Mutex::default(),
+        attached: Mutex::default(),
         partials: Mutex::new(partials.into_iter().map(|growing| (growing.content, Arc::new(growing))).collect()),
         kept: KeptPieces::default(),
         pins: Mutex::new(meta.pins().map_err(in_meta)?),
@@ -103,9 +115,12 @@ fn open_blocking(options: StoreOptions, ops: Arc<dyn FileOps>) -> Result<(Opened
         ops,
         meta,
     };
+    if let Err(error) = inner.collect_at_start() {
+        warn!(%error, "cannot remove what has no room");
+    }
     inner.recover_index(meta_is_new).map_err(at(&root))?;
     let inventory = Inventory {
-        held: held.into_iter().collect(),
+        held: lock(&inner.held).iter().map(|(&content, entry)| (content, entry.size)).collect(),
         partial: lock(&inner.partials)
             .values()
             .map(|growing| (growing.content, growing.layout.blob_size(), growing.durable()))
@@ -222,7 +237,7 @@ impl Recovery<'_> {
         let path = self.paths.file("meta.redb");
         let blob = self.paths.blob(content);
         let failed = |error| OpenError::Io { path: blob.clone(), error };
-        let forget = || self.meta.remove(content).map(|_| ()).map_err(io::Error::other);
+        let forget = || self.meta.remove(content).map_err(io::Error::other);
         warn!(%content, "a stored blob has the wrong size: its good pieces are kept");
         let map = self.meta.map(content).map_err(|error| OpenError::Meta { path, error })?;
         let Some(map) = map else {

@@ -130,3 +130,71 @@ async fn nobody_there_is_said_as_such() {
     let client = AdminClient::new(&dir.path().join("admin.sock"));
     assert!(matches!(client.status().await, Err(ClientError::Unreachable { .. })));
 }
+
+#[tokio::test]
+async fn an_image_is_pinned_as_far_as_it_is_known_and_unpinned_by_its_name() {
+    let mut world = World::new();
+    let image = world.image("docker.io/library/app:1");
+    let (running, client) = Running::start(world).await;
+    let request = |image: &str| PinRequest { images: vec![image.to_owned()], platform: Some("linux/arm64".to_owned()) };
+    // Nothing of it is held: what it needs is not known.
+    let pinned = client.pin(&request("app:1")).await.unwrap();
+    assert_eq!((pinned[0].blobs, pinned[0].unread.len(), pinned[0].missing.len()), (1, 1, 1));
+    events(&client, self::request("app:1", Some("linux/arm64"))).await;
+    let pinned = client.pin(&request("app:1")).await.unwrap();
+    assert_eq!((pinned[0].blobs, pinned[0].unread.len(), pinned[0].missing.len()), (5, 0, 0));
+    assert_eq!(pinned[0].digest, image.index.to_string());
+    let owner = "user/docker.io/library/app:1";
+    assert!(client.blobs().await.unwrap().iter().all(|blob| blob.pinned_by == [owner]));
+    // A digest, too: of a manifest with what it names, and of any other blob by itself.
+    let layer = client.blobs().await.unwrap().iter().find(|blob| blob.size == 12).unwrap().digest.clone();
+    let digests = PinRequest { images: vec![image.arm64.to_string(), layer.clone()], platform: None };
+    let pinned = client.pin(&digests).await.unwrap();
+    assert_eq!(pinned.iter().map(|image| image.blobs).collect::<Vec<_>>(), [4, 1]);
+    assert!(client.gc(&GcRequest { to: Some(0), dry_run: false }).await.unwrap().removed.is_empty());
+
+    let unpin = |image: &str| UnpinRequest { images: vec![image.to_owned()], owners: Vec::new() };
+    assert_eq!(client.unpin(&unpin("docker.io/app:1")).await.unwrap()[0].digests.len(), 5);
+    let refused = client.unpin(&unpin("app:1")).await.unwrap_err();
+    assert!(matches!(&refused, ClientError::Refused(message) if message.contains("is not pinned")), "{refused}");
+    let by_owner = UnpinRequest { images: Vec::new(), owners: vec![format!("user/{}", image.arm64)] };
+    client.unpin(&by_owner).await.unwrap();
+    assert_eq!(client.pins().await.unwrap().len(), 1);
+    let report = client.gc(&GcRequest { to: Some(0), dry_run: true }).await.unwrap();
+    assert_eq!((report.removed.len(), client.blobs().await.unwrap().len()), (4, 5));
+    for nonsense in ["", "No Such"] {
+        assert!(matches!(client.pin(&request(nonsense)).await, Err(ClientError::Refused(_))), "{nonsense}");
+    }
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_verification_tells_what_is_damaged_and_repairs_it_from_elsewhere() {
+    let world = World::new();
+    let (good, lost) = (world.elsewhere.put("good"), world.elsewhere.put("lost elsewhere, too"));
+    let dir = tempfile::tempdir().unwrap();
+    let server = AdminServer::bind(&dir.path().join("admin.sock")).await.unwrap();
+    world.elsewhere.remove(&lost);
+    let view = world.node();
+    for text in ["fine", "good", "lost elsewhere, too"] {
+        view.store.put(text);
+    }
+    view.store.damaged.lock().unwrap().extend([good, lost]);
+    let shutdown = CancellationToken::new();
+    let served = tokio::spawn(server.run(view, Router::new(), shutdown.clone()));
+    let client = AdminClient::new(&dir.path().join("admin.sock"));
+    let mut stream = client.verify(&VerifyRequest::default()).await.unwrap();
+    let mut events = Vec::new();
+    while let Some(event) = timeout(DEADLINE, stream.next()).await.unwrap().unwrap() {
+        events.push(event);
+    }
+    let Some(VerifyEvent::Done(summary)) = events.last() else { panic!("{events:?}") };
+    assert_eq!((summary.verified, summary.damaged, summary.repaired), (3, 2, 1));
+    assert!(events.contains(&VerifyEvent::Repaired { digest: good.to_string() }));
+    assert!(
+        events.iter().any(|event| matches!(event, VerifyEvent::Failed { digest, .. } if *digest == lost.to_string()))
+    );
+    assert_eq!(client.blobs().await.unwrap().len(), 2);
+    shutdown.cancel();
+    timeout(DEADLINE, served).await.unwrap().unwrap();
+}

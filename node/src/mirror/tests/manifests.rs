@@ -1,6 +1,7 @@
 use layermesh_proto::{Algorithm, ObjectKind, engine::event::WantError};
 
 use super::*;
+use crate::mirror::fake::ROOM;
 
 const WIDE_ACCEPT: &str = "application/vnd.docker.distribution.manifest.v2+json, \
     application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.oci.image.manifest.v1+json, \
@@ -17,6 +18,22 @@ async fn the_ping_is_a_registry_without_a_challenge() {
             assert_eq!(header(&response, "content-length"), Some("2"));
             assert_eq!(header(&response, "www-authenticate"), None);
             assert_eq!(response.text().await.unwrap(), body);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_manifest_whose_content_has_no_room_is_refused_with_the_reason() {
+    let rig = Rig::new().await;
+    let layer = rig.store.hold("layer");
+    let blob = |size: u64| json!({"mediaType": "x/y", "digest": layer.to_string(), "size": size});
+    for (size, status) in [(ROOM - 1, 200), (ROOM + 1, 503)] {
+        let manifest = json!({"schemaVersion": 2, "mediaType": MANIFEST, "config": blob(size), "layers": []});
+        let manifest = rig.store.hold(manifest.to_string());
+        let response = rig.get(&format!("/v2/app/manifests/{manifest}?ns=a.io")).await;
+        assert_eq!(response.status(), status);
+        if status == 503 {
+            assert!(response.text().await.unwrap().contains("no room for the image: no room for"));
         }
     }
 }

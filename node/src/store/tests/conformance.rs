@@ -281,3 +281,16 @@ async fn the_disk_store_conforms() {
     let dir = tempfile::tempdir().unwrap();
     conforms(|| open(dir.path())).await;
 }
+
+#[tokio::test]
+async fn a_store_with_a_quota_beside_an_attached_one_conforms() {
+    let (dir, theirs) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    std::fs::create_dir_all(theirs.path().join("blobs/sha256")).unwrap();
+    let options = StoreOptions { quota: Quota { bytes: Some(64 << 20), share_percent: 100 }, ..options(dir.path()) };
+    conforms(async || {
+        let opened = soon(Store::open(options.clone())).await.unwrap();
+        soon(opened.store.attach(theirs.path(), true, true)).await.unwrap();
+        opened
+    })
+    .await;
+}

@@ -1,11 +1,13 @@
 //! Tests of the store as a whole, against a real directory.
 
+mod attached;
 mod bench;
 mod conformance;
 mod crash;
 mod damage;
 mod flush;
 mod layout;
+mod room;
 mod space;
 
 use std::{future::Future, path::Path, sync::Arc, time::Duration};
@@ -40,7 +42,7 @@ async fn soon<T>(what: impl Future<Output = T>) -> T {
 }
 
 fn options(dir: &Path) -> StoreOptions {
-    StoreOptions { dir: dir.to_owned(), free_bytes_min: 0 }
+    StoreOptions { dir: dir.to_owned(), free_bytes_min: 0, quota: Quota::UNLIMITED }
 }
 
 async fn open(dir: &Path) -> Opened {

@@ -30,6 +30,14 @@ impl FileOps for Small {
     fn free_bytes(&self, _path: &Path) -> io::Result<u64> {
         Ok(self.left.load(Ordering::SeqCst))
     }
+
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        let len = std::fs::metadata(path).map_or(0, |metadata| metadata.len());
+        disk::Os.remove_file(path)?;
+        let left = self.left.load(Ordering::SeqCst);
+        self.left.store(left.saturating_add(len), Ordering::SeqCst);
+        Ok(())
+    }
 }
 
 #[tokio::test]
@@ -76,23 +84,27 @@ async fn a_full_disk_keeps_what_is_durable_and_goes_on_when_there_is_room() {
 async fn a_blob_that_would_not_fit_is_not_begun() {
     let dir = tempfile::tempdir().unwrap();
     let ops = Arc::new(Small { left: AtomicU64::new(u64::MAX) });
-    let options = StoreOptions { dir: dir.path().to_owned(), free_bytes_min: 1000 };
+    let options = StoreOptions { free_bytes_min: 1000, ..options(dir.path()) };
     let Opened { store, .. } = soon(recovery::open(options, ops.clone())).await.unwrap();
     let (first, _) = blob(1, SIZE);
     let (second, _) = blob(2, SIZE);
     ops.left.store(SIZE as u64 + 999, Ordering::SeqCst);
     match soon(store.begin(first, SIZE as u64)).await {
-        Err(error @ BeginError::NoSpace { needed, free }) => {
-            assert_eq!((needed, free), (SIZE as u64, SIZE as u64 - 1));
-            assert!(error.to_string().contains("store_free_bytes_min"), "{error}");
+        Err(error @ BeginError::NoRoom(shortage)) => {
+            assert_eq!((shortage.needed, shortage.free, shortage.lacking), (SIZE as u64, SIZE as u64 - 1, 1));
+            assert!(error.to_string().contains("[store] free_bytes_min"), "{error}");
         }
         other => panic!("begun: {other:?}"),
     }
     assert!(!partial_path(dir.path(), &first, "data").exists());
     ops.left.store(SIZE as u64 + 1000, Ordering::SeqCst);
-    soon(store.begin(first, SIZE as u64)).await.unwrap();
+    let begun = soon(store.begin(first, SIZE as u64)).await.unwrap();
     // The first one has not written its bytes yet, but they are spoken for.
-    assert!(matches!(soon(store.begin(second, SIZE as u64)).await, Err(BeginError::NoSpace { free: 0, .. })));
+    match soon(store.begin(second, SIZE as u64)).await {
+        Err(BeginError::NoRoom(shortage)) => assert_eq!(shortage.free, 0),
+        other => panic!("begun: {other:?}"),
+    }
+    drop(begun);
     soon(store.remove(&first)).await.unwrap();
     soon(store.begin(second, SIZE as u64)).await.unwrap();
 }
