@@ -39,6 +39,7 @@ use crate::{
     mirror::{self, MirrorState},
     origin::{Origins, docker_config_path},
     pace::Pace,
+    release,
     remembered::Remembered,
     seed, status,
     store::{Inventory, Opened, Store, StoreOptions},
@@ -146,7 +147,8 @@ impl Node {
         core.spawn(store.clone().tend(core_stop.clone()));
 
         let facts = Arc::new(node_facts(config, node, &listen, addresses));
-        let seeding = seed::routes(store.clone(), mesh.clone());
+        let more = seed::routes(store.clone(), mesh.clone());
+        let more = more.merge(release::routes::routes(mesh.clone(), store.clone(), origins.clone()));
         let (store_view, mesh_view) = (store.clone(), mesh.clone());
         let view = NodeView { mesh: mesh_view, store: store_view, counters: counters.clone(), facts: facts.clone() };
         let state = MirrorState {
@@ -160,7 +162,7 @@ impl Node {
         fronts.spawn(mirror::serve(mirror_listener, state, fronts_stop.clone()));
         fronts.spawn(bulk.run(fronts_stop.clone()));
         fronts.spawn(status::run(status_listener, view.clone(), fronts_stop.clone()));
-        fronts.spawn(admin.run(view, seeding, fronts_stop.clone()));
+        fronts.spawn(admin.run(view, more, fronts_stop.clone()));
         Ok(Self { facts, listen, fronts_stop, fronts, core_stop, core })
     }
 

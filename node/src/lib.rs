@@ -25,6 +25,7 @@ pub mod origin;
 pub mod pace;
 pub mod pinning;
 pub mod pull;
+pub mod release;
 pub mod remembered;
 pub mod seed;
 pub mod status;

@@ -290,7 +290,7 @@ impl<S: StoreView> Puller<'_, S> {
 }
 
 /// Who said what a tag stands for, for people.
-fn said_by(resolution: &Resolution) -> String {
+pub fn said_by(resolution: &Resolution) -> String {
     let who = match resolution.provenance {
         Provenance::Origin => "the origin".to_owned(),
         Provenance::Remembered { .. } => "this node's memory".to_owned(),

@@ -22,9 +22,9 @@ use thiserror::Error;
 use tokio::{net::UnixStream, time::timeout};
 
 use super::types::{
-    AttachRequest, Attached, Blob, CheckReport, CheckRequest, DetachRequest, GcReport, GcRequest, NodeStatus, Peer,
-    PinRequest, PinnedImage, PinsOfOwner, Problem, PullEvent, PullRequest, SeedBlob, SeedNeed, SeedPlan,
-    SeedPlanRequest, SeedRequest, SeedSummary, Tag, UnpinRequest, VerifyEvent, VerifyRequest,
+    AttachRequest, Attached, Blob, CheckReport, CheckRequest, DetachRequest, GcReport, GcRequest, InspectRequest,
+    InspectedImage, NodeStatus, Peer, PinRequest, PinnedImage, PinsOfOwner, Problem, PullEvent, PullRequest, SeedBlob,
+    SeedNeed, SeedPlan, SeedPlanRequest, SeedRequest, SeedSummary, Tag, UnpinRequest, VerifyEvent, VerifyRequest,
 };
 
 /// A node that is alive answers its own device well within this.
@@ -228,6 +228,14 @@ impl AdminClient {
     /// As [`Self::pull`], or if the node lacks blobs of it.
     pub async fn seed_image(&self, request: &SeedRequest) -> Result<SeedSummary, ClientError> {
         self.ask("/v1/seed/images", request).await
+    }
+
+    /// What an image is that is to be released. There is no time limit: its registry may be slow.
+    ///
+    /// # Errors
+    /// As [`Self::pull`], or if the image is not to be had.
+    pub async fn inspect(&self, request: &InspectRequest) -> Result<InspectedImage, ClientError> {
+        parsed(self.send(Method::POST, "/v1/releases/inspect", json(request)?, None).await?).await
     }
 
     /// Reads a blob that the node holds.

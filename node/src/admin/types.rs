@@ -7,6 +7,7 @@ mod keeping;
 
 use serde::{Deserialize, Serialize};
 
+use crate::release::ReleasedImage;
 pub use keeping::{
     AttachRequest, Attached, DetachRequest, GcItem, GcReport, GcRequest, PinRequest, PinnedImage, PinsOfOwner,
     UnpinRequest, VerifyEvent, VerifyRequest, VerifySummary,
@@ -397,4 +398,26 @@ pub struct SeedSummary {
 pub struct Problem {
     /// What is wrong, for people.
     pub error: String,
+}
+
+/// An image that is to be released: the body of `POST /v1/releases/inspect`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InspectRequest {
+    /// The image, as people write it.
+    pub image: String,
+}
+
+/// What an image is: the answer to `POST /v1/releases/inspect`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InspectedImage {
+    /// The image as a release names it.
+    pub image: ReleasedImage,
+    /// Who said what its tag stands for, for people.
+    pub said_by: String,
+    /// Its blobs for all platforms, manifests included.
+    pub blobs: usize,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Blobs that neither this site nor the registry has, and why, for people. At most sixteen are named.
+    pub missing: Vec<String>,
 }

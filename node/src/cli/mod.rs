@@ -22,6 +22,7 @@ mod output;
 mod peers;
 mod pin;
 mod pull;
+mod release;
 mod run;
 mod seed;
 mod signals;
@@ -98,6 +99,9 @@ enum Command {
     Verify(verify::VerifyArgs),
     /// Remove what nobody needs: what was abandoned, and what is used least beyond the quota or --to
     Gc(gc::GcArgs),
+    /// Make releases: signed sets of images that devices fetch ahead of time and install by tag
+    #[command(subcommand)]
+    Release(release::ReleaseCommand),
     /// Show the mesh at work: devices on this machine share an image while its registry is switched off
     Demo(demo::DemoArgs),
 }
@@ -156,6 +160,7 @@ async fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         Command::Detach(args) => attach::detach(args, &global).await,
         Command::Verify(args) => verify::run(args, &global).await,
         Command::Gc(args) => gc::run(args, &global).await,
+        Command::Release(command) => Box::pin(release::run(command, &global)).await,
         Command::Demo(args) => demo::run(args, &global).await,
     }
 }

@@ -1,0 +1,99 @@
+//! `layermesh release publish`.
+
+use anyhow::anyhow;
+use clap::Args;
+
+use super::{Exit, Failure, Global, Place, Signing, failure, node, now, output};
+use crate::{
+    admin::{
+        client::AdminClient,
+        types::{InspectRequest, InspectedImage},
+    },
+    config::units::show_bytes,
+    image::ImageReference,
+    release::{Channel, Release, ReleaseVersion, content::IMAGES_MAX},
+};
+
+/// Arguments of `layermesh release publish`.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct PublishArgs {
+    #[command(flatten)]
+    place: Place,
+    /// The channel, such as stable
+    #[arg(long)]
+    channel: Channel,
+    /// The version, such as 1.4.0
+    #[arg(long = "version", value_name = "VERSION")]
+    release_version: ReleaseVersion,
+    /// The images, such as ghcr.io/owner/name:tag; devices will know them by these tags
+    #[arg(required = true, value_name = "IMAGE")]
+    images: Vec<String>,
+    #[command(flatten)]
+    signing: Signing,
+}
+
+pub(super) async fn run(args: PublishArgs, global: &Global) -> Result<Exit, Failure> {
+    if args.images.len() > IMAGES_MAX {
+        return Err(Failure::usage(anyhow!("a release has at most {IMAGES_MAX} images")));
+    }
+    let mut images: Vec<ImageReference> = Vec::new();
+    for image in &args.images {
+        let image = image.strip_prefix("docker://").unwrap_or(image).parse().map_err(Failure::usage)?;
+        if images.contains(&image) {
+            return Err(Failure::usage(anyhow!("{image} is given twice")));
+        }
+        images.push(image);
+    }
+    let publisher = args.place.open().await?;
+    let ring = args.signing.ring(&args.place)?;
+    let client = node::client(global)?;
+    let mut inspected = Vec::new();
+    for image in &images {
+        inspected.push(inspect(&client, image, global).await?);
+    }
+    let release = Release {
+        channel: args.channel,
+        version: args.release_version,
+        number: publisher.next_number(),
+        published_unix_s: now(),
+        images: inspected.into_iter().map(|inspected| inspected.image).collect(),
+    };
+    let (name, bytes) = (release.name(), release.bytes());
+    let publisher = publisher.publish(release, &ring, args.signing.days.into(), now()).await.map_err(failure)?;
+    if global.json {
+        let release = publisher.verified().releases.last();
+        output::print_json_document(&release)?;
+    } else {
+        output::print(&format!(
+            "signed {name}: {}, {} for all platforms\n",
+            output::counted(images.len() as u64, "image", "images"),
+            show_bytes(bytes)
+        ))?;
+    }
+    Ok(Exit::Done)
+}
+
+/// Asks the node what an image is; fails if a part of it is missing.
+async fn inspect(client: &AdminClient, image: &ImageReference, global: &Global) -> Result<InspectedImage, Failure> {
+    let inspected = client.inspect(&InspectRequest { image: image.to_string() }).await?;
+    if !inspected.missing.is_empty() {
+        return Err(anyhow!(
+            "{image} is not whole, so it is not released; neither this site nor its registry has\n  {}",
+            inspected.missing.join("\n  ")
+        )
+        .into());
+    }
+    if !global.json {
+        let platforms: Vec<&str> =
+            inspected.image.platforms.iter().filter_map(|platform| platform.platform.as_deref()).collect();
+        let platforms = if platforms.is_empty() { "one platform".to_owned() } else { platforms.join(", ") };
+        output::print(&format!(
+            "{image} is {}, says {}\n  {platforms}; {}, {}\n",
+            inspected.image.digest,
+            inspected.said_by,
+            output::counted(inspected.blobs as u64, "blob", "blobs"),
+            show_bytes(inspected.bytes),
+        ))?;
+    }
+    Ok(inspected)
+}
