@@ -28,6 +28,10 @@ mod windows;
 
 pub use crate::origin::{Credentials, OriginConfig};
 pub use crate::store::{Quota, room::QUOTA_SHARE_PERCENT_DEFAULT};
+use crate::{
+    contents::Platform,
+    release::{Channel, Trusted},
+};
 pub use layer::{ConfigError, ConfigErrors, Layer, Setting};
 pub use paths::{DataDirInputs, Environment, SYSTEM_CONFIG_FILE, SYSTEM_DATA_DIR, default_data_dir};
 pub use validate::{find_data_dir, load};
@@ -86,6 +90,8 @@ pub struct Config {
     pub lan_bytes_per_s: Option<u64>,
     /// Who says what tags stand for.
     pub tags: TagRules,
+    /// Signed releases that this node follows; none if it follows none.
+    pub releases: Option<ReleasesConfig>,
     /// What is logged and how.
     pub log: LogConfig,
 }
@@ -97,6 +103,19 @@ pub struct AttachedConfig {
     pub path: PathBuf,
     /// Whether the node's own copies go for those there.
     pub reuse: bool,
+}
+
+/// Signed releases that a node follows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReleasesConfig {
+    /// The root that is trusted from the start.
+    pub root: Trusted,
+    /// Channels that are followed.
+    pub channels: Vec<Channel>,
+    /// Platforms that releases are held for.
+    pub platforms: Vec<Platform>,
+    /// Copies of each blob of a release that the site keeps.
+    pub replicas: usize,
 }
 
 /// What is logged and how.

@@ -39,7 +39,12 @@ use crate::{
     mirror::{self, MirrorState},
     origin::{Origins, docker_config_path},
     pace::Pace,
-    release,
+    release::{
+        self,
+        follow::{EXAMINE_QUEUE_LEN, Follower, Releases},
+        prefetch::Prefetcher,
+        status::ReleasesView,
+    },
     remembered::Remembered,
     seed, status,
     store::{Inventory, Opened, Store, StoreOptions},
@@ -141,14 +146,30 @@ impl Node {
         };
         tell_the_time(config, &fetches, &mut core, &core_stop);
         let engine = Engine::new(engine_config(config, listen.bulk.port()), node, rand::random());
-        let parts =
-            Parts { engine, fetches, task_events, swarm, swarm_events, store_events, commands, listening, remembered };
+        let (examines, examining) = mpsc::channel(EXAMINE_QUEUE_LEN);
+        let parts = Parts {
+            engine,
+            fetches,
+            task_events,
+            swarm,
+            swarm_events,
+            store_events,
+            commands,
+            listening,
+            remembered,
+            examines,
+        };
         core.spawn(Driver::new(parts).run(known(inventory), core_stop.clone()));
         core.spawn(store.clone().tend(core_stop.clone()));
 
-        let facts = Arc::new(node_facts(config, node, &listen, addresses));
+        let (follower, releases) =
+            Follower::new(mesh.clone(), store.clone(), config.releases.clone(), &config.data_dir, examining);
+        fronts.spawn(follower.run(fronts_stop.clone()));
+        let releases_view = prefetch(&releases, &mesh, &store, &counters, &mut fronts, &fronts_stop);
+        let facts = Arc::new(node_facts(config, node, &listen, (addresses, releases_view.clone())));
         let more = seed::routes(store.clone(), mesh.clone());
-        let more = more.merge(release::routes::routes(mesh.clone(), store.clone(), origins.clone()));
+        let releasing = release::routes::routes(releases, releases_view, mesh.clone(), store.clone(), origins.clone());
+        let more = more.merge(releasing);
         let (store_view, mesh_view) = (store.clone(), mesh.clone());
         let view = NodeView { mesh: mesh_view, store: store_view, counters: counters.clone(), facts: facts.clone() };
         let state = MirrorState {
@@ -247,7 +268,30 @@ fn tell_the_time(config: &Config, fetches: &FetchContext, core: &mut JoinSet<()>
     }
 }
 
-fn node_facts(config: &Config, node: NodeId, listen: &Listen, addresses: watch::Receiver<Vec<String>>) -> NodeFacts {
+/// Fetches ahead of time what is released, if anything is followed.
+fn prefetch(
+    releases: &Releases,
+    mesh: &Mesh,
+    store: &Store,
+    counters: &Arc<Counters>,
+    fronts: &mut JoinSet<()>,
+    stop: &CancellationToken,
+) -> ReleasesView {
+    let (progress, progressing) = watch::channel(Vec::new());
+    if let Some(config) = releases.config.clone() {
+        let (mesh, store, counters, known) = (mesh.clone(), store.clone(), Arc::clone(counters), releases.known());
+        let prefetcher = Prefetcher { mesh, store, counters, config, known, progress };
+        fronts.spawn(prefetcher.run(stop.clone()));
+    }
+    ReleasesView { known: releases.known(), progress: progressing, config: releases.config.clone() }
+}
+
+fn node_facts(
+    config: &Config,
+    node: NodeId,
+    listen: &Listen,
+    (addresses, releases): (watch::Receiver<Vec<String>>, ReleasesView),
+) -> NodeFacts {
     NodeFacts {
         peer_id: node.to_string(),
         fleet: config.fleet.clone(),
@@ -259,6 +303,7 @@ fn node_facts(config: &Config, node: NodeId, listen: &Listen, addresses: watch::
             status: listen.status.to_string(),
         },
         addresses,
+        releases,
     }
 }
 
@@ -270,6 +315,7 @@ fn engine_config(config: &Config, bulk_port: u16) -> engine::config::Config {
         platform: Platform::of_this_device().to_string(),
         uplink: config.uplink.clone(),
         tags: config.tags.clone(),
+        release_replicas: config.releases.as_ref().map_or(default.release_replicas, |releases| releases.replicas),
         window: if config.uplink_own { engine::config::WINDOW_OF_OWN_UPLINKS } else { default.window },
         ..default
     }

@@ -24,6 +24,7 @@ use layermesh_proto::{
             Action, Event, FetchId, Instant, LookupId, OriginTag, PromiseId, Resolution, ResolveId, Source,
             SourceError, WantError, WantId,
         },
+        releases::Examined,
     },
 };
 use tokio::{
@@ -34,7 +35,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     fetch::{FetchContext, Job, Reach, Vouched},
-    mesh::{Command, MeshStatus, PeerStatus, TransferStatus},
+    mesh::{Command, Examine, MeshStatus, PeerStatus, TransferStatus},
     remembered::Remembered,
     store::{CompleteError, Hold, StoreEvent, WriteError},
     swarm::{SwarmEvent, SwarmHandle},
@@ -67,6 +68,8 @@ pub struct Parts {
     pub listening: watch::Sender<Vec<String>>,
     /// Addresses of peers, kept for the next start.
     pub remembered: Remembered,
+    /// Metadata of releases to look at.
+    pub examines: mpsc::Sender<Examine>,
 }
 
 /// Monotonic time as the engine counts it.
@@ -102,6 +105,8 @@ struct Running {
     cancel: CancellationToken,
     /// Of a growing blob: the hashes that its pieces must have.
     vouched: Option<Vouched>,
+    /// The blob, if it comes from an origin.
+    from_origin: Option<ContentId>,
 }
 
 /// What woke the loop.
@@ -183,8 +188,14 @@ impl Driver {
     }
 
     fn handle(&mut self, event: Event) {
-        if let Event::FetchEnded { fetch, .. } = &event {
-            self.running.remove(fetch);
+        match &event {
+            Event::FetchProgress { fetch, bytes } => {
+                if let Some(content) = self.running.get(fetch).and_then(|running| running.from_origin) {
+                    self.parts.fetches.counters.watched.add(&content, *bytes);
+                }
+            }
+            Event::FetchEnded { fetch, .. } => drop(self.running.remove(fetch)),
+            _ => {}
         }
         self.parts.engine.handle(self.clock.now(), event);
         while let Some(action) = self.parts.engine.poll_action() {
@@ -227,9 +238,9 @@ impl Driver {
 
     fn on_command(&mut self, command: Command) {
         let event = match command {
-            Command::Want { want, content, kind, repository, urgency, ended } => {
+            Command::Want { want, content, kind, repository, urgency, size_max, ended } => {
                 self.wants.insert(want, (ended, self.parts.fetches.store.hold(content)));
-                Event::Want { want, content, kind, repository, urgency }
+                Event::Want { want, content, kind, repository, urgency, size_max }
             }
             Command::ReaderAt { want, offset } => Event::ReaderAt { want, offset },
             Command::Unwant { want } => {
@@ -256,6 +267,24 @@ impl Driver {
             Command::Holders { contents, answer } => {
                 let engine = &self.parts.engine;
                 let _ = answer.send(contents.iter().map(|content| engine.holders(content)).collect());
+                return;
+            }
+            Command::Following(following) => Event::Following(following),
+            Command::Examined { content, examined } => Event::Examined { content, examined },
+            Command::Rollout(rollout) => Event::Rollout(rollout),
+            Command::FollowerPlatforms { channel, answer } => {
+                let _ = answer.send(self.parts.engine.follower_platforms(&channel));
+                return;
+            }
+            Command::Keeps { channel, blobs, answer } => {
+                let engine = &self.parts.engine;
+                let keeps =
+                    |(content, platforms): &(ContentId, Vec<String>)| engine.keeps(&channel, content, platforms);
+                let _ = answer.send(blobs.iter().map(keeps).collect());
+                return;
+            }
+            Command::Rollouts { answer } => {
+                let _ = answer.send(self.parts.engine.rollouts());
                 return;
             }
             Command::TookIn { content, size } => Event::Held { content, size },
@@ -288,6 +317,13 @@ impl Driver {
             Action::Announce(announcement) => self.parts.swarm.announce(announcement),
             Action::Request { request, peer, body } => self.parts.swarm.request(request, peer, body),
             Action::Respond { call, response } => self.parts.swarm.respond(call, response),
+            Action::Examine { from, content, .. } => {
+                // Whoever is busy, or not there, has not looked; the engine asks again.
+                if self.parts.examines.try_send(Examine { from, content }).is_err() {
+                    let examined = Examined::Unavailable;
+                    self.parts.engine.handle(self.clock.now(), Event::Examined { content, examined });
+                }
+            }
             Action::Connect { peer } => self.parts.swarm.connect(peer),
             Action::Fetch { fetch, content, source, size, pieces, growing, expected } => {
                 let vouched = growing.then(|| Vouched::new(pieces.clone()));
@@ -367,7 +403,8 @@ impl Driver {
             return;
         };
         let cancel = CancellationToken::new();
-        self.running.insert(fetch, Running { cancel: cancel.clone(), vouched });
+        let from_origin = matches!(job.from, Reach::Origin(..)).then_some(job.content);
+        self.running.insert(fetch, Running { cancel: cancel.clone(), vouched, from_origin });
         self.tasks.spawn(context.run(job, cancel));
     }
 

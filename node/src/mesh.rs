@@ -14,8 +14,9 @@ use layermesh_proto::{
         BindingView, Urgency,
         budget::Wait,
         event::{PromiseId, Resolution, ResolveId, SignedBinding, WantError, WantId},
+        releases::Examined,
     },
-    wire::Binding,
+    wire::{Binding, Following, Rollout},
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -38,6 +39,8 @@ pub enum Command {
         repository: Option<Repository>,
         /// Whether somebody waits for it.
         urgency: Urgency,
+        /// Most bytes that it may have.
+        size_max: Option<u64>,
         /// Where to say how it ended.
         ended: oneshot::Sender<Result<(), WantError>>,
     },
@@ -110,11 +113,52 @@ pub enum Command {
     },
     /// Somebody on this device says what a tag stands for; the store has recorded it.
     Bind(Binding),
+    /// This node follows releases and has verified this metadata of theirs.
+    Following(Following),
+    /// Metadata that [`Examine`] names was looked at.
+    Examined {
+        /// The metadata.
+        content: ContentId,
+        /// What came of it.
+        examined: Examined,
+    },
+    /// How far is this node with its releases?
+    Rollout(Rollout),
+    /// For which platforms do followers of a channel keep releases?
+    FollowerPlatforms {
+        /// The channel.
+        channel: String,
+        /// Where to answer.
+        answer: oneshot::Sender<Vec<String>>,
+    },
+    /// Which of these blobs is this node to keep?
+    Keeps {
+        /// The channel.
+        channel: String,
+        /// The blobs, each with the platforms of followers that need it.
+        blobs: Vec<(ContentId, Vec<String>)>,
+        /// Where to answer, in their order.
+        answer: oneshot::Sender<Vec<bool>>,
+    },
+    /// How far are the nodes of this site?
+    Rollouts {
+        /// Where to answer.
+        answer: oneshot::Sender<Vec<(NodeId, Rollout)>>,
+    },
     /// How is the mesh?
     Status {
         /// Where to answer.
         answer: oneshot::Sender<MeshStatus>,
     },
+}
+
+/// Metadata of releases that is to be looked at, for whoever has the keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Examine {
+    /// Who offers it.
+    pub from: NodeId,
+    /// The manifest of its files.
+    pub content: ContentId,
 }
 
 /// The mesh as this node sees it now.
@@ -186,10 +230,22 @@ impl Mesh {
         repository: Option<Repository>,
         urgency: Urgency,
     ) -> Want {
+        self.want_within(content, kind, repository, urgency, None).await
+    }
+
+    /// As [`Self::want`], for a blob of at most `size_max` bytes; a larger one cannot be had.
+    pub async fn want_within(
+        &self,
+        content: ContentId,
+        kind: ObjectKind,
+        repository: Option<Repository>,
+        urgency: Urgency,
+        size_max: Option<u64>,
+    ) -> Want {
         let want = WantId(self.id());
         let (ended, outcome) = oneshot::channel();
         // If the driver is gone, `ended` is dropped with the command and the want ends as unavailable.
-        let _ = self.commands.send(Command::Want { want, content, kind, repository, urgency, ended }).await;
+        let _ = self.commands.send(Command::Want { want, content, kind, repository, urgency, size_max, ended }).await;
         Want { id: want, outcome: Outcome::Pending(outcome), commands: self.commands.clone() }
     }
 
@@ -256,6 +312,42 @@ impl Mesh {
     /// Says what a tag stands for, by the word of somebody on this device; the store has recorded it.
     pub async fn bind(&self, binding: Binding) {
         let _ = self.commands.send(Command::Bind(binding)).await;
+    }
+
+    /// Says which metadata of releases this node has verified.
+    pub async fn following(&self, following: Following) {
+        let _ = self.commands.send(Command::Following(following)).await;
+    }
+
+    /// Answers an [`Examine`].
+    pub async fn examined(&self, content: ContentId, examined: Examined) {
+        let _ = self.commands.send(Command::Examined { content, examined }).await;
+    }
+
+    /// Says how far this node is with its releases.
+    pub async fn rollout(&self, rollout: Rollout) {
+        let _ = self.commands.send(Command::Rollout(rollout)).await;
+    }
+
+    /// The platforms that followers of a channel keep releases for.
+    pub async fn follower_platforms(&self, channel: String) -> Vec<String> {
+        let (answer, answered) = oneshot::channel();
+        let _ = self.commands.send(Command::FollowerPlatforms { channel, answer }).await;
+        answered.await.unwrap_or_default()
+    }
+
+    /// Which of these blobs, each with the platforms of followers that need it, this node is to keep.
+    pub async fn keeps(&self, channel: String, blobs: Vec<(ContentId, Vec<String>)>) -> Vec<bool> {
+        let (answer, answered) = oneshot::channel();
+        let _ = self.commands.send(Command::Keeps { channel, blobs, answer }).await;
+        answered.await.unwrap_or_default()
+    }
+
+    /// How far the nodes of this site are, this one first.
+    pub async fn rollouts(&self) -> Vec<(NodeId, Rollout)> {
+        let (answer, answered) = oneshot::channel();
+        let _ = self.commands.send(Command::Rollouts { answer }).await;
+        answered.await.unwrap_or_default()
     }
 
     /// The mesh as it is now; empty while the node shuts down.

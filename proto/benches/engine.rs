@@ -141,6 +141,7 @@ impl Site {
             kind: ObjectKind::Blob,
             repository: None,
             urgency: Urgency::Runtime,
+            size_max: None,
         });
         while let Some((fetch, pieces)) = self.fetches.pop() {
             self.handle(Event::FetchStarted { fetch, size, ranged: true });

@@ -94,6 +94,8 @@ impl World {
                     self.reach(node, other);
                 }
             }
+            // Nobody follows releases here.
+            Action::Examine { .. } => {}
             Action::PaceUplink { bytes_per_s } => self.nodes[node].pace = Some(bytes_per_s),
             Action::Note(note) => self.notes.push((node, note)),
         }

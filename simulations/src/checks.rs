@@ -103,7 +103,7 @@ fn announced(node: &Node, changes: &[Change]) -> Result<(), String> {
             Entry::Held { content, size } if lie(content, *size) && node.fault != Some(Fault::HasNothing) => {
                 return Err(format!("{content} is announced and not held"));
             }
-            Entry::Held { .. } | Entry::Gone { .. } | Entry::Bound(_) => {}
+            Entry::Held { .. } | Entry::Gone { .. } | Entry::Bound(_) | Entry::Following(_) => {}
         }
     }
     Ok(())

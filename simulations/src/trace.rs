@@ -102,6 +102,9 @@ impl Trace {
             Event::CompleteFailed { content, .. } => self.content(21, content),
             Event::OriginAnswered { lookup, result } => self.all([22, lookup.0, u64::from(result.is_ok())]),
             Event::Clock { minute_of_week } => self.all([23, u64::from(*minute_of_week)]),
+            Event::Following(following) => self.all([26, following.version]),
+            Event::Examined { content, .. } => self.content(27, content),
+            Event::Rollout(rollout) => self.all([28, rollout.releases.len() as u64]),
             Event::Tick => self.add(24),
         }
     }
@@ -109,6 +112,7 @@ impl Trace {
     fn announcement(&mut self, announcement: &Announcement) {
         match announcement {
             Announcement::Changed { since, changes } => self.all([1, since.seq, changes.len() as u64]),
+            Announcement::Rollout(rollout) => self.all([6, rollout.releases.len() as u64]),
             Announcement::Summary(summary) => self.all([2, summary.position.seq]),
             Announcement::Taking(Part::Wanted { content, claim, having, .. }) => {
                 self.content(3, content);
@@ -202,6 +206,10 @@ impl Trace {
             Action::PaceUplink { bytes_per_s } => self.all([115, *bytes_per_s]),
             Action::Note(_) => self.add(116),
             Action::Connect { peer } => self.all([117, node(peer)]),
+            Action::Examine { from, content, .. } => {
+                self.content(118, content);
+                self.add(node(from));
+            }
         }
     }
 }

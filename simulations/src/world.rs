@@ -336,7 +336,7 @@ impl World {
             self.open_wants += 1;
         }
         let (content, kind, repository) = (blob.content, blob.kind, Some(self.repository.clone()));
-        self.handle(node, Event::Want { want, content, kind, repository, urgency })?;
+        self.handle(node, Event::Want { want, content, kind, repository, urgency, size_max: None })?;
         Ok(want)
     }
 

@@ -22,10 +22,12 @@ use thiserror::Error;
 use tokio::{net::UnixStream, time::timeout};
 
 use super::types::{
-    AttachRequest, Attached, Blob, CheckReport, CheckRequest, DetachRequest, GcReport, GcRequest, InspectRequest,
-    InspectedImage, NodeStatus, Peer, PinRequest, PinnedImage, PinsOfOwner, Problem, PullEvent, PullRequest, SeedBlob,
-    SeedNeed, SeedPlan, SeedPlanRequest, SeedRequest, SeedSummary, Tag, UnpinRequest, VerifyEvent, VerifyRequest,
+    AttachRequest, Attached, Blob, CheckReport, CheckRequest, DetachRequest, GcReport, GcRequest, HandedReleases,
+    InspectRequest, InspectedImage, NodeStatus, Peer, PinRequest, PinnedImage, PinsOfOwner, Problem, PullEvent,
+    PullRequest, SeedBlob, SeedNeed, SeedPlan, SeedPlanRequest, SeedRequest, SeedSummary, Tag, UnpinRequest,
+    VerifyEvent, VerifyRequest,
 };
+use crate::release::{MetadataSet, status::SiteReleases};
 
 /// A node that is alive answers its own device well within this.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
@@ -236,6 +238,22 @@ impl AdminClient {
     /// As [`Self::pull`], or if the image is not to be had.
     pub async fn inspect(&self, request: &InspectRequest) -> Result<InspectedImage, ClientError> {
         parsed(self.send(Method::POST, "/v1/releases/inspect", json(request)?, None).await?).await
+    }
+
+    /// Gives the node metadata of releases.
+    ///
+    /// # Errors
+    /// As [`Self::pull`], or if the node does not believe it.
+    pub async fn hand_releases(&self, set: &MetadataSet) -> Result<HandedReleases, ClientError> {
+        self.ask("/v1/releases/metadata", set).await
+    }
+
+    /// How releases stand on the site.
+    ///
+    /// # Errors
+    /// As [`Self::status`].
+    pub async fn releases(&self) -> Result<SiteReleases, ClientError> {
+        self.get("/v1/releases").await
     }
 
     /// Reads a blob that the node holds.

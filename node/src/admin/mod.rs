@@ -10,7 +10,7 @@ mod http;
 pub mod run_file;
 pub mod server;
 pub mod types;
-mod view;
+pub(crate) mod view;
 
 pub(crate) use http::{Limits, serve};
 pub use view::{NodeFacts, NodeView, StoreBlob, StoreTotals, StoreView};

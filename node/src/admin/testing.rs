@@ -221,6 +221,10 @@ impl World {
                     Command::Holders { contents, answer } => {
                         let _ = answer.send(world.holders(&contents));
                     }
+                    Command::Following(_) | Command::Examined { .. } | Command::Rollout(_) => {}
+                    Command::FollowerPlatforms { answer, .. } => drop(answer.send(Vec::new())),
+                    Command::Keeps { blobs, answer, .. } => drop(answer.send(vec![true; blobs.len()])),
+                    Command::Rollouts { answer } => drop(answer.send(Vec::new())),
                     Command::KnownTags { .. }
                     | Command::SignedBindings(_)
                     | Command::TookIn { .. }
@@ -243,6 +247,7 @@ impl World {
             started: Instant::now(),
             listen,
             addresses: watch::channel(vec!["/ip4/10.0.0.1/tcp/2".to_owned()]).1,
+            releases: crate::release::status::ReleasesView::none(),
         };
         NodeView { mesh, store, counters, facts: Arc::new(facts) }
     }

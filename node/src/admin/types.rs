@@ -7,7 +7,7 @@ mod keeping;
 
 use serde::{Deserialize, Serialize};
 
-use crate::release::ReleasedImage;
+use crate::release::{ReleasedImage, status::ReleasesStatus};
 pub use keeping::{
     AttachRequest, Attached, DetachRequest, GcItem, GcReport, GcRequest, PinRequest, PinnedImage, PinsOfOwner,
     UnpinRequest, VerifyEvent, VerifyRequest, VerifySummary,
@@ -66,6 +66,9 @@ pub struct NodeStatus {
     pub origins: Vec<OriginStatus>,
     /// Transfers under way.
     pub transfers: Vec<TransferStatus>,
+    /// How signed releases stand; absent if none are followed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub releases: Option<ReleasesStatus>,
 }
 
 /// Addresses that a node listens on, with the ports that were really bound.
@@ -420,4 +423,16 @@ pub struct InspectedImage {
     pub bytes: u64,
     /// Blobs that neither this site nor the registry has, and why, for people. At most sixteen are named.
     pub missing: Vec<String>,
+}
+
+/// Metadata of releases that the node took up: the answer to `POST /v1/releases/metadata`, whose body are the files by
+/// name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HandedReleases {
+    /// The repository.
+    pub repository: String,
+    /// Version of the metadata.
+    pub version: u64,
+    /// Releases in it.
+    pub releases: usize,
 }

@@ -18,6 +18,7 @@ use crate::{
     contents::Platform,
     counters::Counters,
     mesh::{self, Mesh},
+    release::status::ReleasesView,
     store::{AttachedStore, Collected, CollectedKind, PinOwner},
 };
 
@@ -112,6 +113,8 @@ pub struct NodeFacts {
     pub listen: ListenStatus,
     /// Multiaddresses at which peers reach the node; they follow the network interfaces.
     pub addresses: watch::Receiver<Vec<String>>,
+    /// How signed releases stand.
+    pub releases: ReleasesView,
 }
 
 /// The node as its admin and status servers see it. Cheap to clone.
@@ -161,6 +164,7 @@ impl<S: StoreView> NodeView<S> {
                 .map(|(registry, reachable)| OriginStatus { registry, reachable })
                 .collect(),
             transfers: mesh.transfers.into_iter().map(TransferStatus::from).collect(),
+            releases: facts.releases.status(),
         }
     }
 
@@ -247,7 +251,7 @@ impl From<mesh::TransferStatus> for TransferStatus {
 }
 
 /// What a transfer waits for, and how long if that is known.
-fn waits_for(wait: Wait) -> String {
+pub(crate) fn waits_for(wait: Wait) -> String {
     match wait.minutes {
         None => wait.reason.to_string(),
         // Of the current minute some is over, but who waits for hours does not mind.

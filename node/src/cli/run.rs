@@ -70,6 +70,18 @@ pub(super) struct RunArgs {
     /// Each device of the site has an uplink of its own: more of them fetch parts of a layer at the same time
     #[arg(long)]
     uplink_own: bool,
+    /// Follow signed releases: the root.json that `layermesh release init` made
+    #[arg(long, value_name = "FILE")]
+    releases_root: Option<PathBuf>,
+    /// A channel of releases to follow; may be given several times
+    #[arg(long = "channel", value_name = "CHANNEL")]
+    channels: Vec<String>,
+    /// Hold releases for this platform; may be given several times [default: this device's]
+    #[arg(long = "releases-platform", value_name = "PLATFORM")]
+    releases_platforms: Vec<String>,
+    /// Copies of each blob of a release that the site keeps [default: 2]
+    #[arg(long, value_name = "N")]
+    releases_replicas: Option<String>,
     /// Give no more than this to peers, such as 100mbit [default: unlimited]
     #[arg(long, value_name = "RATE")]
     lan_rate: Option<String>,
@@ -117,6 +129,8 @@ impl RunArgs {
             (Setting::TagPolicy, self.tag_policy),
             (Setting::TagFresh, self.tag_fresh),
             (Setting::TagMaxAge, self.tag_max_age),
+            (Setting::ReleasesRoot, path(self.releases_root)),
+            (Setting::ReleasesReplicas, self.releases_replicas),
             (Setting::LogFormat, self.log_format),
             (Setting::LogFilter, self.log_filter),
         ];
@@ -127,6 +141,7 @@ impl RunArgs {
         }
         layer.flag_peers(self.peers);
         layer.flag_windows(self.uplink_windows);
+        layer.flag_releases(self.channels, self.releases_platforms);
         layer.flag_origins(self.origins);
         layer
     }

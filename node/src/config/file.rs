@@ -13,10 +13,13 @@ use toml::{
 use super::layer::{ConfigError, Given, Layer, Place, RawAttached, RawOrigin, RawRegistry, Setting, nearest};
 
 /// Tables of the file, besides the top level.
-const TABLES: [&str; 7] = ["listen", "mesh", "store", "uplink", "lan", "tags", "log"];
+const TABLES: [&str; 8] = ["listen", "mesh", "store", "uplink", "lan", "tags", "releases", "log"];
 /// Tables and keys that are lists.
-const LISTS: [(&str, &str); 2] = [("mesh", "peers"), ("uplink", "windows")];
+const LISTS: [(&str, &str); 4] =
+    [("mesh", "peers"), ("uplink", "windows"), ("releases", "channels"), ("releases", "platforms")];
 const PEERS_EXAMPLE: &str = r#"["/ip4/192.168.1.10/tcp/7118"]"#;
+const CHANNELS_EXAMPLE: &str = r#"["stable"]"#;
+const PLATFORMS_EXAMPLE: &str = r#"["linux/amd64", "linux/arm64"]"#;
 const WINDOWS_EXAMPLE: &str = r#"["mon-fri 22:00-06:00", "sat,sun"]"#;
 /// Keys of an `[[origin]]`.
 const ORIGIN_KEYS: [&str; 6] = ["registry", "endpoint", "ca_file", "plain_http", "username", "password_file"];
@@ -83,6 +86,8 @@ impl Reader<'_> {
             match (name, key.get_ref().as_ref()) {
                 ("mesh", "peers") => self.layer.peers = self.list("peers", PEERS_EXAMPLE, value),
                 ("store", "attached") => self.attached_stores(value),
+                ("releases", "channels") => self.layer.channels = self.list("channels", CHANNELS_EXAMPLE, value),
+                ("releases", "platforms") => self.layer.platforms = self.list("platforms", PLATFORMS_EXAMPLE, value),
                 ("uplink", "windows") => self.layer.windows = self.list("windows", WINDOWS_EXAMPLE, value),
                 _ => self.entry(name, key.span().start, key.get_ref(), value),
             }

@@ -48,6 +48,10 @@ pub enum Setting {
     TagFresh,
     /// How old what the site knows may be where it goes first.
     TagMaxAge,
+    /// File with the trusted root of releases.
+    ReleasesRoot,
+    /// Copies of each blob of a release.
+    ReleasesReplicas,
     /// Form of log lines.
     LogFormat,
     /// Which log lines.
@@ -56,7 +60,7 @@ pub enum Setting {
 
 impl Setting {
     /// All of them.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 23] = [
         Self::DataDir,
         Self::DockerConfig,
         Self::Mirror,
@@ -76,6 +80,8 @@ impl Setting {
         Self::TagPolicy,
         Self::TagFresh,
         Self::TagMaxAge,
+        Self::ReleasesRoot,
+        Self::ReleasesReplicas,
         Self::LogFormat,
         Self::LogFilter,
     ];
@@ -102,6 +108,8 @@ impl Setting {
             Self::TagPolicy => ("tags", "policy"),
             Self::TagFresh => ("tags", "fresh"),
             Self::TagMaxAge => ("tags", "max_age"),
+            Self::ReleasesRoot => ("releases", "root"),
+            Self::ReleasesReplicas => ("releases", "replicas"),
             Self::LogFormat => ("log", "format"),
             Self::LogFilter => ("log", "filter"),
         }
@@ -129,6 +137,8 @@ impl Setting {
             Self::TagPolicy => "LAYERMESH_TAG_POLICY",
             Self::TagFresh => "LAYERMESH_TAG_FRESH",
             Self::TagMaxAge => "LAYERMESH_TAG_MAX_AGE",
+            Self::ReleasesRoot => "LAYERMESH_RELEASES_ROOT",
+            Self::ReleasesReplicas => "LAYERMESH_RELEASES_REPLICAS",
             Self::LogFormat => "LAYERMESH_LOG_FORMAT",
             Self::LogFilter => "LAYERMESH_LOG_FILTER",
         }
@@ -156,6 +166,8 @@ impl Setting {
             Self::TagPolicy => "--tag-policy",
             Self::TagFresh => "--tag-fresh",
             Self::TagMaxAge => "--tag-max-age",
+            Self::ReleasesRoot => "--releases-root",
+            Self::ReleasesReplicas => "--releases-replicas",
             Self::LogFormat => "--log-format",
             Self::LogFilter => "--log-filter",
         }
@@ -166,6 +178,12 @@ impl Setting {
 pub(super) const PEERS_VARIABLE: &str = "LAYERMESH_PEERS";
 /// Variable with windows for background work, separated by semicolons: a window has commas and spaces itself.
 pub(super) const WINDOWS_VARIABLE: &str = "LAYERMESH_UPLINK_WINDOWS";
+/// Variable with channels of releases, separated by commas or spaces.
+pub(super) const CHANNELS_VARIABLE: &str = "LAYERMESH_RELEASES_CHANNELS";
+/// Variable with platforms that releases are held for, separated by commas or spaces.
+pub(super) const PLATFORMS_VARIABLE: &str = "LAYERMESH_RELEASES_PLATFORMS";
+/// Variable with the directory of an admin's releases, read by `layermesh release`.
+pub(super) const RELEASES_VARIABLE: &str = "LAYERMESH_RELEASES";
 /// Variable with origins as `REGISTRY=URL`, separated by commas or spaces.
 pub(super) const ORIGINS_VARIABLE: &str = "LAYERMESH_ORIGINS";
 /// Variable with the path of the configuration file.
@@ -258,6 +276,8 @@ pub struct Layer {
     pub(super) values: BTreeMap<Setting, Given>,
     pub(super) peers: Option<Vec<Given>>,
     pub(super) windows: Option<Vec<Given>>,
+    pub(super) channels: Option<Vec<Given>>,
+    pub(super) platforms: Option<Vec<Given>>,
     pub(super) origins: Vec<RawOrigin>,
     /// Only a file has any.
     pub(super) registries: Vec<RawRegistry>,
@@ -287,6 +307,17 @@ impl Layer {
         }
     }
 
+    /// Takes the values of `--channel` and `--releases-platform`; none leaves the weaker sources'.
+    pub fn flag_releases(&mut self, channels: Vec<String>, platforms: Vec<String>) {
+        let given = |flag| move |text| Given { text, place: Place::Flag(flag) };
+        if !channels.is_empty() {
+            self.channels = Some(channels.into_iter().map(given("--channel")).collect());
+        }
+        if !platforms.is_empty() {
+            self.platforms = Some(platforms.into_iter().map(given("--releases-platform")).collect());
+        }
+    }
+
     /// Takes the values of `--origin`, each `REGISTRY=URL`.
     pub fn flag_origins(&mut self, origins: Vec<String>) {
         self.origins.extend(origins.iter().map(|text| assigned_origin(text, Place::Flag("--origin"))));
@@ -307,6 +338,10 @@ impl Layer {
             let given = |text: &str| Given { text: text.to_owned(), place: Place::Variable(PEERS_VARIABLE) };
             layer.peers = Some(peers.map(given).collect());
         }
+        for (name, list_of) in [(CHANNELS_VARIABLE, &mut layer.channels), (PLATFORMS_VARIABLE, &mut layer.platforms)] {
+            let given = |text: &str| Given { text: text.to_owned(), place: Place::Variable(name) };
+            *list_of = list(name).map(|words| words.map(given).collect());
+        }
         if let Some(windows) = variables.get(WINDOWS_VARIABLE) {
             let given = |text: &str| Given { text: text.trim().to_owned(), place: Place::Variable(WINDOWS_VARIABLE) };
             let windows = windows.split(';').map(given);
@@ -319,6 +354,9 @@ impl Layer {
             Setting::ALL.into_iter().map(Setting::variable).chain([
                 PEERS_VARIABLE,
                 WINDOWS_VARIABLE,
+                CHANNELS_VARIABLE,
+                PLATFORMS_VARIABLE,
+                RELEASES_VARIABLE,
                 ORIGINS_VARIABLE,
                 CONFIG_VARIABLE,
                 ADMIN_VARIABLE,
@@ -342,6 +380,8 @@ impl Layer {
         if stronger.windows.is_some() {
             self.windows = stronger.windows;
         }
+        self.channels = stronger.channels.or(self.channels);
+        self.platforms = stronger.platforms.or(self.platforms);
         let registry = |origin: &RawOrigin| origin.registry.as_ref().map(|given| given.text.clone());
         self.origins.retain(|weaker| stronger.origins.iter().all(|origin| registry(origin) != registry(weaker)));
         self.origins.extend(stronger.origins);

@@ -8,6 +8,7 @@ use std::{
 use layermesh_proto::{
     Repository,
     engine::{Uplink, budget::Window},
+    wire::{FOLLOWED_CHANNELS_MAX, FOLLOWED_PLATFORMS_MAX},
 };
 use libp2p::{Multiaddr, multiaddr::Protocol};
 use tracing_subscriber::EnvFilter;
@@ -16,12 +17,16 @@ use url::Url;
 use super::{
     AttachedConfig, BULK_DEFAULT, Config, Credentials, Environment, FLEET_DEFAULT, FREE_BYTES_MIN_DEFAULT,
     LOG_FILTER_DEFAULT, LogConfig, LogFormat, MIRROR_DEFAULT, OriginConfig, PEERS_DEFAULT, QUOTA_SHARE_PERCENT_DEFAULT,
-    Quota, STATUS_DEFAULT, file,
+    Quota, ReleasesConfig, STATUS_DEFAULT, file,
     layer::{ConfigError, ConfigErrors, Given, Layer, Place, RawOrigin, Setting},
     units::{parse_bytes, parse_rate},
     windows::parse_window,
 };
 use crate::store::attached::ATTACHED_MAX;
+use crate::{
+    contents::{Platform, PlatformError},
+    release::{Channel, Trusted, set::ROOT_BYTES_MAX},
+};
 
 /// Largest configuration file read; a larger one is some other file.
 const CONFIG_FILE_BYTES_MAX: u64 = 1 << 20;
@@ -33,6 +38,8 @@ const STATIC_PEERS_MAX: usize = 64;
 const ORIGINS_MAX: usize = 64;
 /// Windows beyond this are a mistake: one for each half of each day, and the engine goes through all of them.
 const WINDOWS_MAX: usize = 14;
+/// Most copies of a release that a site keeps: more than devices that fail at once.
+const REPLICAS_MAX: usize = 16;
 /// Longest name of a fleet; it is part of a gossip topic.
 const FLEET_LEN_MAX: usize = 64;
 
@@ -123,6 +130,7 @@ impl Validator {
             uplink_own: self.value(Setting::UplinkOwn, parse_bool).unwrap_or(false),
             lan_bytes_per_s: self.value(Setting::LanRate, parse_rate).flatten(),
             tags: self.tag_rules(),
+            releases: self.releases(),
             log: LogConfig {
                 format: self.value(Setting::LogFormat, parse_log_format).unwrap_or(LogFormat::Text),
                 filter: self.value(Setting::LogFilter, parse_filter).unwrap_or_else(|| LOG_FILTER_DEFAULT.to_owned()),
@@ -192,6 +200,62 @@ impl Validator {
             }
         }
         attached
+    }
+
+    fn releases(&mut self) -> Option<ReleasesConfig> {
+        let replicas = self.value(Setting::ReleasesReplicas, parse_replicas);
+        let channels = self.names(self.layer.channels.clone(), FOLLOWED_CHANNELS_MAX, "channels", parse_channel);
+        let platforms = self.names(self.layer.platforms.clone(), FOLLOWED_PLATFORMS_MAX, "platforms", parse_platform);
+        let Some(given) = self.layer.values.get(&Setting::ReleasesRoot).cloned() else {
+            let stray = self.layer.channels.iter().flatten().next().cloned();
+            if let Some(channel) = stray {
+                let message = "channels need a root: name the root.json that `layermesh release init` made in `root`";
+                self.error(&channel.place, message);
+            }
+            return None;
+        };
+        if channels.is_empty() {
+            self.error(
+                &given.place,
+                "a root without channels: name those to follow, such as `channels = [\"stable\"]`",
+            );
+        }
+        let path = given.path();
+        let root = read_text(&path, ROOT_BYTES_MAX as u64).map_err(|error| error.to_string());
+        let root = root.map(|text| Trusted::root(text.as_bytes()));
+        let root = root.and_then(|root| root.repository().map(|_| root).map_err(|refusal| refusal.to_string()));
+        match root {
+            Ok(root) => Some(ReleasesConfig {
+                root,
+                channels,
+                platforms: if platforms.is_empty() { vec![Platform::of_this_device()] } else { platforms },
+                replicas: replicas.unwrap_or(engine_replicas()),
+            }),
+            Err(error) => {
+                self.error(&given.place, format!("`{}` is not a root of releases: {error}", path.display()));
+                None
+            }
+        }
+    }
+
+    fn names<T: PartialEq>(
+        &mut self,
+        given: Option<Vec<Given>>,
+        max: usize,
+        what: &str,
+        parse: fn(&str) -> Result<T, String>,
+    ) -> Vec<T> {
+        let given = given.unwrap_or_default();
+        if let Some(first) = given.get(max) {
+            self.error(&first.place, format!("more than {max} {what}"));
+        }
+        let mut names = Vec::new();
+        for name in given.iter().filter_map(|name| self.parsed(name, parse)).collect::<Vec<_>>() {
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        names
     }
 
     fn origins(&mut self) -> Vec<OriginConfig> {
@@ -333,6 +397,23 @@ fn parse_fleet(text: &str) -> Result<String, String> {
         ));
     }
     Ok(text.to_owned())
+}
+
+fn parse_channel(text: &str) -> Result<Channel, String> {
+    text.parse().map_err(|error: crate::release::NameError| error.to_string())
+}
+
+fn parse_platform(text: &str) -> Result<Platform, String> {
+    text.parse().map_err(|error: PlatformError| error.to_string())
+}
+
+fn parse_replicas(text: &str) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|number| *number <= REPLICAS_MAX);
+    number.ok_or_else(|| format!("`{text}` is not a number of copies: write 0 to {REPLICAS_MAX}"))
+}
+
+fn engine_replicas() -> usize {
+    layermesh_proto::engine::Config::default().release_replicas
 }
 
 fn parse_log_format(text: &str) -> Result<LogFormat, String> {

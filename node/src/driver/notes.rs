@@ -23,6 +23,9 @@ pub(super) fn log(note: &Note) {
         Note::ProtocolViolation { peer, what } => {
             tracing::warn!(%peer, what, "a peer broke the protocol; ignored what it sent");
         }
+        Note::ReleasesRefused { peer } => {
+            tracing::warn!(%peer, "this peer offers releases that are not believed; not listening to it for a while");
+        }
         Note::LimitReached { limit } => tracing::warn!(limit, "a limit was reached"),
     }
 }

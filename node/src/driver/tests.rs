@@ -57,6 +57,7 @@ impl Rig {
             commands: Mesh::new().1,
             listening: watch::Sender::new(Vec::new()),
             remembered: Remembered::load(dir.path().join("peers.json")).0,
+            examines: mpsc::channel(1).0,
         });
         Self { driver, store, dir }
     }
@@ -113,8 +114,12 @@ async fn expectations_live_as_long_as_their_fetch() {
     let mut rig = Rig::new().await;
     let (fetch, hash) = (FetchId(1), PieceHash([1; 32]));
     let vouched = Vouched::new(0..4);
-    rig.driver.running.insert(fetch, Running { cancel: CancellationToken::new(), vouched: Some(vouched.clone()) });
-    rig.driver.running.insert(FetchId(2), Running { cancel: CancellationToken::new(), vouched: None });
+    rig.driver
+        .running
+        .insert(fetch, Running { cancel: CancellationToken::new(), vouched: Some(vouched.clone()), from_origin: None });
+    rig.driver
+        .running
+        .insert(FetchId(2), Running { cancel: CancellationToken::new(), vouched: None, from_origin: None });
     for fetch in [fetch, FetchId(2), FetchId(3)] {
         rig.driver.perform(Action::Expect { fetch, pieces: vec![(2, hash), (9, hash)] });
     }

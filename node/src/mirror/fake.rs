@@ -325,6 +325,8 @@ impl Script {
             Command::Bindings { answer } => drop(answer.send(Vec::new())),
             Command::KnownTags { answer, .. } => drop(answer.send(Vec::new())),
             Command::Recall { .. } | Command::Holders { .. } | Command::TookIn { .. } | Command::Bind(_) => {}
+            Command::Following(_) | Command::Examined { .. } | Command::Rollout(_) => {}
+            Command::FollowerPlatforms { .. } | Command::Keeps { .. } | Command::Rollouts { .. } => {}
             Command::Status { answer } => drop(answer.send(crate::mesh::MeshStatus::default())),
         }
     }

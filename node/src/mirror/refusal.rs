@@ -97,7 +97,9 @@ impl Refusal {
         match error {
             WantError::NotFound | WantError::NotSigned => Self::unknown(absent, error.to_string()),
             WantError::Unauthorized(_) => Self::unknown(Code::Denied, error.to_string()),
-            WantError::Unavailable(_) | WantError::Store(_) | WantError::Busy => Self::unavailable(error.to_string()),
+            WantError::Unavailable(_) | WantError::Store(_) | WantError::TooLarge(_) | WantError::Busy => {
+                Self::unavailable(error.to_string())
+            }
         }
     }
 

@@ -111,8 +111,9 @@ async fn missing<S: StoreView>(
     let unheld = away.into_iter().zip(holders).filter(|(_, holders)| holders.is_empty());
     let unheld: Vec<Part> = unheld.map(|(part, _)| part.clone()).collect();
     let asked = stream::iter(unheld).map(async move |part: Part| {
-        // Asked for, and hung up on once it comes: some registries answer HEAD for what they cannot send.
-        let opened = origins.open(repository, part.role.kind(), &part.content, 0).await;
+        // The first byte is asked for, since some registries answer HEAD for what they cannot send.
+        let end = part.size.filter(|size| *size > 0).map(|_| 1);
+        let opened = origins.open_part(repository, part.role.kind(), &part.content, 0, end).await;
         opened.err().map(|error| format!("{} {}: {error}", part.role, part.content))
     });
     asked.buffer_unordered(ASKED_AT_ONCE).filter_map(async |missing| missing).take(MISSING_MAX).collect().await

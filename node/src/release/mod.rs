@@ -16,12 +16,16 @@ use thiserror::Error;
 
 pub mod clock;
 pub mod content;
+pub mod follow;
 pub mod inspect;
 pub mod keys;
+mod plan;
+pub mod prefetch;
 pub mod publisher;
 pub mod refusal;
 pub mod routes;
 pub mod set;
+pub mod status;
 pub mod verify;
 
 pub use content::{Release, ReleasedImage, ReleasedPlatform};

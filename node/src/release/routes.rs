@@ -1,32 +1,71 @@
 //! The admin API's routes for releases.
 
+use axum::extract::DefaultBodyLimit;
 use axum::{
     Json, Router,
     extract::{State, rejection::JsonRejection},
     http::StatusCode,
     response::{IntoResponse as _, Response},
-    routing::post,
+    routing::{get, post},
 };
 
-use super::inspect::{InspectError, inspect};
+use super::{
+    MetadataSet,
+    follow::{HandError, Releases},
+    inspect::{InspectError, inspect},
+    set::TARGETS_BYTES_MAX,
+    status::{ReleasesView, SiteReleases},
+};
 use crate::{
-    admin::types::{InspectRequest, InspectedImage, Problem},
+    admin::types::{HandedReleases, InspectRequest, InspectedImage, Problem},
     image::ImageReference,
     mesh::Mesh,
     origin::Origins,
     store::Store,
 };
 
+/// Largest body with a set: quotes in its files are escaped, which at worst doubles it.
+const SET_BYTES_MAX: usize = 3 * TARGETS_BYTES_MAX;
+
 #[derive(Debug, Clone)]
 struct Releasing {
+    releases: Releases,
+    view: ReleasesView,
     mesh: Mesh,
     store: Store,
     origins: Origins,
 }
 
-/// Routes to make releases.
-pub fn routes(mesh: Mesh, store: Store, origins: Origins) -> Router {
-    Router::new().route("/v1/releases/inspect", post(look_at)).with_state(Releasing { mesh, store, origins })
+/// Routes to make releases, to hand them to the node, and to see how they stand.
+pub fn routes(releases: Releases, view: ReleasesView, mesh: Mesh, store: Store, origins: Origins) -> Router {
+    Router::new()
+        .route("/v1/releases", get(stand))
+        .route("/v1/releases/inspect", post(look_at))
+        .route("/v1/releases/metadata", post(hand))
+        .layer(DefaultBodyLimit::max(SET_BYTES_MAX))
+        .with_state(Releasing { releases, view, mesh, store, origins })
+}
+
+async fn stand(State(node): State<Releasing>) -> Json<SiteReleases> {
+    Json(node.view.site(&node.mesh).await)
+}
+
+async fn hand(
+    State(node): State<Releasing>,
+    request: Result<Json<MetadataSet>, JsonRejection>,
+) -> Result<Json<HandedReleases>, Response> {
+    let Json(set) = request.map_err(|rejection| problem(rejection.status(), rejection.body_text()))?;
+    match node.releases.hand(set).await {
+        Ok(verified) => Ok(Json(HandedReleases {
+            repository: verified.repository.to_string(),
+            version: verified.version,
+            releases: verified.releases.len(),
+        })),
+        Err(error @ (HandError::Refused(_) | HandError::Another { .. })) => {
+            Err(problem(StatusCode::UNPROCESSABLE_ENTITY, error.to_string()))
+        }
+        Err(error) => Err(problem(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())),
+    }
 }
 
 async fn look_at(

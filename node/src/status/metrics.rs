@@ -10,7 +10,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use crate::admin::types::NodeStatus;
+use crate::{admin::types::NodeStatus, release::RefusalKind};
 
 /// Media type of the text.
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -25,6 +25,17 @@ struct From {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct To {
     target: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Reason {
+    reason: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Released {
+    channel: String,
+    version: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -51,6 +62,31 @@ impl ProcessUse {
     }
 }
 
+/// How signed releases stand, if any are followed.
+fn releases(mesh: &mut Registry, status: &NodeStatus) {
+    let Some(releases) = &status.releases else { return };
+    let refusals = Family::<Reason, Counter>::default();
+    for kind in RefusalKind::ALL {
+        let count = releases.refusals.get(kind.label()).copied().unwrap_or_default();
+        refusals.get_or_create(&Reason { reason: kind.label().to_owned() }).inc_by(count);
+    }
+    mesh.register("release_metadata_refused", "Metadata of releases that was refused, by reason", refusals);
+    mesh.register("release_metadata_version", "Version of the metadata that is trusted", gauge(releases.version));
+    mesh.register(
+        "release_metadata_expired",
+        "Whether the trusted metadata has expired",
+        gauge(releases.expired.into()),
+    );
+    let (total, held) = (Family::<Released, Count>::default(), Family::<Released, Count>::default());
+    for release in &releases.releases {
+        let label = Released { channel: release.channel.clone(), version: release.version.clone() };
+        total.get_or_create(&label).set(release.total);
+        held.get_or_create(&label).set(release.held);
+    }
+    mesh.register_with_unit("release", "Bytes that this device is to hold of a release", Unit::Bytes, total);
+    mesh.register_with_unit("release_held", "Bytes of these that it holds", Unit::Bytes, held);
+}
+
 pub(super) fn encode(status: &NodeStatus, process: &ProcessUse) -> Result<String, fmt::Error> {
     let mut registry = Registry::default();
     let mesh = registry.sub_registry_with_prefix("layermesh");
@@ -73,6 +109,7 @@ pub(super) fn encode(status: &NodeStatus, process: &ProcessUse) -> Result<String
         reachable.get_or_create(&Origin { registry: origin.registry.clone() }).set(origin.reachable.into());
     }
     mesh.register("origin_reachable", "Whether the registry answered last time", reachable);
+    releases(mesh, status);
     mesh.register("build", "The program", Info::new(vec![("version", status.version.clone())]));
     let resident = gauge(process.resident_bytes);
     registry.register_with_unit("process_resident_memory", "Resident memory", Unit::Bytes, resident);

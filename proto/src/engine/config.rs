@@ -98,6 +98,25 @@ pub struct Config {
     /// the other, have been found by then.
     pub rejections_max: u32,
 
+    /// For getting metadata of releases and looking at it. 5 min: 4 MiB at 128 kbit/s.
+    pub release_examine_timeout: Duration,
+    /// During which offers of releases do not count of who offered something that was refused. 10 min: a look costs up to
+    /// 4 MiB and some milliseconds.
+    pub release_refusal: Duration,
+    /// The same where it could not be had. 30 s: the peer may have left for a moment.
+    pub release_retry: Duration,
+    /// Copies of each blob of a release that a site keeps, for platforms that fewer of its devices have. 2: one device may be
+    /// off or away when another comes home; each more costs a device's disk.
+    pub release_replicas: usize,
+    /// Least time between two words on how far this node is with releases. 5 s: people watch it.
+    pub rollout_interval: Duration,
+    /// Time for each word of all nodes of a site together. 50 ms: 20 words a second, as for wants.
+    pub rollout_word: Duration,
+    /// After which it is said again without news, for those who came later. 60 s.
+    pub rollout_repeat: Duration,
+    /// After which a word of somebody who says no more is forgotten. 15 min: as a device that restarts takes.
+    pub rollout_expiry: Duration,
+
     /// From a want for a blob that nobody holds to choosing who fetches it, so that the others' wants are heard. 30 ms:
     /// ten times what gossip takes on a LAN, give or take a quarter. With 10 ms a whole image was no faster, and busy
     /// nodes claimed the same blobs.
@@ -296,6 +315,8 @@ pub struct Limits {
     pub parts: usize,
     /// Blobs whose hashes were said lately. 256: as many as can be had at once.
     pub offers: usize,
+    /// Nodes of which it is known how far they are with releases. 256: a site of 200, and those that left.
+    pub rollouts: usize,
     /// Nodes known to take part in fetching these blobs, counted once for each blob. 16,384: sixteen blobs of a site of a
     /// thousand, about 4 MiB.
     pub parties: usize,
@@ -337,6 +358,14 @@ impl Default for Config {
             suspicion: Duration::from_secs(60),
             losses_max: 3,
             rejections_max: 16,
+            release_examine_timeout: Duration::from_secs(5 * 60),
+            release_refusal: Duration::from_secs(10 * 60),
+            release_retry: Duration::from_secs(30),
+            release_replicas: 2,
+            rollout_interval: Duration::from_secs(5),
+            rollout_word: Duration::from_millis(50),
+            rollout_repeat: Duration::from_secs(60),
+            rollout_expiry: Duration::from_secs(15 * 60),
             settle: Duration::from_millis(30),
             settle_while_fetched: Duration::from_millis(120),
             settle_after_start: Duration::from_millis(500),
@@ -424,6 +453,7 @@ impl Default for Limits {
             partials: 1024,
             parts: 1024,
             offers: 256,
+            rollouts: 256,
             parties: 16_384,
             having_bytes: 4 << 20,
             origins: 128,
@@ -479,6 +509,9 @@ impl Config {
             ("claim_grace", self.claim_grace),
             ("want_interval", self.want_interval),
             ("withheld_interval", self.withheld_interval),
+            ("release_examine_timeout", self.release_examine_timeout),
+            ("rollout_interval", self.rollout_interval),
+            ("rollout_repeat", self.rollout_repeat),
             ("complete_timeout", self.complete_timeout),
             ("probe_first", self.probe_first),
             ("keeping.patience", self.keeping.patience),

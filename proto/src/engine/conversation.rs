@@ -164,6 +164,7 @@ impl Engine {
         let Some(state) = self.peers.get_mut(&peer) else { return };
         state.hello = Some(hello);
         self.on_position(peer, position);
+        self.look_for_releases();
     }
 
     /// A peer says where its inventory stands.
@@ -201,6 +202,7 @@ impl Engine {
         self.peers.answered(&peer);
         if page.from_start {
             self.directory.restart(peer);
+            self.releases.forget(&peer);
         }
         let mut held = self.directory.confirm(peer, page.position.epoch);
         held.extend(self.apply(peer, page.changes));
@@ -221,6 +223,7 @@ impl Engine {
     pub(super) fn on_announced(&mut self, from: NodeId, sequence: u64, announcement: Announcement) {
         match announcement {
             Announcement::Taking(part) => self.on_part(from, sequence, part),
+            Announcement::Rollout(rollout) => self.on_rollout_heard(from, rollout),
             Announcement::Changed { changes, .. } if !self.peers.is_connected(&from) => {
                 self.on_changed_afar(from, changes);
             }
@@ -246,7 +249,8 @@ impl Engine {
                 Entry::Bound(binding) if self.bindings.has_room_for_strangers(&self.config.limits) => {
                     self.heard_binding(from, binding);
                 }
-                Entry::Bound(_) | Entry::Gone { .. } => {}
+                // Releases spread between those that are connected.
+                Entry::Bound(_) | Entry::Gone { .. } | Entry::Following(_) => {}
             }
         }
     }
@@ -275,7 +279,7 @@ impl Engine {
     /// Applies a peer's changes and returns the blobs that it says it holds.
     fn apply(&mut self, peer: NodeId, changes: Vec<Change>) -> Vec<ContentId> {
         let mut held = Vec::new();
-        let (mut blobs_left_out, mut bindings_left_out) = (false, false);
+        let (mut blobs_left_out, mut bindings_left_out, mut followers_left_out) = (false, false, false);
         for change in changes {
             match change.entry {
                 Entry::Held { content, size } => {
@@ -290,6 +294,10 @@ impl Engine {
                     self.site.left(&content, &peer);
                     self.directory.lose(peer, &content);
                 }
+                Entry::Following(following) => {
+                    let connected = |peer: &NodeId| self.peers.is_connected(peer);
+                    followers_left_out |= !self.releases.learn(peer, following, &self.config.limits, connected);
+                }
                 Entry::Bound(binding) => {
                     bindings_left_out |= !self.heard_binding(peer, binding);
                 }
@@ -301,6 +309,10 @@ impl Engine {
         if bindings_left_out {
             self.limit_reached("bindings_of_peers");
         }
+        if followers_left_out {
+            self.limit_reached("peers");
+        }
+        self.look_for_releases();
         held
     }
 

@@ -11,11 +11,11 @@ use std::{
 
 use thiserror::Error;
 
-use super::budget::Urgency;
+use super::{budget::Urgency, releases::Examined};
 
 use crate::{
     ContentId, NodeId, ObjectKind, PieceHash, PieceIndex, PieceSet, Repository, TagRef,
-    wire::{Announcement, Binding, ControlRequest, ControlResponse},
+    wire::{Announcement, Binding, ControlRequest, ControlResponse, Following, Rollout},
 };
 
 /// A moment on the driver's monotonic clock: nanoseconds since a start of its choosing.
@@ -237,6 +237,8 @@ pub enum Event {
         repository: Option<Repository>,
         /// Whether somebody waits for it.
         urgency: Urgency,
+        /// Most bytes that it may have; a larger one ends the want with [`WantError::TooLarge`].
+        size_max: Option<u64>,
     },
     /// A want's reader stands at this byte; pieces from here on are needed first.
     ReaderAt {
@@ -321,6 +323,18 @@ pub enum Event {
         /// The answer.
         result: Result<OriginTag, SourceError>,
     },
+    /// This node follows signed releases, and has verified this metadata of theirs. Sent at start and whenever something of it
+    /// changed.
+    Following(Following),
+    /// [`Action::Examine`] is done.
+    Examined {
+        /// The metadata.
+        content: ContentId,
+        /// What came of it.
+        examined: Examined,
+    },
+    /// How far this node is with the releases that it follows.
+    Rollout(Rollout),
     /// A minute of the local wall clock begins, or has begun when the driver starts. Sent each minute while the clock is
     /// known to be right, and only when [`super::Uplink::windows`] has any.
     Clock {
@@ -343,6 +357,9 @@ pub enum WantError {
     /// No peer has it and the origin cannot give it now.
     #[error("no peer holds it and the origin cannot give it: {0}")]
     Unavailable(String),
+    /// It is larger than whoever wants it can use.
+    #[error("it has {0} bytes, which is more than it may have")]
+    TooLarge(u64),
     /// This device cannot store it.
     #[error("this device cannot store it: {0}")]
     Store(String),
@@ -445,6 +462,12 @@ pub enum Note {
         /// What it did.
         what: &'static str,
     },
+    /// A peer says that it has verified metadata of releases which this node does not believe. What it offers is not looked at
+    /// for a while.
+    ReleasesRefused {
+        /// The peer.
+        peer: NodeId,
+    },
     /// Something was not taken up because a limit was reached.
     LimitReached {
         /// Name of the limit.
@@ -472,6 +495,16 @@ pub enum Action {
         call: CallId,
         /// The answer.
         response: ControlResponse,
+    },
+    /// Get metadata of releases that a peer says it has verified, and look whether it may be believed. Answered by
+    /// [`Event::Examined`].
+    Examine {
+        /// The peer.
+        from: NodeId,
+        /// The metadata's version, as the peer says.
+        version: u64,
+        /// The manifest of its files.
+        content: ContentId,
     },
     /// Connect to a node that is not a peer and has what is needed, beyond the number of peers that is usual. Answered by
     /// [`Event::PeerConnected`] if it works; nothing waits for it for long.

@@ -204,6 +204,10 @@ impl Engine {
             let what = if contradicts { "gives the blob another size" } else { "gives the blob an impossible size" };
             return self.fail_fetch(fetch, SourceError::Failed(what.to_owned()));
         }
+        self.keep_bounds(content);
+        if self.fetching(fetch).is_none() {
+            return;
+        }
         if let Some(repository) = select::origin_of(&source) {
             self.origin_answered(repository.registry());
             self.on_origin_started(content, fetch, asked.is_none(), ranged);

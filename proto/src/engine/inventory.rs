@@ -10,7 +10,7 @@ use crate::{
     ContentId, NodeId, TagRef,
     piece::BLOB_SIZE_MAX,
     wire::{
-        Announcement, Binding, Change, Entry, InventoryPage, InventoryPosition,
+        Announcement, Binding, Change, Entry, Following, InventoryPage, InventoryPosition,
         announcement::CHANGES_PER_ANNOUNCEMENT_MAX,
         control::{CHANGES_PER_PAGE_MAX, CONTROL_RESPONSE_BYTES_MAX},
     },
@@ -23,6 +23,7 @@ const PAGE_RESERVE_BYTES: usize = 4 << 10;
 enum Subject {
     Blob(ContentId),
     Tag(TagRef),
+    Releases,
 }
 
 /// The own inventory.
@@ -100,6 +101,11 @@ impl Inventory {
     /// Takes up a binding. `false` if the inventory is full.
     pub(super) fn bind(&mut self, binding: Binding) -> bool {
         self.put(Subject::Tag(binding.reference.clone()), Entry::Bound(binding))
+    }
+
+    /// Says that this node follows releases. `false` if the inventory is full.
+    pub(super) fn follow(&mut self, following: Following) -> bool {
+        self.put(Subject::Releases, Entry::Following(following))
     }
 
     fn put(&mut self, subject: Subject, entry: Entry) -> bool {
@@ -216,6 +222,10 @@ fn bytes_of(entry: &Entry) -> usize {
             let repository = reference.repository();
             300 + repository.registry().len() + repository.name().len() + reference.tag().len()
         }
+        Entry::Following(Following { repository, channels, platforms, .. }) => {
+            let labels = channels.iter().chain(platforms).chain([repository]);
+            180 + labels.map(|label| label.len() + 2).sum::<usize>()
+        }
     }
 }
 
@@ -255,7 +265,7 @@ mod tests {
                 match change.entry {
                     Entry::Held { content, .. } => self.held.insert(content),
                     Entry::Gone { content } => self.held.remove(&content),
-                    Entry::Bound(_) => false,
+                    Entry::Bound(_) | Entry::Following(_) => false,
                 };
             }
         }

@@ -34,6 +34,7 @@ mod peers;
 mod planning;
 mod random;
 mod reaching;
+pub mod releases;
 mod resolving;
 mod select;
 mod site;
@@ -54,7 +55,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use self::{
     asking::Questions, bindings::Bindings, directory::Directory, inventory::Inventory, origin::Origins, peers::Peers,
-    random::Random, reaching::Reaching, site::Site, timers::Timer, timers::Timers, transfer::Transfers, uplink::Budget,
+    random::Random, reaching::Reaching, releases::Releases, site::Site, timers::Timer, timers::Timers,
+    transfer::Transfers, uplink::Budget,
 };
 pub use self::{
     bindings::BindingView,
@@ -141,6 +143,7 @@ pub struct Engine {
     budget: Budget,
     bindings: Bindings,
     questions: Questions,
+    releases: Releases,
 }
 
 impl Engine {
@@ -174,6 +177,7 @@ impl Engine {
             budget: Budget::default(),
             bindings: Bindings::default(),
             questions: Questions::default(),
+            releases: Releases::default(),
         }
     }
 
@@ -196,8 +200,9 @@ impl Engine {
             Event::PartlyHeld { content, size, pieces } => self.on_partly_held(content, size, pieces),
             Event::BindingKnown(binding) => self.on_binding_known(binding),
             Event::SignedBindings(signed) => self.on_signed(signed),
-            Event::Want { want, content, kind, repository, urgency } => {
+            Event::Want { want, content, kind, repository, urgency, size_max } => {
                 self.on_want((want, urgency), content, kind, repository);
+                self.bound_want(want, size_max);
             }
             Event::ReaderAt { want, offset } => self.on_reader_at(want, offset),
             Event::Unwant { want } => self.on_unwant(want),
@@ -211,6 +216,9 @@ impl Engine {
             Event::CompleteFailed { content, error } => self.on_complete_failed(content, error),
             Event::OriginAnswered { lookup, result } => self.on_origin_answered(lookup, result),
             Event::Clock { minute_of_week } => self.on_clock(minute_of_week),
+            Event::Following(following) => self.on_following(following),
+            Event::Examined { content, examined } => self.on_examined(content, examined),
+            Event::Rollout(rollout) => self.on_rollout(rollout),
             Event::Tick => self.on_tick(),
         }
         self.keep_budget();
@@ -247,6 +255,8 @@ impl Engine {
                 Timer::TagHold(lookup) => self.on_tag_hold(lookup),
                 Timer::TagPatience(lookup) => self.on_tag_patience(lookup),
                 Timer::Probe => self.probe(),
+                Timer::Examine => self.on_examine_timer(),
+                Timer::Rollout => self.tell_rollout(),
                 // Every event is followed by another look at the budget; this one came for it.
                 Timer::Budget => {}
             }

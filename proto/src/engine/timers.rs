@@ -44,6 +44,10 @@ pub(super) enum Timer {
     TagPatience(LookupId),
     /// Ask an origin that is away whether it is back.
     Probe,
+    /// Looking at metadata of releases took too long, or somebody's offers count again.
+    Examine,
+    /// Say how far this node is with its releases.
+    Rollout,
     /// Background work may be allowed to ask an origin, or not any more.
     Budget,
 }

@@ -173,6 +173,8 @@ pub(super) struct Election {
 #[derive(Debug)]
 pub(super) struct Transfer {
     pub(super) wants: BTreeMap<WantId, Option<u64>>,
+    /// Most bytes that wants can use.
+    pub(super) bounds: BTreeMap<WantId, u64>,
     pub(super) origins: Vec<(Repository, ObjectKind)>,
     pub(super) pieces: Option<Pieces>,
     pub(super) phase: Phase,
@@ -227,6 +229,7 @@ impl Transfer {
     pub(super) fn new(now: Instant, pieces: Option<Pieces>) -> Self {
         Self {
             wants: BTreeMap::new(),
+            bounds: BTreeMap::new(),
             origins: Vec::new(),
             pieces,
             phase: Phase::Fetching,

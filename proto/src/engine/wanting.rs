@@ -56,6 +56,26 @@ impl Engine {
         }
     }
 
+    /// Bounds the size of what is wanted.
+    pub(super) fn bound_want(&mut self, want: WantId, size_max: Option<u64>) {
+        let (Some(max), Some(content)) = (size_max, self.transfers.wants.get(&want).copied()) else { return };
+        if let Some(transfer) = self.transfers.open.get_mut(&content) {
+            transfer.bounds.insert(want, max);
+            self.keep_bounds(content);
+        }
+    }
+
+    /// Ends the wants of a blob that is larger than they can use.
+    pub(super) fn keep_bounds(&mut self, content: ContentId) {
+        let Some(transfer) = self.transfers.open.get(&content) else { return };
+        let Some(size) = transfer.size() else { return };
+        let over: Vec<WantId> = transfer.bounds.iter().filter(|(_, max)| size > **max).map(|(want, _)| *want).collect();
+        for want in over {
+            self.act(Action::WantEnded { want, result: Err(WantError::TooLarge(size)) });
+            self.on_unwant(want);
+        }
+    }
+
     pub(super) fn on_reader_at(&mut self, want: WantId, offset: u64) {
         let Some(content) = self.transfers.wants.get(&want) else { return };
         if let Some(reader) = self.transfers.open.get_mut(content).and_then(|transfer| transfer.wants.get_mut(&want)) {
@@ -69,6 +89,7 @@ impl Engine {
         let Some(content) = self.transfers.wants.remove(&want) else { return };
         let Some(transfer) = self.transfers.open.get_mut(&content) else { return };
         transfer.wants.remove(&want);
+        transfer.bounds.remove(&want);
         if transfer.wants.is_empty() && !matches!(transfer.phase, Phase::Completing) {
             self.cancel_fetches(content);
             self.close_transfer(content);

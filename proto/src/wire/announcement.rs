@@ -7,6 +7,7 @@ use super::{
     codec::Message,
     control::{Change, InventoryPosition, Summary},
     limits::{LimitError, check_changes, check_hashes, check_set},
+    release::Rollout,
     scan::Bounds,
 };
 use crate::{ContentId, PieceHashes, PieceIndex, PieceSet};
@@ -36,6 +37,9 @@ pub enum Announcement {
     /// What I do about a blob that nobody holds whole.
     #[serde(rename = "t")]
     Taking(Part),
+    /// How far I am with the releases that I follow.
+    #[serde(rename = "r")]
+    Rollout(Rollout),
 }
 
 /// Most hashes that one message of [`Part::Vouched`] carries: 8 KiB of them.
@@ -147,6 +151,7 @@ impl Message for Announcement {
             Self::Changed { since, changes } => check_changes(changes, CHANGES_PER_ANNOUNCEMENT_MAX, since.seq),
             Self::Summary(summary) => summary.check(),
             Self::Taking(part) => part.check(),
+            Self::Rollout(rollout) => rollout.check(),
         }
     }
 }

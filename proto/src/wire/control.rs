@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     codec::Message,
     limits::{LimitError, check_changes, check_hashes, check_label},
+    release::Following,
     scan::Bounds,
 };
 use crate::{ContentId, NodeId, PieceHashes, PieceIndex, TagRef};
@@ -72,6 +73,9 @@ pub enum Entry {
     /// I know what a tag stands for.
     #[serde(rename = "b")]
     Bound(Binding),
+    /// I follow signed releases.
+    #[serde(rename = "f")]
+    Following(Following),
 }
 
 /// What a tag stood for when somebody asked its origin.

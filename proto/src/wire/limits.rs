@@ -65,6 +65,16 @@ pub enum LimitError {
         /// Most hashes allowed.
         max: usize,
     },
+    /// A list above its limit.
+    #[error("{found} {field}, the limit is {max}")]
+    TooMany {
+        /// What it lists.
+        field: &'static str,
+        /// How many.
+        found: usize,
+        /// Most allowed.
+        max: usize,
+    },
     /// A label above [`LABEL_BYTES_MAX`].
     #[error("the {field} has {found} bytes, the limit is {LABEL_BYTES_MAX}")]
     LabelTooLong {
@@ -93,6 +103,7 @@ pub(super) fn check_changes(changes: &[Change], max: usize, mut after: u64) -> R
         after = seq;
         match *entry {
             Entry::Held { size, .. } if size > BLOB_SIZE_MAX => return Err(LimitError::BlobTooLarge(size)),
+            Entry::Following(ref following) => following.check()?,
             Entry::Held { .. } | Entry::Gone { .. } | Entry::Bound(_) => {}
         }
     }

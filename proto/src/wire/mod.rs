@@ -7,6 +7,7 @@ pub mod announcement;
 pub mod codec;
 pub mod control;
 mod limits;
+pub mod release;
 mod scan;
 #[cfg(test)]
 mod strategies;
@@ -25,4 +26,5 @@ pub use control::{
     InventoryPosition, Summary, TagWord, VOUCHES_PER_PAGE_MAX, VouchedRun, Vouches,
 };
 pub use limits::LimitError;
+pub use release::{FOLLOWED_CHANNELS_MAX, FOLLOWED_PLATFORMS_MAX, Following, PROGRESS_MAX, Progress, Rollout};
 pub use scan::ScanError;

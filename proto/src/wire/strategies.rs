@@ -2,6 +2,7 @@
 
 use proptest::{collection::vec, prelude::*};
 
+use super::release::{FOLLOWED_CHANNELS_MAX, Following, PROGRESS_MAX, Progress, Rollout};
 use super::{
     Announcement, Binding, Change, Claim, ControlRequest, ControlResponse, Entry, Having, Hello, InventoryPage,
     InventoryPosition, Part, Stripe, Summary, TagWord, VouchedRun, Vouches,
@@ -63,7 +64,43 @@ fn entry() -> impl Strategy<Value = Entry> {
         (content(), size).prop_map(|(content, size)| Entry::Held { content, size }),
         content().prop_map(|content| Entry::Gone { content }),
         binding().prop_map(Entry::Bound),
+        following().prop_map(Entry::Following),
     ]
+}
+
+fn following() -> impl Strategy<Value = Following> {
+    let labels = || vec(label(), 0..=FOLLOWED_CHANNELS_MAX);
+    (label(), number(), proptest::option::of(content()), labels(), labels()).prop_map(
+        |(repository, version, content, channels, platforms)| Following {
+            repository,
+            version,
+            content,
+            channels,
+            platforms,
+        },
+    )
+}
+
+fn progress() -> impl Strategy<Value = Progress> {
+    (label(), label(), number(), number(), number(), label()).prop_map(
+        |(channel, version, total, held, bytes_per_s, waits_for)| Progress {
+            channel,
+            version,
+            total,
+            held,
+            bytes_per_s,
+            from_origin: held,
+            waits_for,
+        },
+    )
+}
+
+fn rollout() -> impl Strategy<Value = Rollout> {
+    (label(), label(), vec(progress(), 0..=PROGRESS_MAX)).prop_map(|(platform, refused, releases)| Rollout {
+        platform,
+        refused,
+        releases,
+    })
 }
 
 /// Changes numbered upwards from after `after`, with gaps.
@@ -123,7 +160,12 @@ pub(super) fn announcement() -> impl Strategy<Value = Announcement> {
         changes(since.seq, CHANGES_PER_ANNOUNCEMENT_MAX)
             .prop_map(move |changes| Announcement::Changed { since, changes })
     });
-    prop_oneof![changed, summary().prop_map(Announcement::Summary), part().prop_map(Announcement::Taking)]
+    prop_oneof![
+        changed,
+        summary().prop_map(Announcement::Summary),
+        part().prop_map(Announcement::Taking),
+        rollout().prop_map(Announcement::Rollout),
+    ]
 }
 
 pub(super) fn control_request() -> impl Strategy<Value = ControlRequest> {

@@ -4,6 +4,7 @@ use std::fmt::Debug;
 
 use proptest::prelude::*;
 
+use super::release::{FOLLOWED_CHANNELS_MAX, Following, PROGRESS_MAX, Progress, Rollout};
 use super::{
     Announcement, Binding, Change, Claim, ControlRequest, ControlResponse, DecodeError, EncodeError, Entry,
     HASHES_PER_ANNOUNCEMENT_MAX, HASHES_PER_PAGE_MAX, Having, Hello, InventoryPage, InventoryPosition, LimitError,
@@ -142,6 +143,16 @@ fn sample_changes() -> Vec<Change> {
     ]
 }
 
+fn sample_following() -> Following {
+    Following {
+        repository: "ab".repeat(16),
+        version: 7,
+        content: Some(ContentId::of(Algorithm::Sha256, b"abc")),
+        channels: vec!["stable".to_owned()],
+        platforms: vec!["linux/arm64".to_owned()],
+    }
+}
+
 fn sample_page() -> InventoryPage {
     let position = InventoryPosition { seq: 305, ..sample_position() };
     InventoryPage { from_start: false, changes: sample_changes(), position, more: true }
@@ -216,6 +227,61 @@ fn the_bytes_of_each_message_stay_the_same() {
     for (bytes, golden) in samples().iter().zip(golden) {
         assert_eq!(hex::encode(bytes), golden.replace(' ', ""));
     }
+}
+
+/// What follows releases was added with version 5.
+#[test]
+fn the_bytes_of_what_followers_say_stay_the_same() {
+    let changes = vec![Change { seq: 1, entry: Entry::Following(sample_following()) }];
+    let bytes = encode_announcement(&Announcement::Changed { since: sample_position(), changes });
+    assert!(bytes.is_err(), "its number is before the position");
+    let since = InventoryPosition { epoch: 1, seq: 0 };
+    let changes = vec![Change { seq: 1, entry: Entry::Following(sample_following()) }];
+    let bytes = encode_announcement(&Announcement::Changed { since, changes }).unwrap();
+    let golden = concat!(
+        "a1 6163 a2 6173 a2 6165 01 6173 00 6163 81 a2 6173 01 6165 a1 6166 a5 6172 7820",
+        "6162616261626162616261626162616261626162616261626162616261626162 6176 07 6163 5824 01551220",
+        "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad 616e 81 66 737461626c65",
+        "6170 81 6b 6c696e75782f61726d3634",
+    );
+    assert_eq!(hex::encode(bytes), golden.replace(' ', ""));
+    let progress = Progress {
+        channel: "stable".to_owned(),
+        version: "1".to_owned(),
+        total: 10,
+        held: 5,
+        bytes_per_s: 1,
+        from_origin: 2,
+        waits_for: String::new(),
+    };
+    let rollout = Rollout { platform: "a/b".to_owned(), refused: String::new(), releases: vec![progress] };
+    let bytes = encode_announcement(&Announcement::Rollout(rollout)).unwrap();
+    let golden = concat!(
+        "a1 6172 a3 6170 63 612f62 6172 60 6173 81 a7 616e 66 737461626c65 6176 61 31 6174 0a 6168 05 6173 01",
+        "616f 02 6177 60",
+    );
+    assert_eq!(hex::encode(bytes), golden.replace(' ', ""));
+}
+
+#[test]
+fn what_followers_say_is_bounded() {
+    let channels = vec!["c".to_owned(); FOLLOWED_CHANNELS_MAX + 1];
+    let entry = Entry::Following(Following { channels, ..sample_following() });
+    let since = InventoryPosition { epoch: 1, seq: 0 };
+    let changed = Announcement::Changed { since, changes: vec![Change { seq: 1, entry }] };
+    assert!(matches!(encode_announcement(&changed), Err(EncodeError::Limit(LimitError::TooMany { .. }))));
+    let label = strategies::longest_label();
+    let progress = Progress {
+        channel: label.clone(),
+        version: label.clone(),
+        total: u64::MAX,
+        held: u64::MAX,
+        bytes_per_s: u64::MAX,
+        from_origin: u64::MAX,
+        waits_for: label.clone(),
+    };
+    let most = Rollout { platform: label.clone(), refused: label, releases: vec![progress; PROGRESS_MAX] };
+    assert!(encode_announcement(&Announcement::Rollout(most)).unwrap().len() < ANNOUNCEMENT_BYTES_MAX / 4);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 use tough::schema::RoleType;
 
-use super::{Exit, Failure, Global, Name, Place, Signing, failure, now, output};
+use super::{Exit, Failure, Global, Name, Place, Signing, failure, hand_if_there, now, output};
 use crate::release::{
     publisher::{Publisher, ROLES, RotateOptions},
     verify::show_time,
@@ -87,14 +87,18 @@ pub(super) async fn withdraw(args: WithdrawArgs, global: &Global) -> Result<Exit
     let keys = args.signing.ring(&args.place)?;
     let done = publisher.withdraw(&channel, &version, &keys, args.signing.days.into(), now()).await;
     let publisher = done.map_err(failure)?;
-    say(&publisher, Vec::new(), &format!("withdrew {channel}/{version}"), global)
+    say(&publisher, Vec::new(), &format!("withdrew {channel}/{version}"), global)?;
+    hand_if_there(&publisher, global).await?;
+    Ok(Exit::Done)
 }
 
 pub(super) async fn renew(args: RenewArgs, global: &Global) -> Result<Exit, Failure> {
     let publisher = args.place.open().await?;
     let keys = args.signing.ring(&args.place)?;
     let publisher = publisher.renew(&keys, args.signing.days.into(), now()).await.map_err(failure)?;
-    say(&publisher, Vec::new(), "renewed", global)
+    say(&publisher, Vec::new(), "renewed", global)?;
+    hand_if_there(&publisher, global).await?;
+    Ok(Exit::Done)
 }
 
 pub(super) async fn rotate(args: RotateArgs, global: &Global) -> Result<Exit, Failure> {
@@ -107,10 +111,12 @@ pub(super) async fn rotate(args: RotateArgs, global: &Global) -> Result<Exit, Fa
         RotateOptions { roles, keys: args.count, threshold: args.threshold, lifetimes: args.signing.days.into() };
     let rotated = publisher.rotate(options, keys, now()).await.map_err(failure)?;
     let version = rotated.publisher.verified().root_version;
-    say(&rotated.publisher, rotated.made, &format!("signed root {version}"), global)
+    say(&rotated.publisher, rotated.made, &format!("signed root {version}"), global)?;
+    hand_if_there(&rotated.publisher, global).await?;
+    Ok(Exit::Done)
 }
 
-fn say(publisher: &Publisher, new_keys: Vec<PathBuf>, what: &str, global: &Global) -> Result<Exit, Failure> {
+fn say(publisher: &Publisher, new_keys: Vec<PathBuf>, what: &str, global: &Global) -> Result<(), Failure> {
     let verified = publisher.verified();
     let signed = Signed {
         repository: verified.repository.to_string(),
@@ -121,7 +127,7 @@ fn say(publisher: &Publisher, new_keys: Vec<PathBuf>, what: &str, global: &Globa
     };
     if global.json {
         output::print_json(&signed)?;
-        return Ok(Exit::Done);
+        return Ok(());
     }
     let mut text = format!("{what}; {} expires first, {}\n", verified.expires.0, signed.expires);
     if !signed.new_keys.is_empty() {
@@ -132,5 +138,5 @@ fn say(publisher: &Publisher, new_keys: Vec<PathBuf>, what: &str, global: &Globa
         text.push_str("Destroy the old ones once the devices have the new root.\n");
     }
     output::print(&text)?;
-    Ok(Exit::Done)
+    Ok(())
 }

@@ -22,6 +22,7 @@ mod change;
 mod init;
 mod publish;
 mod show;
+mod status;
 
 /// Where a repository is looked for if nothing is said: its variable, then the current directory.
 const DIR_VARIABLE: &str = "LAYERMESH_RELEASES";
@@ -45,6 +46,10 @@ pub(super) enum ReleaseCommand {
     Renew(change::RenewArgs),
     /// Give roles new keys
     Rotate(change::RotateArgs),
+    /// Hand what is signed to a node, which spreads it
+    Announce(ListArgs),
+    /// Show how far the devices of this site are
+    Status(status::StatusArgs),
 }
 
 /// Which repository.
@@ -141,7 +146,36 @@ pub(super) async fn run(command: ReleaseCommand, global: &Global) -> Result<Exit
         ReleaseCommand::Withdraw(args) => change::withdraw(args, global).await,
         ReleaseCommand::Renew(args) => change::renew(args, global).await,
         ReleaseCommand::Rotate(args) => change::rotate(args, global).await,
+        ReleaseCommand::Announce(args) => announce(&args, global).await,
+        ReleaseCommand::Status(args) => status::run(args, global).await,
     }
+}
+
+/// Hands what is signed to the node, which stores and spreads it.
+async fn hand(publisher: &Publisher, global: &Global) -> Result<(), Failure> {
+    let handed = node::client(global)?.hand_releases(publisher.set()).await?;
+    if !global.json {
+        output::print(&format!("the node has it (version {}) and tells its site\n", handed.version))?;
+    }
+    Ok(())
+}
+
+/// As [`hand`], where no node is needed for the rest: what is signed is signed.
+async fn hand_if_there(publisher: &Publisher, global: &Global) -> Result<(), Failure> {
+    match hand(publisher, global).await {
+        Err(failure) if failure.exit == Exit::Unreachable => {
+            output::note(
+                "no node answers, so no device hears of it yet: run `layermesh release announce` where one does",
+            );
+            Ok(())
+        }
+        other => other,
+    }
+}
+
+async fn announce(args: &ListArgs, global: &Global) -> Result<Exit, Failure> {
+    hand(&args.place.open().await?, global).await?;
+    Ok(Exit::Done)
 }
 
 fn now() -> u64 {

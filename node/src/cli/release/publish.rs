@@ -3,7 +3,7 @@
 use anyhow::anyhow;
 use clap::Args;
 
-use super::{Exit, Failure, Global, Place, Signing, failure, node, now, output};
+use super::{Exit, Failure, Global, Place, Signing, failure, hand, node, now, output};
 use crate::{
     admin::{
         client::AdminClient,
@@ -70,6 +70,7 @@ pub(super) async fn run(args: PublishArgs, global: &Global) -> Result<Exit, Fail
             show_bytes(bytes)
         ))?;
     }
+    hand(&publisher, global).await?;
     Ok(Exit::Done)
 }
 

@@ -2,6 +2,7 @@
 
 mod budgets;
 mod properties;
+mod releases;
 mod script;
 mod sites;
 mod tags;

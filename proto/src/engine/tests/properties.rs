@@ -13,6 +13,7 @@ use super::{
             Action, CallId, Event, FetchId, Instant, LookupId, OriginTag, PromiseId, RequestId, ResolveId,
             SignedBinding, SourceError, WantId,
         },
+        releases::Examined,
         timers::Timer,
     },
     script::{blob, peer, repository, size_of},
@@ -20,8 +21,8 @@ use super::{
 use crate::{
     ContentId, NodeId, ObjectKind, PieceHash, PieceHashes, PieceSet, TagRef,
     wire::{
-        Announcement, Binding, Change, Claim, ControlRequest, ControlResponse, Entry, Having, Hello, InventoryPage,
-        InventoryPosition, Part, Stripe, Summary, TagWord, VouchedRun, Vouches,
+        Announcement, Binding, Change, Claim, ControlRequest, ControlResponse, Entry, Following, Having, Hello,
+        InventoryPage, InventoryPosition, Part, Stripe, Summary, TagWord, VouchedRun, Vouches,
     },
 };
 
@@ -47,6 +48,7 @@ const LIMITS: Limits = Limits {
     tombstones: 1,
     bindings: 1,
     bindings_signed: 1,
+    rollouts: 1,
     bindings_of_peers: 2,
     bindings_per_tag: 1,
     partials: 1,
@@ -117,6 +119,7 @@ fn changes() -> impl Strategy<Value = Vec<Change>> {
         4 => (content(), size()).prop_map(|(content, size)| Entry::Held { content, size }),
         1 => content().prop_map(|content| Entry::Gone { content }),
         1 => binding().prop_map(Entry::Bound),
+        1 => following().prop_map(Entry::Following),
     ];
     prop::collection::vec((1u64..6, entry).prop_map(|(seq, entry)| Change { seq, entry }), 0..4).prop_map(
         |mut changes| {
@@ -125,6 +128,16 @@ fn changes() -> impl Strategy<Value = Vec<Change>> {
             changes
         },
     )
+}
+
+fn following() -> impl Strategy<Value = Following> {
+    (0u64..4, prop::option::of(content())).prop_map(|(version, content)| Following {
+        repository: "r".to_owned(),
+        version,
+        content,
+        channels: vec!["stable".to_owned()],
+        platforms: Vec::new(),
+    })
 }
 
 fn summary() -> impl Strategy<Value = Summary> {
@@ -253,19 +266,24 @@ fn uplink() -> impl Strategy<Value = Uplink> {
 
 fn from_readers() -> impl Strategy<Value = Event> {
     let repository = || "[ab]".prop_map(|name| repository(&name));
-    let want = (0u64..12, content(), prop::option::of(repository()), urgency()).prop_map(
-        |(want, content, repository, urgency)| Event::Want {
+    let want = (0u64..12, content(), prop::option::of(repository()), urgency(), prop::option::of(size())).prop_map(
+        |(want, content, repository, urgency, size_max)| Event::Want {
             want: WantId(want),
             content,
             kind: ObjectKind::Blob,
             repository,
             urgency,
+            size_max,
         },
     );
+    let examined = prop_oneof![Just(Examined::Accepted), Just(Examined::Refused), Just(Examined::Unavailable)];
+    let examined = (content(), examined).prop_map(|(content, examined)| Event::Examined { content, examined });
     prop_oneof![
         4 => want,
         1 => (0u64..12, any::<u64>()).prop_map(|(want, offset)| Event::ReaderAt { want: WantId(want), offset }),
         1 => (0u64..12, size()).prop_map(|(want, offset)| Event::ReaderAt { want: WantId(want), offset }),
+        1 => examined,
+        1 => following().prop_map(Event::Following),
         1 => (0u64..12).prop_map(|want| Event::Unwant { want: WantId(want) }),
         1 => (0u64..100, tag(), prop_oneof![Just(0), any::<u64>()]).prop_map(|(id, reference, now_unix_s)| {
             Event::Resolve { resolve: ResolveId(id), reference, now_unix_s }

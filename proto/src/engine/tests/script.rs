@@ -9,7 +9,7 @@
 //! ```text
 //! P connects | P leaves | P hello | P inventory A:5 B:1 | P announces A:5 -B v1=A@1000 | P missed | P fails
 //! P diff A:5 | P announces summary | P asks hello | P asks inventory since 3 | P asks inventory anew
-//! want 1 A [from repo] [in background] | clock mon 21:59 | show A | reader 1 3 | unwant 1 | A held 5 | A lost | A partly 5: 0 1 | A wrong | A unstorable
+//! want 1 A [from repo] [in background] | want 1 A within 5 | follow 3 A | examined A refused | P announces follows:3:A | clock mon 21:59 | show A | reader 1 3 | unwant 1 | A held 5 | A lost | A partly 5: 0 1 | A wrong | A unstorable
 //! fetch 0 started 5 | fetch 0 progress | fetch 0 stored 0 1 | fetch 0 ended ok|<error>
 //! resolve 1 v1 [at 5000] | origin 0 says A@1000 | origin 0 fails <error> | known v1=A@1000 | signed v1=A v2=B | promise 1 A B | tick
 //! ```
@@ -41,14 +41,15 @@ use super::super::{
         Action, Basis, CallId, Event, FetchId, Instant, LookupId, Note, OriginTag, PromiseId, Provenance, RequestId,
         ResolveId, SignedBinding, Source, SourceError, WantError, WantId,
     },
+    releases::Examined,
     trees::tree_of,
 };
 use crate::{
     Algorithm, ContentId, NodeId, ObjectKind, PieceHash, PieceHashes, PieceIndex, PieceSet, Repository, TagRef,
     piece::PIECE_LEN_MIN,
     wire::{
-        Announcement, Binding, Change, Claim, ControlRequest, ControlResponse, Entry, Having, Hello, InventoryPage,
-        InventoryPosition, Part, Stripe, Summary, TagWord, VouchedRun, Vouches,
+        Announcement, Binding, Change, Claim, ControlRequest, ControlResponse, Entry, Following, Having, Hello,
+        InventoryPage, InventoryPosition, Part, Stripe, Summary, TagWord, VouchedRun, Vouches,
     },
 };
 
@@ -206,7 +207,7 @@ impl Teller {
                 *self.seqs.entry((*name).to_owned()).or_default() += 1;
                 return None;
             }
-            ["want", want, content, rest @ ..] => {
+            ["want", want, content, rest @ ..] if rest.first() != Some(&"within") => {
                 let (name, urgency) = match rest {
                     [] => (None, Urgency::Runtime),
                     ["in", "background"] => (None, Urgency::Background),
@@ -220,8 +221,19 @@ impl Teller {
                     kind: ObjectKind::Blob,
                     repository: name.map(|name| repository(name)),
                     urgency,
+                    size_max: None,
                 }
             }
+            ["want", want, content, "within", pieces] => Event::Want {
+                want: WantId(number(want)),
+                content: blob(content),
+                kind: ObjectKind::Blob,
+                repository: None,
+                urgency: Urgency::Runtime,
+                size_max: Some(size_of(number(pieces))),
+            },
+            ["follow", version, content] => Event::Following(following(version, content)),
+            ["examined", content, how] => Event::Examined { content: blob(content), examined: examined(how) },
             ["clock", day, time] => Event::Clock { minute_of_week: minute_of_week(day, time) },
             ["reader", want, piece] => Event::ReaderAt { want: WantId(number(want)), offset: size_of(number(piece)) },
             ["unwant", want] => Event::Unwant { want: WantId(number(want)) },
@@ -395,6 +407,9 @@ impl Teller {
         let entry = |change: &Change| match &change.entry {
             Entry::Held { content, size } => format!(" {}:{}", self.name(content), size / size_of(1)),
             Entry::Gone { content } => format!(" -{}", self.name(content)),
+            Entry::Following(Following { version, content, .. }) => {
+                format!(" follows:{version}:{}", content.map_or("-", |content| self.name(&content)))
+            }
             Entry::Bound(binding) => format!(" {}={}", binding.reference.tag(), self.name(&binding.content)),
         };
         changes.map(entry).collect()
@@ -432,6 +447,10 @@ impl Teller {
                 }
                 Part::Left { content } => format!("left told {}", self.name(&content)),
             },
+            Action::Announce(Announcement::Rollout(rollout)) => format!("rollout told {}", rollout.platform),
+            Action::Examine { from, version, content } => {
+                format!("examine {version} {} of {}", self.name(&content), self.peer_name(from))
+            }
             Action::Announce(Announcement::Summary(_)) => "announce summary".to_owned(),
             Action::Announce(Announcement::Changed { since, changes }) => {
                 format!("announce since {}:{}", since.seq, self.entries(changes.iter()))
@@ -541,6 +560,7 @@ impl Teller {
                 format!("origin {}", if *reachable { "back" } else { "away" })
             }
             Note::ProtocolViolation { peer, .. } => format!("{} broke the protocol", self.peer_name(*peer)),
+            Note::ReleasesRefused { peer } => format!("refused {}", self.peer_name(*peer)),
             Note::LimitReached { limit } => format!("limit {limit}"),
         }
     }
@@ -594,6 +614,7 @@ fn outcome(error: &Option<WantError>) -> &'static str {
         Some(WantError::Unavailable(_)) => "unavailable",
         Some(WantError::Store(_)) => "cannot be stored",
         Some(WantError::NotSigned) => "not signed",
+        Some(WantError::TooLarge(_)) => "too large",
         Some(WantError::Busy) => "busy",
     }
 }
@@ -601,6 +622,9 @@ fn outcome(error: &Option<WantError>) -> &'static str {
 fn entry(word: &str) -> Entry {
     if let Some(name) = word.strip_prefix('-') {
         return Entry::Gone { content: blob(name) };
+    }
+    if let Some((version, content)) = word.strip_prefix("follows:").and_then(|word| word.split_once(':')) {
+        return Entry::Following(following(version, content));
     }
     if let Some((name, pieces)) = word.split_once(':') {
         return Entry::Held { content: blob(name), size: size_of(number(pieces)) };
@@ -628,6 +652,26 @@ fn tag_word(word: &str) -> TagWord {
 /// What a peer asks about tags: one at a time.
 fn call_of(peer: &NodeId) -> CallId {
     CallId(u64::from(peer.public_key()[0]))
+}
+
+/// Such as `3 A`; without metadata `0 -`.
+fn following(version: &str, content: &str) -> Following {
+    Following {
+        repository: "fleet".to_owned(),
+        version: number(version),
+        content: (content != "-").then(|| blob(content)),
+        channels: vec!["stable".to_owned()],
+        platforms: vec!["linux/amd64".to_owned()],
+    }
+}
+
+fn examined(word: &str) -> Examined {
+    match word {
+        "accepted" => Examined::Accepted,
+        "refused" => Examined::Refused,
+        "unavailable" => Examined::Unavailable,
+        other => panic!("what came of it? {other}"),
+    }
 }
 
 /// Such as `v1=A`.

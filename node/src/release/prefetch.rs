@@ -1,0 +1,331 @@
+//! Fetching releases ahead of time.
+//!
+//! Of each channel that is followed, the newest release is *next* until all that this device is to hold of it is here, and
+//! *current* from then on; while it is not, the newest one before it that is here stays current. What belongs to either
+//! is pinned, so that neither quota nor anybody else takes it away, and is wanted in the background: peers are asked at
+//! any time, registries as the uplink's budget allows, and runtimes go first. Which blobs belong to this device is the
+//! engine's decision. Tags stand for what the current release says, so that a tag never names what is not here yet if
+//! something that is here will do.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use futures::{StreamExt as _, stream};
+use layermesh_proto::{
+    ContentId,
+    engine::{Urgency, event::SignedBinding},
+    wire::{Progress, Rollout},
+};
+use tokio::{
+    sync::watch,
+    time::{Instant, MissedTickBehavior, interval, sleep_until},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Channel, Release, Verified,
+    follow::Known,
+    plan::{Planned, plan},
+    status::{ReleaseProgress, shown_wait},
+};
+use crate::{
+    config::ReleasesConfig,
+    contents::Platform,
+    counters::Counters,
+    mesh::Mesh,
+    store::{PinOwner, Store},
+};
+
+/// Blobs wanted at once, as in a pull.
+const BLOBS_AT_ONCE: usize = 4;
+/// How often it is looked how far things are, in memory only.
+const LOOK_INTERVAL: Duration = Duration::from_secs(2);
+/// After which what failed is tried again.
+const RETRY: Duration = Duration::from_secs(20);
+/// After which it is looked again who follows, and so what this device is to keep.
+const REPLAN: Duration = Duration::from_secs(60);
+/// From the start until copies for others are thought of: peers are found by then.
+const COPIES_AFTER: Duration = Duration::from_secs(10);
+/// Begins the owners of pins of releases.
+const PIN_PREFIX: &str = "release/";
+
+/// The task.
+pub struct Prefetcher {
+    pub(crate) mesh: Mesh,
+    pub(crate) store: Store,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) config: Arc<ReleasesConfig>,
+    pub(crate) known: watch::Receiver<Known>,
+    pub(crate) progress: watch::Sender<Vec<ReleaseProgress>>,
+}
+
+/// What this device is to hold of a release.
+struct Holding {
+    release: Release,
+    parts: Vec<Planned>,
+    /// Whether `parts` is all: every manifest was read.
+    known: bool,
+    /// What last failed, for people.
+    failed: Option<String>,
+    /// Bytes held, and when that was looked at.
+    before: Option<(u64, Instant)>,
+    bytes_per_s: u64,
+}
+
+impl Holding {
+    fn is_complete(&self, store: &Store) -> bool {
+        self.known && self.parts.iter().all(|part| store.size_of(&part.content).is_some())
+    }
+}
+
+impl Prefetcher {
+    /// Fetches until `shutdown`.
+    pub async fn run(mut self, shutdown: CancellationToken) {
+        let began = Instant::now();
+        loop {
+            let verified = self.known.borrow_and_update().verified.clone();
+            let Some(verified) = verified else {
+                self.say(&mut []).await;
+                tokio::select! {
+                    () = shutdown.cancelled() => return,
+                    _ = self.known.changed() => continue,
+                }
+            };
+            let mut changes = self.known.clone();
+            let copies = began.elapsed() >= COPIES_AFTER;
+            let again = if copies { Instant::now() + REPLAN } else { began + COPIES_AFTER };
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                _ = changes.changed() => {}
+                () = self.round(relevant(&self.config, &verified), copies, again) => {}
+            }
+        }
+    }
+
+    /// Goes after what is wanted now, until everything is here and it is time to look again, or something failed.
+    async fn round(&self, releases: Vec<Release>, copies: bool, again: Instant) {
+        let mut holdings = Vec::new();
+        for release in releases {
+            holdings.push(self.plan(release, copies).await);
+        }
+        self.settle(&mut holdings).await;
+        let mut ticks = interval(LOOK_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let wanted = self.missing(&holdings);
+        let mut work = Box::pin(Self::fetch(self.mesh.clone(), wanted));
+        let mut worked = None;
+        loop {
+            tokio::select! {
+                failed = &mut work, if worked.is_none() => {
+                    let whole = failed.is_empty() && holdings.iter().all(|holding| holding.known);
+                    for holding in &mut holdings {
+                        let mut failures = holding.parts.iter().filter_map(|part| failed.get(&part.content));
+                        holding.failed = failures.next().cloned();
+                    }
+                    self.settle(&mut holdings).await;
+                    // More manifests may be here now, and with them more to do.
+                    let soon = if !failed.is_empty() { RETRY } else if whole { REPLAN } else { Duration::ZERO };
+                    worked = Some(Instant::now() + soon);
+                }
+                () = sleep_until(again.min(worked.unwrap_or(again))), if worked.is_some() => {
+                    return self.settle(&mut holdings).await;
+                }
+                _ = ticks.tick() => self.say(&mut holdings).await,
+            }
+        }
+    }
+
+    /// What this device is to hold of a release.
+    async fn plan(&self, release: Release, copies: bool) -> Holding {
+        let channel = release.channel.to_string();
+        let own: Vec<String> = self.config.platforms.iter().map(Platform::to_string).collect();
+        let mut platforms = self.mesh.follower_platforms(channel.clone()).await;
+        platforms.extend(own.iter().filter(|name| !platforms.contains(name)).cloned().collect::<Vec<_>>());
+        let mut holding =
+            Holding { release, parts: Vec::new(), known: false, failed: None, before: None, bytes_per_s: 0 };
+        let plan = match plan(&self.store, &holding.release, &platforms).await {
+            Ok(plan) => plan,
+            Err(error) => {
+                holding.failed = Some(error);
+                return holding;
+            }
+        };
+        let asked = plan.parts.iter().map(|part| (part.content, part.platforms.clone())).collect();
+        let keeps = if copies { self.mesh.keeps(channel, asked).await } else { Vec::new() };
+        let keeps = keeps.into_iter().chain(std::iter::repeat(false));
+        // Manifests of all platforms are small, and without them it is not known what there is to keep.
+        let document = |part: &Planned| part.kind == layermesh_proto::ObjectKind::Manifest;
+        let needed = |part: &Planned| part.platforms.iter().any(|name| own.contains(name));
+        let wanted = |part: &Planned, keep: bool| keep || document(part) || needed(part);
+        holding.known = plan.unread.is_empty();
+        let parts = plan.parts.into_iter().zip(keeps);
+        holding.parts = parts.filter(|(part, keep)| wanted(part, *keep)).map(|(part, _)| part).collect();
+        holding
+    }
+
+    /// Pins what is current and next, unpins the rest, watches the uplink's bytes, and says what tags stand for.
+    async fn settle(&self, holdings: &mut [Holding]) {
+        let mut pinned = Vec::new();
+        let mut done: Vec<String> = Vec::new();
+        for holding in holdings.iter() {
+            let channel = holding.release.channel.to_string();
+            // Newest first: once one is complete, the older ones of its channel are over.
+            if done.contains(&channel) {
+                continue;
+            }
+            if holding.is_complete(&self.store) {
+                done.push(channel);
+            }
+            let Ok(owner) = format!("{PIN_PREFIX}{}", holding.release.name()).parse::<PinOwner>() else { continue };
+            let contents = holding.parts.iter().map(|part| part.content).collect();
+            if let Err(error) = self.store.replace_pins(owner.clone(), contents).await {
+                tracing::warn!(release = holding.release.name(), %error, "cannot pin the release");
+            }
+            pinned.push(owner);
+        }
+        for (owner, _) in self.store.pins() {
+            if owner.as_str().starts_with(PIN_PREFIX)
+                && !pinned.contains(&owner)
+                && let Err(error) = self.store.unpin(owner.clone()).await
+            {
+                tracing::warn!(owner = owner.as_str(), %error, "cannot unpin a release");
+            }
+        }
+        let parts = holdings.iter().flat_map(|holding| &holding.parts);
+        self.counters.watched.watch(parts.map(|part| part.content));
+        self.mesh.signed_bindings(bindings(holdings, &self.store)).await;
+        self.say(holdings).await;
+    }
+
+    /// What is to be fetched: of the newest release first, manifests before the rest.
+    fn missing(&self, holdings: &[Holding]) -> Vec<Planned> {
+        let mut wanted: Vec<Planned> = Vec::new();
+        let mut channels: Vec<&Channel> = Vec::new();
+        for holding in holdings {
+            // What is current stays as it is; what came before the next is not fetched.
+            if channels.contains(&&holding.release.channel) {
+                continue;
+            }
+            channels.push(&holding.release.channel);
+            let missing = holding.parts.iter().filter(|part| self.store.size_of(&part.content).is_none());
+            let mut missing: Vec<_> = missing.cloned().collect();
+            missing.sort_by_key(|part| part.kind != layermesh_proto::ObjectKind::Manifest);
+            wanted.extend(missing);
+        }
+        wanted
+    }
+
+    /// Fetches these, and returns what failed.
+    async fn fetch(mesh: Mesh, wanted: Vec<Planned>) -> BTreeMap<ContentId, String> {
+        let results = stream::iter(wanted).map(move |part: Planned| {
+            let mesh = mesh.clone();
+            async move {
+                let (content, repository) = (part.content, Some(part.repository));
+                let mut want = mesh.want(content, part.kind, repository, Urgency::Background).await;
+                want.ended().await.err().map(|error| (content, error.to_string()))
+            }
+        });
+        let failed: Vec<_> = results.buffer_unordered(BLOBS_AT_ONCE).collect().await;
+        failed.into_iter().flatten().collect()
+    }
+
+    /// Says how far this device is.
+    async fn say(&self, holdings: &mut [Holding]) {
+        let transfers = self.mesh.status().await.transfers;
+        let partly: BTreeMap<ContentId, &crate::mesh::TransferStatus> =
+            transfers.iter().map(|transfer| (transfer.content, transfer)).collect();
+        let now = Instant::now();
+        let mut progress = Vec::new();
+        for holding in holdings.iter_mut() {
+            let (mut total, mut held, mut from_origin, mut waits) = (0_u64, 0_u64, 0_u64, None);
+            for part in &holding.parts {
+                total = total.saturating_add(part.size);
+                from_origin = from_origin.saturating_add(self.counters.watched.get(&part.content));
+                match (self.store.size_of(&part.content), partly.get(&part.content)) {
+                    (Some(size), _) => held = held.saturating_add(size),
+                    (None, Some(transfer)) => {
+                        held = held.saturating_add(transfer.durable_bytes);
+                        waits = waits.or_else(|| transfer.waits_for.map(shown_wait));
+                    }
+                    (None, None) => {}
+                }
+            }
+            if let Some((before, at)) = holding.before {
+                let passed = now.duration_since(at).as_secs_f64();
+                if passed >= 1.0 {
+                    // Half of what was, so that one slow look does not make it look like standing still.
+                    let rate = held.saturating_sub(before) as f64 / passed;
+                    holding.bytes_per_s = ((holding.bytes_per_s as f64 + rate) / 2.0) as u64;
+                    holding.before = Some((held, now));
+                }
+            } else {
+                holding.before = Some((held, now));
+            }
+            let complete = holding.is_complete(&self.store);
+            let waits_for = match (&holding.failed, waits) {
+                _ if complete => String::new(),
+                (Some(failed), _) => failed.clone(),
+                (None, waits) => waits.unwrap_or_default(),
+            };
+            progress.push(ReleaseProgress {
+                channel: holding.release.channel.to_string(),
+                version: holding.release.version.to_string(),
+                complete,
+                total,
+                held,
+                bytes_per_s: if complete { 0 } else { holding.bytes_per_s },
+                from_origin,
+                waits_for,
+            });
+        }
+        let refused = self.known.borrow().refused.as_ref().map_or("", |(_, refusal)| refusal.kind.label()).to_owned();
+        let releases = progress.iter().map(wire_progress).collect();
+        let platform = Platform::of_this_device().to_string();
+        self.progress.send_if_modified(|known| {
+            let changed = *known != progress;
+            *known = progress;
+            changed
+        });
+        self.mesh.rollout(Rollout { platform, refused, releases }).await;
+    }
+}
+
+fn wire_progress(progress: &ReleaseProgress) -> Progress {
+    let label = |text: &str| {
+        let plain = text.chars().map(|letter| if letter == ' ' || letter.is_ascii_graphic() { letter } else { '?' });
+        plain.take(layermesh_proto::wire::control::LABEL_BYTES_MAX).collect()
+    };
+    // A release that is here says so; one of which nothing is known yet has no bytes at all.
+    Progress {
+        channel: label(&progress.channel),
+        version: label(&progress.version),
+        total: progress.total,
+        held: if progress.complete { progress.total } else { progress.held.min(progress.total.saturating_sub(1)) },
+        bytes_per_s: progress.bytes_per_s,
+        from_origin: progress.from_origin,
+        waits_for: label(&progress.waits_for),
+    }
+}
+
+/// The two newest releases of each channel that is followed, newest first.
+fn relevant(config: &ReleasesConfig, verified: &Verified) -> Vec<Release> {
+    let of = |channel: &Channel| {
+        let releases = verified.releases.iter().rev().filter(|release| release.channel == *channel);
+        releases.take(2).cloned().collect::<Vec<_>>()
+    };
+    config.channels.iter().flat_map(of).collect()
+}
+
+/// What tags stand for: what complete releases say first, then the others, of each the newer ones first.
+fn bindings(holdings: &[Holding], store: &Store) -> Vec<SignedBinding> {
+    let (complete, others): (Vec<&Holding>, Vec<&Holding>) =
+        holdings.iter().partition(|holding| holding.is_complete(store));
+    let of = |holding: &Holding| {
+        let release = holding.release.name();
+        let images = holding.release.images.clone();
+        images.into_iter().filter_map(move |image| {
+            let (_, reference) = image.reference().ok()?;
+            Some(SignedBinding { reference: reference?, content: image.content().ok()?, release: release.clone() })
+        })
+    };
+    complete.into_iter().chain(others).flat_map(of).collect()
+}
