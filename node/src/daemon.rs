@@ -3,6 +3,7 @@
 //! Invariant: `run.json` and the readiness notice come only when every listener is bound, and the store is closed
 //! only when nothing writes to it any more. This is the only place that constructs the parts.
 
+mod releases;
 mod views;
 
 use std::{net::SocketAddr, os::unix::fs::DirBuilderExt as _, path::Path, sync::Arc, time::Duration};
@@ -20,7 +21,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use self::views::Lists;
+use self::{releases::Releasing, views::Lists};
 use crate::{
     admin::{
         NodeFacts, NodeView,
@@ -39,12 +40,7 @@ use crate::{
     mirror::{self, MirrorState},
     origin::{Origins, docker_config_path},
     pace::Pace,
-    release::{
-        self,
-        follow::{EXAMINE_QUEUE_LEN, Follower, Releases},
-        prefetch::Prefetcher,
-        status::ReleasesView,
-    },
+    release::{follow::EXAMINE_QUEUE_LEN, status::ReleasesView},
     remembered::Remembered,
     seed, status,
     store::{Inventory, Opened, Store, StoreOptions},
@@ -115,10 +111,7 @@ impl Node {
         let admin = AdminServer::bind(&config.data_dir.join(ADMIN_SOCKET)).await?;
         let mirror_listener = listen("mirror", "--mirror-addr", config.mirror).await?;
         let status_listener = listen("status", "--status-addr", config.status).await?;
-        let bulk = BulkServer::bind(config.bulk, &keypair, store.clone(), Arc::clone(&counters))
-            .await
-            .context("the bulk exchange cannot start; give another address with --bulk-addr")?;
-        bulk.limit_rate(config.lan_bytes_per_s);
+        let bulk = bind_bulk(config, &keypair, &store, &counters).await?;
         let listen = Listen {
             mirror: mirror_listener.local_addr()?,
             bulk: bulk.local_addr(),
@@ -162,24 +155,14 @@ impl Node {
         core.spawn(Driver::new(parts).run(known(inventory), core_stop.clone()));
         core.spawn(store.clone().tend(core_stop.clone()));
 
-        let (follower, releases) =
-            Follower::new(mesh.clone(), store.clone(), config.releases.clone(), &config.data_dir, examining);
-        fronts.spawn(follower.run(fronts_stop.clone()));
-        let releases_view = prefetch(&releases, &mesh, &store, &counters, &mut fronts, &fronts_stop);
-        let facts = Arc::new(node_facts(config, node, &listen, (addresses, releases_view.clone())));
-        let more = seed::routes(store.clone(), mesh.clone());
-        let releasing = release::routes::routes(releases, releases_view, mesh.clone(), store.clone(), origins.clone());
-        let more = more.merge(releasing);
+        let releasing = Releasing { mesh: &mesh, store: &store, origins: &origins, counters: &counters };
+        let (releases, more) = releasing.start(config, examining, &mut fronts, &fronts_stop);
+        let more = more.merge(seed::routes(store.clone(), mesh.clone()));
+        let facts = Arc::new(node_facts(config, node, &listen, (addresses, releases)));
         let (store_view, mesh_view) = (store.clone(), mesh.clone());
         let view = NodeView { mesh: mesh_view, store: store_view, counters: counters.clone(), facts: facts.clone() };
-        let state = MirrorState {
-            node,
-            mesh: mesh.clone(),
-            store,
-            discovery: Lists { origins, mesh },
-            counters,
-            limits: mirror::Limits::default(),
-        };
+        let (limits, discovery) = (mirror::Limits::default(), Lists { origins, mesh: mesh.clone() });
+        let state = MirrorState { node, mesh, store, discovery, counters, limits };
         fronts.spawn(mirror::serve(mirror_listener, state, fronts_stop.clone()));
         fronts.spawn(bulk.run(fronts_stop.clone()));
         fronts.spawn(status::run(status_listener, view.clone(), fronts_stop.clone()));
@@ -244,6 +227,19 @@ fn make_data_dir(dir: &Path) -> anyhow::Result<()> {
         .with_context(|| format!("cannot make the data directory {}; give another with --data-dir", dir.display()))
 }
 
+async fn bind_bulk(
+    config: &Config,
+    keypair: &Keypair,
+    store: &Store,
+    counters: &Arc<Counters>,
+) -> anyhow::Result<BulkServer<Store>> {
+    let bulk = BulkServer::bind(config.bulk, keypair, store.clone(), Arc::clone(counters))
+        .await
+        .context("the bulk exchange cannot start; give another address with --bulk-addr")?;
+    bulk.limit_rate(config.lan_bytes_per_s);
+    Ok(bulk)
+}
+
 async fn listen(what: &str, flag: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address)
         .await
@@ -266,24 +262,6 @@ fn tell_the_time(config: &Config, fetches: &FetchContext, core: &mut JoinSet<()>
     if !config.uplink.windows.is_empty() {
         core.spawn(wall_clock::run(fetches.events.clone(), stop.clone()));
     }
-}
-
-/// Fetches ahead of time what is released, if anything is followed.
-fn prefetch(
-    releases: &Releases,
-    mesh: &Mesh,
-    store: &Store,
-    counters: &Arc<Counters>,
-    fronts: &mut JoinSet<()>,
-    stop: &CancellationToken,
-) -> ReleasesView {
-    let (progress, progressing) = watch::channel(Vec::new());
-    if let Some(config) = releases.config.clone() {
-        let (mesh, store, counters, known) = (mesh.clone(), store.clone(), Arc::clone(counters), releases.known());
-        let prefetcher = Prefetcher { mesh, store, counters, config, known, progress };
-        fronts.spawn(prefetcher.run(stop.clone()));
-    }
-    ReleasesView { known: releases.known(), progress: progressing, config: releases.config.clone() }
 }
 
 fn node_facts(

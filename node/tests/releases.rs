@@ -237,6 +237,40 @@ async fn a_device_that_restarts_believes_what_it_believed_and_nothing_older() {
     assert!(status_of(&device).await.contains("refused what the admin offered: rollback"));
 }
 
+/// A tag never names what is not here yet if something that is here will do.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_current_stays_until_the_next_release_is_whole() {
+    let site = Site::new().await;
+    let one = RawImage::put(&site.registry, APP, "v1", "one", &[200_000]);
+    let publisher = site.node("publisher", &[]).await;
+    pull_image(&publisher, Naming::Query, APP, "v1").await;
+    let admin = Admin::new(&site, &publisher).await;
+    admin.publish("1.0", &[&image(APP, "v1")]).await;
+    // Over its metered uplink nothing is fetched ahead of time, only from the publisher.
+    let flags = ["--uplink-metered", "--tag-fresh", "0s"];
+    let device = follower(&site, &admin, "device", &[publisher.address()], &flags).await;
+    has_release(&device, "1.0").await;
+    assert_eq!(device.status().await.bytes_from_origin, 0);
+
+    let two = RawImage::put(&site.registry, APP, "v1", "two", &[200_000]);
+    admin.publish("1.1", &[&image(APP, "v1")]).await;
+    device
+        .wait_until("waits for the meter", async || {
+            let known = releases(&device).await.node.releases;
+            known.iter().any(|next| next.version == "1.1" && !next.complete && next.waits_for.contains("meter"))
+        })
+        .await;
+    assert!(status_of(&device).await.contains("meter"));
+    site.registry.set_online(false).await.unwrap();
+    assert_eq!(pull_image(&device, Naming::Query, APP, "v1").await.1, one.size);
+    // Once somebody brings it, it is current.
+    site.registry.set_online(true).await.unwrap();
+    pull_image(&publisher, Naming::Query, APP, &two.manifest.to_string()).await;
+    has_release(&device, "1.1").await;
+    site.registry.set_online(false).await.unwrap();
+    assert!(pull_image(&device, Naming::Query, APP, "v1").await.0.contains(&two.manifest));
+}
+
 /// A copy of a repository.
 struct Old(PathBuf);
 

@@ -45,6 +45,8 @@ const HANDED_QUEUE_LEN: usize = 4;
 const FILE_TIME_MAX: Duration = Duration::from_secs(60);
 /// Owner of the pins of metadata.
 const PIN_OWNER: &str = "release-metadata";
+/// Begins the owners of pins of releases.
+pub(super) const RELEASE_PINS: &str = "release/";
 /// In the data directory.
 const DIR: &str = "releases";
 const KEPT_FILE: &str = "trusted.json";
@@ -178,6 +180,9 @@ impl Follower {
             Some(config) => Some(anchored(kept, &config.root)),
             None => kept,
         };
+        if self.config.is_none() {
+            self.let_go().await;
+        }
         let Some(kept) = self.kept.clone() else { return };
         if let Some(set) = &kept.set {
             // It was accepted before; what expired since stays in force until something newer comes.
@@ -198,6 +203,17 @@ impl Follower {
         match kept.trusted.repository() {
             Ok((repository, _)) => self.mesh.following(self.following(&repository, 0, None)).await,
             Err(refusal) => tracing::error!(%refusal, "the trusted root of releases cannot be used"),
+        }
+    }
+
+    /// Unpins the releases of a channel that was followed and is not any more.
+    async fn let_go(&self) {
+        for (owner, _) in self.store.pins() {
+            if owner.as_str().starts_with(RELEASE_PINS)
+                && let Err(error) = self.store.unpin(owner.clone()).await
+            {
+                tracing::warn!(owner = owner.as_str(), %error, "cannot unpin a release");
+            }
         }
     }
 
@@ -417,4 +433,53 @@ fn write_kept(path: &Path, kept: &Kept) -> std::io::Result<()> {
     file.as_file().sync_all()?;
     file.persist(path)?;
     std::fs::File::open(dir)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use tough::schema::RoleType;
+
+    use super::*;
+    use crate::release::publisher::{InitOptions, Lifetimes, Publisher, RotateOptions};
+
+    const NOW: u64 = 1_800_000_000;
+
+    async fn roots() -> (Trusted, Trusted) {
+        let dir = tempfile::tempdir().unwrap();
+        Publisher::init(dir.path(), InitOptions::default(), NOW).await.unwrap();
+        let first = Trusted::root(&std::fs::read(dir.path().join("root.json")).unwrap());
+        let keys = crate::release::keys::KeyRing::read(&[dir.path().join("keys")]).unwrap();
+        let (roles, lifetimes) = (vec![RoleType::Root], Lifetimes::default());
+        let options = RotateOptions { roles, keys: None, threshold: None, lifetimes };
+        Publisher::open(dir.path()).await.unwrap().rotate(options, keys, NOW).await.unwrap();
+        (first, Trusted::root(&std::fs::read(dir.path().join("root.json")).unwrap()))
+    }
+
+    #[tokio::test]
+    async fn trust_begins_with_the_configured_root_and_forgets_only_with_the_repository() {
+        let (first, second) = roots().await;
+        let (other, _) = roots().await;
+        let fresh = anchored(None, &first);
+        assert_eq!((&fresh.trusted, &fresh.set), (&first, &None));
+        let seen =
+            Trusted { root: second.root.clone(), timestamp: Some("t".to_owned()), snapshot: Some("s".to_owned()) };
+        let kept = Kept { trusted: seen.clone(), ..fresh };
+        assert_eq!(anchored(Some(kept.clone()), &first), kept, "a newer root than the configured one stays");
+        let moved = anchored(Some(kept.clone()), &second);
+        assert_eq!(moved.trusted, seen, "with another root of the same repository, what was seen counts");
+        assert_ne!(moved.anchor, kept.anchor);
+        assert_eq!(anchored(Some(kept), &other).trusted, other, "another repository begins anew");
+    }
+
+    #[test]
+    fn what_is_kept_is_read_back_or_begun_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(KEPT_FILE);
+        assert_eq!(read_kept(&path), None);
+        let kept = Kept { anchor: "a".to_owned(), trusted: Trusted::root(b"r"), set: None };
+        write_kept(&path, &kept).unwrap();
+        assert_eq!(read_kept(&path), Some(kept));
+        std::fs::write(&path, "{").unwrap();
+        assert_eq!(read_kept(&path), None);
+    }
 }

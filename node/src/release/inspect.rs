@@ -66,11 +66,15 @@ pub async fn inspect<S: StoreView>(
 ) -> Result<InspectedImage, InspectError> {
     let (root, said) = match image.version() {
         Version::Digest(content) => (*content, "you".to_owned()),
-        Version::Tag(reference) => {
-            let found = mesh.resolve(reference.clone()).await;
-            let found = found.map_err(|error| InspectError::Unknown { image: image.to_string(), error })?;
-            (found.content, said_by(&found))
-        }
+        // The registry itself, since what it said a minute ago is not what is to be signed now.
+        Version::Tag(reference) => match origins.resolve(reference).await {
+            Ok(found) => (found.content, "the origin".to_owned()),
+            Err(_) => {
+                let found = mesh.resolve(reference.clone()).await;
+                let found = found.map_err(|error| InspectError::Unknown { image: image.to_string(), error })?;
+                (found.content, said_by(&found))
+            }
+        },
     };
     let contents = read(mesh, store, image, root).await?;
     let missing = missing(mesh, store, origins, image.repository(), &contents.parts).await;

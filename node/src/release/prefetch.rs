@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Channel, Release, Verified,
-    follow::Known,
+    follow::{Known, RELEASE_PINS},
     plan::{Planned, plan},
     status::{ReleaseProgress, shown_wait},
 };
@@ -45,8 +45,6 @@ const RETRY: Duration = Duration::from_secs(20);
 const REPLAN: Duration = Duration::from_secs(60);
 /// From the start until copies for others are thought of: peers are found by then.
 const COPIES_AFTER: Duration = Duration::from_secs(10);
-/// Begins the owners of pins of releases.
-const PIN_PREFIX: &str = "release/";
 
 /// The task.
 pub struct Prefetcher {
@@ -175,7 +173,7 @@ impl Prefetcher {
             if holding.is_complete(&self.store) {
                 done.push(channel);
             }
-            let Ok(owner) = format!("{PIN_PREFIX}{}", holding.release.name()).parse::<PinOwner>() else { continue };
+            let Ok(owner) = format!("{RELEASE_PINS}{}", holding.release.name()).parse::<PinOwner>() else { continue };
             let contents = holding.parts.iter().map(|part| part.content).collect();
             if let Err(error) = self.store.replace_pins(owner.clone(), contents).await {
                 tracing::warn!(release = holding.release.name(), %error, "cannot pin the release");
@@ -183,7 +181,7 @@ impl Prefetcher {
             pinned.push(owner);
         }
         for (owner, _) in self.store.pins() {
-            if owner.as_str().starts_with(PIN_PREFIX)
+            if owner.as_str().starts_with(RELEASE_PINS)
                 && !pinned.contains(&owner)
                 && let Err(error) = self.store.unpin(owner.clone()).await
             {
