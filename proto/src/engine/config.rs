@@ -168,6 +168,9 @@ pub struct Config {
     /// What a stripe takes at the rate that its owner's last one had. 2 s: many requests' latency, and little is lost if
     /// its owner is.
     pub stripe_time: Duration,
+    /// How many times shorter than that stripes become towards the end of a blob, so that no owner is left alone with the last.
+    /// 4: half a second.
+    pub stripe_shortened: u32,
     /// How many times as long stripes become at most, twice with each time that an origin says that it is asked too often.
     /// 8: sixteen seconds, so that four stripes under way are fifteen requests a minute.
     pub stripe_stretch_max: u32,
@@ -210,7 +213,8 @@ pub struct Config {
     /// How much earlier, at the least. 1 s.
     pub hedge_gain: Duration,
     /// Without bytes, after which a stream of pieces that somebody else has is left for whoever has them: two nodes that
-    /// heard different words may wait for each other. 1 s; four times as long if the source is known to have them too.
+    /// heard different words may wait for each other. 4 s, since on a LAN as slow as the uplink all wait for long, and must not
+    /// ask whoever has them all at once; four times as long if the source is known to have them too.
     pub stream_patience: Duration,
     /// Pieces from the first missing one on among which the rarest is asked for first. 256: a blob of 64 MiB.
     pub rarity_window: u32,
@@ -220,6 +224,9 @@ pub struct Config {
     /// node. 4: as many as stripes are under way, so that nobody sends more than comes over the uplink, which may then be as
     /// fast as the LAN, and two hundred nodes are four hops deep.
     pub trees: u8,
+    /// Nodes among which one chooses whom to take a stripe from, the one that sends it least already. 8: as many as the fetches
+    /// of a blob, so that no two need come from the same node.
+    pub parents: usize,
     /// Nodes that take a blob from the same node of which an origin gives the whole only. 2: an uplink half as fast as the LAN
     /// still goes through undiminished, and forty nodes are five hops deep.
     pub fan_out_whole: u8,
@@ -377,6 +384,7 @@ impl Default for Config {
             uplink_rate_min: 16 << 10,
             window: 4,
             stripe_time: Duration::from_secs(2),
+            stripe_shortened: 4,
             stripe_stretch_max: 8,
             stripe_bytes_max: 64 << 20,
             takeover_factor: 8,
@@ -393,7 +401,7 @@ impl Default for Config {
             peer_rate_assumed: 8 << 20,
             hedge_factor: 4,
             hedge_gain: Duration::from_secs(1),
-            stream_patience: Duration::from_secs(1),
+            stream_patience: Duration::from_secs(4),
             rarity_window: 256,
             stall_bytes_min: 16 << 10,
             claim_lease: Duration::from_secs(4),
@@ -404,6 +412,7 @@ impl Default for Config {
             reply_spacing: Duration::from_millis(10),
             want_expiry: Duration::from_secs(20),
             trees: 4,
+            parents: 8,
             fan_out_whole: 2,
             uplink: Uplink::default(),
             runtime_pause: Duration::from_secs(2),

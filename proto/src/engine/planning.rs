@@ -17,7 +17,7 @@ use super::{
     trees::Shape,
     vouches::Vouch,
 };
-use crate::{ContentId, NodeId, PieceIndex, PieceSet, piece::PieceLayout};
+use crate::{ContentId, NodeId, PieceIndex, PieceSet, piece::PieceLayout, wire::Stripe};
 
 /// What a transfer does next.
 pub(super) enum Choice {
@@ -200,6 +200,15 @@ impl Engine {
         let transfer = self.transfers.open.get(content)?;
         let size = transfer.size()?;
         let trusted = |node: &NodeId| self.trusts_for(transfer, node);
+        // Also what its owner has fetched meanwhile: whoever asked the owner for it straight away would not be the only one.
+        let apart = |one: &Stripe, other: &Stripe| one.end <= other.first || other.end <= one.first;
+        let open = |(node, brought): &&(NodeId, Claim)| {
+            let again = claims.iter().any(|(_, claim)| !apart(&claim.stripe, &brought.stripe));
+            trusted(node)
+                && !again
+                && taken.next_missing(brought.stripe.first).is_some_and(|piece| piece < brought.stripe.end)
+        };
+        let claims = &[claims, &self.site.spreading(content).filter(open).copied().collect::<Vec<_>>()].concat();
         let mut others: Vec<_> = claims.iter().filter(|(node, _)| *node != self.node).collect();
         let reader = transfer.first_reader().unwrap_or(0);
         others.sort_by_key(|(_, claim)| (claim.stripe.end <= reader, claim.stripe.first));
@@ -227,7 +236,9 @@ impl Engine {
                 Shape { root: fan_out, fan_out, trees: self.config.trees },
                 trusted,
             );
-            let Some(peer) = line.iter().find(|peer| self.can_ask(transfer, peer)) else {
+            // Who sends this node much already sends others much, too.
+            let askable = line.iter().filter(|peer| self.can_ask(transfer, peer)).take(self.config.parents);
+            let Some(peer) = askable.min_by_key(|peer| self.transfers.load(peer)) else {
                 apart = apart.or_else(|| line.into_iter().find(|node| self.may_reach(transfer, node)));
                 return None;
             };

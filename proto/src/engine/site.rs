@@ -12,7 +12,7 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, BTreeSet, btree_map::Entry},
+    collections::{BTreeMap, BTreeSet, VecDeque, btree_map::Entry},
     ops::Range,
     time::Duration,
 };
@@ -130,6 +130,10 @@ pub(super) struct Word {
     pub(super) until: Instant,
 }
 
+/// Stripes of a blob that are remembered after their owners have fetched them. 16: four windows, by which a site lags behind
+/// at most whose LAN is no faster than its uplink.
+const BROUGHT_MAX: usize = 16;
+
 /// What may be remembered.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Room {
@@ -147,6 +151,8 @@ struct Parts {
     parties: BTreeMap<NodeId, Party>,
     /// Apart from the parties, since few of them have one and they are gone through all the time.
     claims: BTreeMap<NodeId, Claim>,
+    /// What its owner has fetched to its end, the latest last: it goes on spreading along its tree.
+    brought: VecDeque<(NodeId, Claim)>,
     /// Those of the parties that say that they have all of it.
     full: BTreeSet<NodeId>,
     /// The pieces that somebody had at some time, 64 to a number, as large as the largest of the parties' sets was: most
@@ -155,6 +161,34 @@ struct Parts {
 }
 
 impl Parts {
+    /// What a node fetches from now on, by its word.
+    fn claims_now(&mut self, node: NodeId, claim: Option<(Stripe, Instant)>, patience: Duration, now: Instant) {
+        let Some(party) = self.parties.get_mut(&node) else { return };
+        let old = self.claims.get_mut(&node).map(|old| {
+            old.move_on(party.having.as_ref(), now);
+            *old
+        });
+        let goes_on = |(stripe, _): (Stripe, Instant)| old.is_some_and(|old| old.stripe.first == stripe.first);
+        if !claim.is_some_and(goes_on) {
+            self.ended(&node);
+        }
+        let Some((stripe, until)) = claim else { return };
+        let mut claim = renewed(old, stripe, until, patience, now);
+        claim.move_on(self.parties.get(&node).and_then(|party| party.having.as_ref()), now);
+        self.claims.insert(node, claim);
+    }
+
+    /// A node's claim is over, by what it says: what it brought goes on spreading.
+    fn ended(&mut self, node: &NodeId) {
+        let Some(claim) = self.claims.remove(node).filter(|claim| claim.next > claim.stripe.first) else { return };
+        let stripe = Stripe { end: claim.stripe.end.min(claim.next), ..claim.stripe };
+        self.brought.retain(|(_, old)| old.stripe.first != stripe.first);
+        self.brought.push_back((*node, Claim { stripe, ..claim }));
+        if self.brought.len() > BROUGHT_MAX {
+            self.brought.pop_front();
+        }
+    }
+
     /// Takes over what a node has.
     fn note_had(had: &mut Vec<u64>, full: &mut BTreeSet<NodeId>, (node, set): (NodeId, Option<&PieceSet>)) {
         let words = set.map_or(&[][..], PieceSet::words);
@@ -229,7 +263,8 @@ impl Site {
         room: Room,
     ) -> Option<bool> {
         let before = self.having_bytes;
-        let Parts { parties, claims, full, had } = self.parts(content, node, (room, now))?;
+        let parts = self.parts(content, node, (room, now))?;
+        let Parts { parties, full, had, .. } = &mut *parts;
         let party = parties.get_mut(&node)?;
         // Also who comes back after its last word was forgotten.
         let new = party.wanted_until <= now;
@@ -247,17 +282,9 @@ impl Site {
         party.wanted_until = word.until;
         party.having = word.having.filter(|set| others + set.pieces().div_ceil(8) as usize <= room.having_bytes);
         Parts::note_had(had, full, (node, party.having.as_ref()));
-        match word.claim {
-            Some((stripe, until)) => {
-                let mut claim = renewed(claims.get(&node).copied(), stripe, until, word.patience, now);
-                claim.move_on(party.having.as_ref(), now);
-                claims.insert(node, claim);
-            }
-            None => {
-                claims.remove(&node);
-            }
-        }
-        self.having_bytes = others + party.bytes();
+        let bytes = others + party.bytes();
+        parts.claims_now(node, word.claim, word.patience, now);
+        self.having_bytes = bytes;
         Some(new)
     }
 
@@ -273,7 +300,7 @@ impl Site {
         let before = self.having_bytes;
         let layout = PieceLayout::for_size(size)?;
         let count = layout.count();
-        let Parts { parties, claims, full, had } = self.parts(content, node, (room, now))?;
+        let Parts { parties, claims, full, had, .. } = self.parts(content, node, (room, now))?;
         let party = parties.get_mut(&node)?;
         let others = before - party.bytes();
         let fits = others + count.div_ceil(8) as usize <= room.having_bytes;
@@ -336,8 +363,13 @@ impl Site {
     /// A node's claim is over, its want is not.
     pub(super) fn released(&mut self, content: &ContentId, node: &NodeId) {
         if let Some(parts) = self.blobs.get_mut(content) {
-            parts.claims.remove(node);
+            parts.ended(node);
         }
+    }
+
+    /// Stripes of a blob that came to their ends and spread, the oldest first.
+    pub(super) fn spreading(&self, content: &ContentId) -> impl Iterator<Item = &(NodeId, Claim)> {
+        self.blobs.get(content).into_iter().flat_map(|parts| &parts.brought)
     }
 
     fn claim_mut(&mut self, content: &ContentId, node: &NodeId) -> Option<&mut Claim> {
@@ -661,6 +693,31 @@ mod tests {
         assert_eq!(owner(&site, 1, 3), None);
         assert_eq!(site.havers(&blob(0), 1).collect::<Vec<_>>(), [node(0)]);
         assert_eq!(site.size(&blob(0), at(3), |_| true), Some(size));
+    }
+
+    #[test]
+    fn what_an_owner_has_fetched_goes_on_spreading_and_only_the_last_of_it_is_remembered() {
+        let mut site = site(1);
+        let count = 4 * u32::try_from(BROUGHT_MAX).unwrap();
+        let size = u64::from(count) * u64::from(crate::piece::PIECE_LEN_MIN);
+        let room = Room { having_bytes: 1 << 10, ..ROOM };
+        let spreads = |site: &Site| site.spreading(&blob(0)).map(|(_, claim)| claim.stripe.first).collect::<Vec<_>>();
+        for first in 0..count / 2 {
+            let claims = Word { claim: Some((stripe(first * 2, first * 2 + 2, 0), at(30))), ..word(30) };
+            site.wanted(blob(0), node(0), claims, at(0), room);
+            assert!(!spreads(&site).contains(&(first * 2)), "it is still under way");
+            site.vouched(blob(0), node(0), (size, first * 2..first * 2 + 1), at(1), room);
+        }
+        site.wanted(blob(0), node(0), word(30), at(2), room);
+        let last = (count / 2 - u32::try_from(BROUGHT_MAX).unwrap()..count / 2).map(|first| first * 2);
+        assert_eq!(spreads(&site), last.collect::<Vec<_>>());
+        assert!(
+            site.spreading(&blob(0)).all(|(_, claim)| claim.stripe.end == claim.stripe.first + 1),
+            "as far as it came"
+        );
+        site.wanted(blob(0), node(0), Word { claim: Some((stripe(0, 2, 0), at(30))), ..word(30) }, at(3), room);
+        site.wanted(blob(0), node(0), word(30), at(3), room);
+        assert!(!spreads(&site).contains(&0), "nothing came of it");
     }
 
     #[test]
