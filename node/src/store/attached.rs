@@ -139,8 +139,11 @@ impl Store {
         };
         if record && lasting {
             let named = dir.clone();
-            let recorded = self.job(move |inner| inner.meta.keep_attachment(&named, reuse)).await;
-            recorded.map_err(AttachError::Job)??;
+            let recorded = self.job(move |inner| {
+                inner.can_record().map_err(AttachError::Job)?;
+                Ok::<_, AttachError>(inner.meta.keep_attachment(&named, reuse)?)
+            });
+            recorded.await.map_err(AttachError::Job)??;
         }
         if let Some(stop) = fresh {
             tokio::spawn(follow::follow(Arc::downgrade(&self.0), dir.as_path().into(), stop));
@@ -201,6 +204,7 @@ impl Store {
         let turn = Arc::clone(&self.0.structure).lock_owned().await;
         self.job(move |inner| {
             let _turn = turn;
+            inner.can_record()?;
             match found {
                 Found::LeaveAlone => Ok(()),
                 Found::SomethingElse(identity) => {
@@ -300,6 +304,10 @@ impl Inner {
                 self.leave(dir, content);
             }
         }
+        // A row that stays is of a file that is not there as it was, and so is not taken up again.
+        if contents.is_empty() || self.can_record().is_err() {
+            return Ok(());
+        }
         self.meta.forget_files(dir, contents)
     }
 
@@ -331,6 +339,9 @@ impl Inner {
         warn!(%content, ?dir, "an attached file is damaged: withdrawn");
         self.note(&dir, *content, File { identity, good: false });
         self.leave(&dir, content);
+        if self.can_record().is_err() {
+            return Ok(());
+        }
         self.meta.keep_file(&dir, content, identity, None)
     }
 

@@ -165,6 +165,7 @@ impl Store {
             if after.len() > before.len() && total > PINS_MAX {
                 return Err(PinError::TooMany(total));
             }
+            inner.can_record()?;
             inner.meta.set_pins(&owner, &before, &after)?;
             lock(&inner.pins).set(&owner, after);
             Ok(before.len())

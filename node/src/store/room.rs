@@ -33,6 +33,9 @@ pub const TEND_INTERVAL: Duration = Duration::from_secs(3600);
 /// Share of the disk for blobs unless told otherwise, in percent: an image that a runtime has unpacked takes more than
 /// its layers, and has to find room on the same disk as a rule.
 pub const QUOTA_SHARE_PERCENT_DEFAULT: u8 = 50;
+/// Bytes that must be free before the metadata are written: a commit is some 32 KiB, and one that failed for want of space
+/// would keep all others from being written until the next start.
+const RECORD_BYTES: u64 = 256 << 10;
 /// Plans made for one blob: each may meet a blob that somebody has begun to read since.
 const PLANS_MAX: usize = 16;
 
@@ -406,9 +409,24 @@ impl Inner {
         Ok(collected)
     }
 
+    /// Whether the metadata can be written without the risk that the disk is too full for it.
+    ///
+    /// # Errors
+    /// If not.
+    pub(super) fn can_record(&self) -> io::Result<()> {
+        if self.ops.free_bytes(&self.paths.root)? < RECORD_BYTES {
+            return Err(io::Error::new(
+                io::ErrorKind::StorageFull,
+                "the disk is full to its last bytes: free disk space",
+            ));
+        }
+        Ok(())
+    }
+
     /// Takes blobs out of the store, but for those that somebody holds on to by now.
     pub(super) fn evict(&self, contents: &[ContentId], tell: bool) -> Result<(), ChangeError> {
         let mut whole = Vec::new();
+        let recordable = self.can_record();
         for content in contents {
             if let Some(growing) = self.growing(content) {
                 self.discard(&growing)?;
@@ -419,7 +437,8 @@ impl Inner {
             }
             let mut held = lock(&self.held);
             // Whoever holds on to it from now on does not find it any more.
-            if !lock(&self.holds).contains(content)
+            if recordable.is_ok()
+                && !lock(&self.holds).contains(content)
                 && held.get(content).is_some_and(|entry| entry.place == Place::Own)
                 && let Some(entry) = held.remove(content)
             {
@@ -427,7 +446,10 @@ impl Inner {
             }
         }
         if whole.is_empty() {
-            return Ok(());
+            return match recordable {
+                Err(error) if contents.iter().any(|content| self.has_own(content)) => Err(error.into()),
+                _ => Ok(()),
+            };
         }
         self.changed.send_replace(());
         for (content, _) in &whole {

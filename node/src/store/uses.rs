@@ -95,7 +95,8 @@ impl Inner {
             .filter(|(_, entry)| entry.used_ms.saturating_sub(entry.saved_ms) > grain_ms)
             .map(|(&content, entry)| (content, entry.used_ms))
             .collect();
-        if due.is_empty() {
+        // What cannot be written now is written another time.
+        if due.is_empty() || self.can_record().is_err() {
             return Ok(());
         }
         self.meta.save_uses(&due)?;

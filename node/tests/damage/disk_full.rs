@@ -27,10 +27,10 @@ async fn a_node_without_room_says_so_and_sends_the_runtime_on() {
     for path in ["app/manifests/v1".to_owned(), format!("app/blobs/{}", image.blobs[0].0)] {
         let answer = node.get(&path).await;
         assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{}{}", answer.shown(), node.last_words());
-        assert!(answer.shown().contains("no space"), "the answer says why: {}", answer.shown());
+        assert!(answer.shown().contains("no room"), "the answer says why: {}", answer.shown());
     }
     let log = node.log();
-    let line = log.lines().find(|line| line.contains("WARN") && line.contains("no space"));
+    let line = log.lines().find(|line| line.contains("WARN") && line.contains("no room"));
     let line = line.unwrap_or_else(|| panic!("the log does not warn{}", node.last_words()));
     assert!(line.contains("free disk space"), "the log says what to do: {line}");
     node.stop().await;
@@ -92,7 +92,7 @@ async fn a_disk_that_fills_up_costs_nothing_but_what_does_not_fit() {
     let answer = node.get(&format!("app/blobs/{late}")).await;
     assert!(answer.is_clear_failure(), "{}{}", answer.shown(), node.last_words());
     node.pull_blob("app", &kept).await;
-    assert!(node.log().contains("no space") || node.log().contains("disk is full"), "{}", node.last_words());
+    assert!(node.log().contains("no room") || node.log().contains("disk is full"), "{}", node.last_words());
 
     fs::remove_file(&filler).unwrap();
     node.pull_blob("app", &late).await;

@@ -131,3 +131,27 @@ async fn a_damaged_blob_is_lost_even_if_its_remains_cannot_be_kept() {
     drop(store);
     assert!(open(dir.path()).await.inventory.held.is_empty());
 }
+
+#[tokio::test]
+async fn a_disk_that_is_full_to_the_last_byte_costs_no_blob_and_no_metadata() {
+    let dir = tempfile::tempdir().unwrap();
+    let ops = Arc::new(Small { left: AtomicU64::new(u64::MAX) });
+    let Opened { store, .. } = open_with(dir.path(), ops.clone()).await;
+    let (first, bytes) = blob(1, SIZE);
+    store_blob(&store, first, &bytes).await;
+    ops.left.store(0, Ordering::SeqCst);
+    let (second, bytes) = blob(2, SIZE);
+    match soon(store.begin(second, SIZE as u64)).await {
+        Err(error @ BeginError::Evict(_)) => assert!(error.to_string().contains("free disk space"), "{error}"),
+        other => panic!("begun: {other:?}"),
+    }
+    assert_eq!(store.size_of(&first), Some(SIZE as u64));
+    assert!(matches!(soon(store.pin("user/a".parse().unwrap(), vec![first])).await, Err(PinError::Io(_))));
+    // With a little room the blob that is used least goes, and all is as ever.
+    ops.left.store(SIZE as u64 - 1, Ordering::SeqCst);
+    soon(store.begin(second, SIZE as u64)).await.unwrap();
+    assert_eq!(store.size_of(&first), None);
+    ops.left.store(u64::MAX, Ordering::SeqCst);
+    soon(store.pin("user/a".parse().unwrap(), vec![second])).await.unwrap();
+    store_blob(&store, second, &bytes).await;
+}
