@@ -219,6 +219,8 @@ pub struct SourceImage {
     pub root: ContentId,
     /// What the source calls it, as it is written there.
     pub names: Vec<String>,
+    /// What kind of artifact it is, if it is no image.
+    pub artifact_type: Option<String>,
     /// Whether its manifest was made here, since the source has none that a registry would know.
     pub converted: bool,
     /// What the source says about it.
@@ -251,9 +253,17 @@ impl SourceImage {
     /// # Errors
     /// If it is damaged, or larger than a manifest may be.
     pub fn manifest(&self, content: &ContentId) -> Result<Option<Bytes>, ArchiveError> {
+        self.document(content, MANIFEST_BYTES_MAX)
+    }
+
+    /// A small blob, checked; `None` if it is not in the source.
+    ///
+    /// # Errors
+    /// If it is damaged, or larger than `bytes_max`.
+    pub fn document(&self, content: &ContentId, bytes_max: u64) -> Result<Option<Bytes>, ArchiveError> {
         let bytes = match self.places.get(content) {
             Some(Place::Bytes(bytes)) => Some(bytes.clone()),
-            _ => self.files.read(&layout::blob_name(content), MANIFEST_BYTES_MAX)?,
+            _ => self.files.read(&layout::blob_name(content), bytes_max)?,
         };
         let Some(bytes) = bytes else { return Ok(None) };
         let found = ContentId::of(content.algorithm(), &bytes);
@@ -317,7 +327,9 @@ fn images_of_docker(path: &Path) -> Result<Vec<SourceImage>, ArchiveError> {
     if layout::is_layout(&files)? { layout::images(files) } else { docker::images(files) }
 }
 
-fn pick(images: Vec<SourceImage>, local: &LocalImage) -> Result<SourceImage, ArchiveError> {
+fn pick(mut images: Vec<SourceImage>, local: &LocalImage) -> Result<SourceImage, ArchiveError> {
+    // What else is in a bundle is not for those who look for an image.
+    images.retain(|image| image.artifact_type.is_none());
     let path = || local.path.clone();
     let has = |images: &[SourceImage]| images.iter().map(SourceImage::shown).collect();
     match &local.name {

@@ -16,7 +16,7 @@ use common::{
 };
 use futures::{StreamExt as _, stream};
 use layermesh::{
-    admin::client::AdminClient,
+    admin::{client::AdminClient, types::CheckRequest},
     embedded::image::{Image, ImageSpec, make_image},
 };
 use layermesh_proto::{Algorithm, ContentId};
@@ -48,6 +48,14 @@ async fn layermesh(node: &Node, words: &[&str]) -> Ended {
     let output = node.patiently(&words.join(" "), command.output()).await.unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     Ended { status: output.status.code().unwrap(), out: text(&output.stdout), err: text(&output.stderr) }
+}
+
+/// Waits until a node has heard of so many blobs of another, and of what the image's tag stands for.
+async fn has_heard(node: &Node, other: &Node, blobs: usize) {
+    node.has_heard(&other.run().peer_id, blobs).await;
+    let client = AdminClient::new(&node.run().admin);
+    let request = CheckRequest { image: IMAGE.to_owned(), platform: None };
+    node.wait_until("knows the tag", async || client.check(&request).await.unwrap().digest.is_some()).await;
 }
 
 fn id(bytes: &[u8]) -> ContentId {
@@ -96,7 +104,7 @@ async fn an_image_from_a_directory_is_on_the_site_and_pulled_by_tag_without_a_re
     let again = layermesh(&first, &["--json", "seed", &source]).await.json();
     assert_eq!(again["bytes_held"], again["bytes"], "nothing is sent twice");
 
-    second.has_heard(&first.run().peer_id, 13).await;
+    has_heard(&second, &first, 13).await;
     for (platform, here, there) in [("all", 0, 4), ("linux/amd64", 0, 4), ("linux/arm64", 0, 4)] {
         let check = ["check", IMAGE, "--platform", platform];
         let (on_first, on_second) = (layermesh(&first, &check).await, layermesh(&second, &check).await);
@@ -145,7 +153,7 @@ async fn a_bundle_carries_images_to_a_site_that_never_had_them() {
     let second = away.node("second", &[first.address()]).await;
     let imported = layermesh(&first, &["--json", "bundle", "import", file]).await.json();
     assert_eq!((&imported["image"], &imported["digest"]), (&json!(IMAGE), &json!(digest)));
-    second.has_heard(&first.run().peer_id, 13).await;
+    has_heard(&second, &first, 13).await;
     let (_, bytes) = pull_image(&second, Naming::Path, REPOSITORY, "v1").await;
     assert_eq!(bytes, image.pull_bytes(0));
     // It is pinned there, and a restart changes nothing.
@@ -220,4 +228,102 @@ async fn what_was_tampered_with_is_named_and_what_is_right_stays() {
     std::fs::write(&path, &whole[..whole.len() / 2]).unwrap();
     let cut = layermesh(&node, &["bundle", "import", file]).await;
     assert!(cut.status == 1 && cut.err.contains("is cut off"), "{}", cut.err);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bundle_of_a_release_has_its_images_and_its_metadata() {
+    let home = Site::new().await;
+    let image = make_image(&spec(6, 1 << 20), home.dir()).unwrap();
+    let digest = home.registry.add_image(REPOSITORY, "v1", &image).unwrap().to_string();
+    let node = home.node("node", &[]).await;
+    let (releases, file) = (home.dir().join("releases"), home.dir().join("release.oci.tar"));
+    let (releases, file) = (releases.to_str().unwrap(), file.to_str().unwrap());
+    let done = async |words: &[&str]| {
+        let ended = layermesh(&node, words).await;
+        assert_eq!(ended.status, 0, "{words:?}: {}", ended.err);
+        ended
+    };
+    done(&["release", "init", releases]).await;
+    done(&["release", "publish", "--dir", releases, "--channel", "stable", "--version", "1.0.0", IMAGE]).await;
+    let export = ["--json", "bundle", "export", "release:stable/1.0.0", file, "--releases", releases];
+    let exported = done(&export).await.json();
+    assert_eq!(exported["releases"], json!(["stable/1.0.0"]));
+    assert_eq!(exported["images"], json!([{"image": IMAGE, "digest": digest}]));
+    let unknown = ["bundle", "export", "release:stable/2.0.0", "x.tar", "--releases", releases];
+    assert!(layermesh(&node, &unknown).await.err.contains("no release stable/2.0.0"));
+
+    let away = Site::new().await;
+    away.registry.set_online(false).await.unwrap();
+    let root = format!("{releases}/root.json");
+    let follows = ["--releases-root", &root, "--channel", "stable"];
+    let first = away.node_with("first", &[], &follows).await;
+    let second = away.node_with("second", &[first.address()], &follows).await;
+    let imported = layermesh(&first, &["--json", "bundle", "import", file]).await;
+    let metadata = imported.json();
+    assert_eq!(
+        (&metadata["bundled"], &metadata["releases"]),
+        (&json!(["stable/1.0.0"]), &json!(1)),
+        "{}",
+        imported.out
+    );
+    assert_eq!(layermesh(&first, &["check", IMAGE, "--platform", "all"]).await.status, 0);
+    // The other device hears of the release and fetches it ahead of time.
+    let held = ["check", IMAGE, "--platform", "linux/amd64"];
+    second.wait_until("has the release", async || layermesh(&second, &held).await.status == 0).await;
+
+    // Somebody else's keys.
+    let (others, forged) = (format!("{releases}-others"), format!("{file}.forged"));
+    done(&["release", "init", &others]).await;
+    done(&["release", "publish", "--dir", &others, "--channel", "stable", "--version", "9.0.0", IMAGE]).await;
+    done(&["--json", "bundle", "export", "release:stable/9.0.0", &forged, "--releases", &others]).await;
+    let refused = layermesh(&first, &["bundle", "import", &forged]).await;
+    assert_eq!(refused.status, 1, "{}", refused.out);
+    assert!(refused.err.contains("follows the releases of repository"), "{}", refused.err);
+    // Who looks for an image in it is not confused by what else is there.
+    let seeded = layermesh(&first, &["--json", "seed", &format!("oci-archive:{file}")]).await.json();
+    assert_eq!(seeded["digest"], json!(digest));
+}
+
+/// What `docker save` wrote before it wrote image layouts, with layers as this image has them.
+fn docker_archive(path: &Path, image: &Image) {
+    let platform = &image.platforms[0];
+    let names: Vec<String> = platform.layers.iter().map(|layer| format!("{}/layer.tar", layer.content.hex())).collect();
+    let list = json!([{"Config": "config.json", "RepoTags": ["reg.test/library/app:saved"], "Layers": names}]);
+    let mut tar = tar::Builder::new(std::fs::File::create(path).unwrap());
+    let mut add = |name: &str, bytes: &[u8]| {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(bytes.len() as u64);
+        tar.append_data(&mut header, name, bytes).unwrap();
+    };
+    add("config.json", &platform.config);
+    for (name, layer) in names.iter().zip(&platform.layers) {
+        add(name, &std::fs::read(&layer.path).unwrap());
+    }
+    add("manifest.json", list.to_string().as_bytes());
+    tar.finish().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_docker_saved_is_pulled_like_any_other_image() {
+    let site = Site::new().await;
+    site.registry.set_online(false).await.unwrap();
+    let image = make_image(&spec(7, 1 << 20), site.dir()).unwrap();
+    let path = site.dir().join("saved.tar");
+    docker_archive(&path, &image);
+    let node = site.node("node", &[]).await;
+    let source = format!("docker-archive:{}", path.display());
+    let seeded = layermesh(&node, &["seed", &source]).await;
+    assert!(
+        seeded.status == 0 && seeded.out.contains("another digest than at a registry"),
+        "{}{}",
+        seeded.out,
+        seeded.err
+    );
+    let first = layermesh(&node, &["--json", "seed", &source]).await.json();
+    let again = layermesh(&node, &["--json", "seed", &source, "--as", "reg.test/library/app:again"]).await.json();
+    assert_eq!((&first["converted"], &first["digest"]), (&json!(true), &again["digest"]), "always the same");
+    for tag in ["saved", "again"] {
+        let (pulled, _) = pull_image(&node, Naming::Query, REPOSITORY, tag).await;
+        assert_eq!(pulled.len(), 2 + image.platforms[0].layers.len(), "{tag}");
+    }
 }

@@ -111,6 +111,7 @@ fn convert(files: &Arc<Files>, listed: Listed) -> Result<SourceImage, ArchiveErr
     Ok(SourceImage {
         root,
         names: listed.repo_tags.unwrap_or_default(),
+        artifact_type: None,
         converted: true,
         annotations: BTreeMap::new(),
         files: Arc::clone(files),

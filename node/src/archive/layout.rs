@@ -78,6 +78,7 @@ pub(super) fn images(files: Arc<Files>) -> Result<Vec<SourceImage>, ArchiveError
             None => images.push(SourceImage {
                 root,
                 names: names.collect(),
+                artifact_type: descriptor.artifact_type().as_ref().map(ToString::to_string),
                 converted: false,
                 annotations,
                 files: Arc::clone(&files),

@@ -171,13 +171,14 @@ fn a_bundle_is_read_as_it_was_written_and_is_always_the_same() {
         root,
         size: 2,
         media_type: "application/vnd.oci.image.manifest.v1+json".to_owned(),
+        artifact_type: None,
         name: Some("registry.test/app:1".to_owned()),
         annotations: BTreeMap::from([("x.test".to_owned(), "y".to_owned())]),
     };
     let write = |name: &str| {
         let path = dir.path().join(name);
         let mut writer = BundleWriter::begin(&path, false, bundle_bytes([2, 7].into_iter())).unwrap();
-        writer.index(std::slice::from_ref(&entry), BTreeMap::new()).unwrap();
+        writer.index(std::slice::from_ref(&entry)).unwrap();
         writer.blob(&root, 2, &b"{}"[..]).unwrap();
         writer.blob(&blob, 7, &b"a layer"[..]).unwrap();
         assert!(!path.exists(), "not before it is whole");

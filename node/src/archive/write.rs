@@ -64,6 +64,8 @@ pub struct BundleEntry {
     pub size: u64,
     /// Its media type.
     pub media_type: String,
+    /// What kind of artifact it is, if it is no image.
+    pub artifact_type: Option<String>,
     /// The name under which it is known, if it has one.
     pub name: Option<String>,
     /// What else is said of it.
@@ -76,8 +78,6 @@ struct Index {
     schema_version: u32,
     media_type: &'static str,
     manifests: Vec<Entry>,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    annotations: BTreeMap<String, String>,
 }
 
 #[derive(Serialize)]
@@ -86,6 +86,8 @@ struct Entry {
     media_type: String,
     digest: String,
     size: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    artifact_type: Option<String>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     annotations: BTreeMap<String, String>,
 }
@@ -139,11 +141,7 @@ impl BundleWriter {
     ///
     /// # Errors
     /// If it cannot be written.
-    pub fn index(
-        &mut self,
-        images: &[BundleEntry],
-        annotations: BTreeMap<String, String>,
-    ) -> Result<(), WriteBundleError> {
+    pub fn index(&mut self, images: &[BundleEntry]) -> Result<(), WriteBundleError> {
         let entry = |image: &BundleEntry| {
             let mut annotations = image.annotations.clone();
             if let Some(name) = &image.name {
@@ -151,10 +149,10 @@ impl BundleWriter {
                 annotations.insert(CONTAINERD_NAME.to_owned(), name.clone());
             }
             let (media_type, digest) = (image.media_type.clone(), image.root.to_string());
-            Entry { media_type, digest, size: image.size, annotations }
+            Entry { media_type, digest, size: image.size, artifact_type: image.artifact_type.clone(), annotations }
         };
         let manifests = images.iter().map(entry).collect();
-        let index = Index { schema_version: 2, media_type: OCI_INDEX, manifests, annotations };
+        let index = Index { schema_version: 2, media_type: OCI_INDEX, manifests };
         let index = serde_json::to_vec(&index).map_err(|error| self.failed(error.into()))?;
         let layout = format!(r#"{{"imageLayoutVersion":"{LAYOUT_VERSION}"}}"#);
         self.file(LAYOUT_FILE, layout.len() as u64, layout.as_bytes())?;

@@ -72,14 +72,28 @@ pub(super) async fn bring(
     bar: &ProgressBar,
 ) -> anyhow::Result<Brought> {
     let root = image.root;
+    bar.set_prefix(root.hex().chars().take(12).collect::<String>());
     let choice = platform.map_or(Ok(PlatformChoice::All), str::parse)?;
     let strict = platform.is_some();
     let (items, left_out) = tokio::task::spawn_blocking(move || items_of(&image, choice, strict)).await??;
     let size: u64 = items.iter().map(|item| item.place.size()).sum();
-    let needs = plan(client, Some(name.to_string()), &items).await?;
+    let bytes_sent = send_all(client, &items, Some(name.to_string()), bar).await?;
+    let request =
+        SeedRequest { image: name.to_string(), digest: root.to_string(), platform: platform.map(str::to_owned) };
+    let summary = client.seed_image(&request).await?;
+    Ok(Brought { summary, bytes_held: size - bytes_sent, bytes_sent, left_out })
+}
+
+/// Sends what the node lacks, in order; returns how many bytes that were.
+async fn send_all(
+    client: &AdminClient,
+    items: &[Item],
+    image: Option<String>,
+    bar: &ProgressBar,
+) -> anyhow::Result<u64> {
+    let needs = plan(client, image, items).await?;
     let lacking = |(item, need): (&Item, &SeedNeed)| need.from.map_or(0, |from| item.place.size() - from);
     let bytes_sent: u64 = items.iter().zip(&needs).map(lacking).sum();
-    bar.set_prefix(root.hex().chars().take(12).collect::<String>());
     bar.set_length(bytes_sent);
     bar.set_position(0);
     for (item, need) in items.iter().zip(needs) {
@@ -87,10 +101,7 @@ pub(super) async fn bring(
             send(client, item, from, bar).await.with_context(|| item.what.clone())?;
         }
     }
-    let request =
-        SeedRequest { image: name.to_string(), digest: root.to_string(), platform: platform.map(str::to_owned) };
-    let summary = client.seed_image(&request).await?;
-    Ok(Brought { summary, bytes_held: size - bytes_sent, bytes_sent, left_out })
+    Ok(bytes_sent)
 }
 
 /// What the image needs, where it is, and what the source lacks. What is named comes before what names it, so that nobody

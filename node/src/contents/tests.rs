@@ -142,6 +142,14 @@ async fn indexes_of_indexes_and_other_things_are_followed_as_far_as_they_make_se
     let found = shelf.walk(outer, "linux/arm64").await.unwrap();
     assert_eq!(found.parts.len(), 6);
 
+    // A platform that is heard of late needs what its manifest names all the same.
+    let manifest = shelf.manifest("config", &["layer"]);
+    let inner = shelf.index(&[(manifest, OCI_MANIFEST, Some("linux/386"))]);
+    let both = shelf.index(&[(manifest, OCI_MANIFEST, Some("linux/amd64")), (inner, OCI_INDEX, None)]);
+    let found = shelf.walk(both, "all").await.unwrap();
+    let layer = shown(&found).into_iter().find(|part| part.0 == blob("layer")).unwrap();
+    assert_eq!(layer.2, ["linux/amd64", "linux/386"]);
+
     let mut deep = index;
     for _ in 0..DEPTH_MAX {
         deep = shelf.index(&[(deep, OCI_INDEX, None)]);

@@ -25,7 +25,7 @@ mod show;
 mod status;
 
 /// Where a repository is looked for if nothing is said: its variable, then the current directory.
-const DIR_VARIABLE: &str = "LAYERMESH_RELEASES";
+pub(super) const DIR_VARIABLE: &str = "LAYERMESH_RELEASES";
 
 /// Subcommands of `layermesh release`.
 #[derive(Debug, Subcommand)]
