@@ -159,8 +159,10 @@ async fn a_site_fetches_a_release_ahead_of_time_and_installs_it_with_the_uplink_
         peers.extend(devices.iter().map(Node::address));
         devices.push(follower(&site, &admin, &format!("device-{n}"), &peers, &[]).await);
     }
+    RawImage::put(&site.registry, "library/old", "1", "old", &[50_000]);
+    admin.publish("0.9", &[&image("library/old", "1")]).await;
     let said = admin.publish("1.0", &[&image(APP, "v1"), &image("library/db", "16")]).await;
-    assert!(said.contains("the node has it (version 3)"), "{said}");
+    assert!(said.contains("the node has it (version 4)"), "{said}");
     for device in &devices {
         has_release(device, "1.0").await;
     }
@@ -190,6 +192,8 @@ async fn a_site_fetches_a_release_ahead_of_time_and_installs_it_with_the_uplink_
     let peers: Vec<&str> = devices.iter().map(Node::address).collect();
     let late = follower_of(&site, "late", &peers, &[]).await;
     has_release(&late, "1.0").await;
+    // What came before is of no use to it, and is neither fetched nor shown.
+    assert_eq!(releases(&late).await.node.releases.len(), 1);
     assert_eq!(pull_image(&late, Naming::Query, APP, "v1").await.1, made.pull_bytes(0));
 }
 

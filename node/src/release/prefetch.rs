@@ -11,7 +11,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures::{StreamExt as _, stream};
 use layermesh_proto::{
-    ContentId,
+    ContentId, ObjectKind,
     engine::{Urgency, event::SignedBinding},
     wire::{Progress, Rollout},
 };
@@ -59,6 +59,8 @@ pub struct Prefetcher {
 /// What this device is to hold of a release.
 struct Holding {
     release: Release,
+    /// Whether it is the newest of its channel.
+    newest: bool,
     parts: Vec<Planned>,
     /// Whether `parts` is all: every manifest was read.
     known: bool,
@@ -82,7 +84,7 @@ impl Prefetcher {
         loop {
             let verified = self.known.borrow_and_update().verified.clone();
             let Some(verified) = verified else {
-                self.say(&mut []).await;
+                let _ = self.say(&mut []).await;
                 tokio::select! {
                     () = shutdown.cancelled() => return,
                     _ = self.known.changed() => continue,
@@ -103,43 +105,47 @@ impl Prefetcher {
     async fn round(&self, releases: Vec<Release>, copies: bool, again: Instant) {
         let mut holdings = Vec::new();
         for release in releases {
-            holdings.push(self.plan(release, copies).await);
+            let newest = holdings.iter().all(|other: &Holding| other.release.channel != release.channel);
+            holdings.push(self.plan(release, newest, copies).await);
         }
         self.settle(&mut holdings).await;
         let mut ticks = interval(LOOK_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let wanted = self.missing(&holdings);
+        let wanted = self.missing(&holdings).await;
+        let (began, something) = (Instant::now(), !wanted.is_empty());
         let mut work = Box::pin(Self::fetch(self.mesh.clone(), wanted));
         let mut worked = None;
         loop {
             tokio::select! {
                 failed = &mut work, if worked.is_none() => {
-                    let whole = failed.is_empty() && holdings.iter().all(|holding| holding.known);
                     for holding in &mut holdings {
                         let mut failures = holding.parts.iter().filter_map(|part| failed.get(&part.content));
                         holding.failed = failures.next().cloned();
                     }
                     self.settle(&mut holdings).await;
-                    // More manifests may be here now, and with them more to do.
-                    let soon = if !failed.is_empty() { RETRY } else if whole { REPLAN } else { Duration::ZERO };
-                    worked = Some(Instant::now() + soon);
+                    worked = Some(Instant::now() + pause(something, !failed.is_empty()));
                 }
                 () = sleep_until(again.min(worked.unwrap_or(again))), if worked.is_some() => {
                     return self.settle(&mut holdings).await;
                 }
-                _ = ticks.tick() => self.say(&mut holdings).await,
+                _ = ticks.tick() => {
+                    // What waits for the uplink keeps others from being asked for that a peer may have got meanwhile.
+                    if self.say(&mut holdings).await && began.elapsed() >= RETRY {
+                        return;
+                    }
+                }
             }
         }
     }
 
     /// What this device is to hold of a release.
-    async fn plan(&self, release: Release, copies: bool) -> Holding {
+    async fn plan(&self, release: Release, newest: bool, copies: bool) -> Holding {
         let channel = release.channel.to_string();
         let own: Vec<String> = self.config.platforms.iter().map(Platform::to_string).collect();
         let mut platforms = self.mesh.follower_platforms(channel.clone()).await;
         platforms.extend(own.iter().filter(|name| !platforms.contains(name)).cloned().collect::<Vec<_>>());
         let mut holding =
-            Holding { release, parts: Vec::new(), known: false, failed: None, before: None, bytes_per_s: 0 };
+            Holding { release, newest, parts: Vec::new(), known: false, failed: None, before: None, bytes_per_s: 0 };
         let plan = match plan(&self.store, &holding.release, &platforms).await {
             Ok(plan) => plan,
             Err(error) => {
@@ -151,7 +157,7 @@ impl Prefetcher {
         let keeps = if copies { self.mesh.keeps(channel, asked).await } else { Vec::new() };
         let keeps = keeps.into_iter().chain(std::iter::repeat(false));
         // Manifests of all platforms are small, and without them it is not known what there is to keep.
-        let document = |part: &Planned| part.kind == layermesh_proto::ObjectKind::Manifest;
+        let document = |part: &Planned| part.kind == ObjectKind::Manifest;
         let needed = |part: &Planned| part.platforms.iter().any(|name| own.contains(name));
         let wanted = |part: &Planned, keep: bool| keep || document(part) || needed(part);
         holding.known = plan.unread.is_empty();
@@ -166,11 +172,12 @@ impl Prefetcher {
         let mut done: Vec<String> = Vec::new();
         for holding in holdings.iter() {
             let channel = holding.release.channel.to_string();
-            // Newest first: once one is complete, the older ones of its channel are over.
-            if done.contains(&channel) {
+            // Newest first: that is next; of those before it, the first that is complete is current.
+            let complete = holding.is_complete(&self.store);
+            if done.contains(&channel) || !(holding.newest || complete) {
                 continue;
             }
-            if holding.is_complete(&self.store) {
+            if complete {
                 done.push(channel);
             }
             let Ok(owner) = format!("{RELEASE_PINS}{}", holding.release.name()).parse::<PinOwner>() else { continue };
@@ -191,25 +198,21 @@ impl Prefetcher {
         let parts = holdings.iter().flat_map(|holding| &holding.parts);
         self.counters.watched.watch(parts.map(|part| part.content));
         self.mesh.signed_bindings(bindings(holdings, &self.store)).await;
-        self.say(holdings).await;
+        let _ = self.say(holdings).await;
     }
 
-    /// What is to be fetched: of the newest release first, manifests before the rest.
-    fn missing(&self, holdings: &[Holding]) -> Vec<Planned> {
-        let mut wanted: Vec<Planned> = Vec::new();
-        let mut channels: Vec<&Channel> = Vec::new();
-        for holding in holdings {
-            // What is current stays as it is; what came before the next is not fetched.
-            if channels.contains(&&holding.release.channel) {
-                continue;
-            }
-            channels.push(&holding.release.channel);
-            let missing = holding.parts.iter().filter(|part| self.store.size_of(&part.content).is_none());
-            let mut missing: Vec<_> = missing.cloned().collect();
-            missing.sort_by_key(|part| part.kind != layermesh_proto::ObjectKind::Manifest);
-            wanted.extend(missing);
-        }
-        wanted
+    /// What is to be fetched, of the newest release of each channel: manifests first, then what peers have.
+    async fn missing(&self, holdings: &[Holding]) -> Vec<Planned> {
+        let parts = holdings.iter().filter(|holding| holding.newest).flat_map(|holding| &holding.parts);
+        let missing = parts.filter(|part| self.store.size_of(&part.content).is_none());
+        let missing: Vec<Planned> = missing.cloned().collect();
+        let holders = self.mesh.holders(missing.iter().map(|part| part.content).collect()).await;
+        let nobody = holders.iter().map(Vec::is_empty).chain(std::iter::repeat(true));
+        let blob = |part: &Planned| part.kind != ObjectKind::Manifest;
+        let mut wanted: Vec<_> =
+            missing.into_iter().zip(nobody).map(|(part, nobody)| (blob(&part), nobody, part)).collect();
+        wanted.sort_by_key(|(blob, nobody, _)| (*blob, *nobody));
+        wanted.into_iter().map(|(_, _, part)| part).collect()
     }
 
     /// Fetches these, and returns what failed.
@@ -226,14 +229,15 @@ impl Prefetcher {
         failed.into_iter().flatten().collect()
     }
 
-    /// Says how far this device is.
-    async fn say(&self, holdings: &mut [Holding]) {
+    /// Says how far this device is; returns whether all that is under way waits for the uplink.
+    async fn say(&self, holdings: &mut [Holding]) -> bool {
         let transfers = self.mesh.status().await.transfers;
         let partly: BTreeMap<ContentId, &crate::mesh::TransferStatus> =
             transfers.iter().map(|transfer| (transfer.content, transfer)).collect();
         let now = Instant::now();
         let mut progress = Vec::new();
-        for holding in holdings.iter_mut() {
+        let (mut waiting, mut running) = (false, false);
+        for holding in holdings.iter_mut().filter(|holding| holding.newest || holding.is_complete(&self.store)) {
             let (mut total, mut held, mut from_origin, mut waits) = (0_u64, 0_u64, 0_u64, None);
             for part in &holding.parts {
                 total = total.saturating_add(part.size);
@@ -242,6 +246,8 @@ impl Prefetcher {
                     (Some(size), _) => held = held.saturating_add(size),
                     (None, Some(transfer)) => {
                         held = held.saturating_add(transfer.durable_bytes);
+                        let waits_now = transfer.waits_for.is_some();
+                        (waiting, running) = (waiting || waits_now, running || !waits_now);
                         waits = waits.or_else(|| transfer.waits_for.map(shown_wait));
                     }
                     (None, None) => {}
@@ -284,6 +290,7 @@ impl Prefetcher {
             changed
         });
         self.mesh.rollout(Rollout { platform, refused, releases }).await;
+        waiting && !running
     }
 }
 
@@ -301,6 +308,16 @@ fn wire_progress(progress: &ReleaseProgress) -> Progress {
         bytes_per_s: progress.bytes_per_s,
         from_origin: progress.from_origin,
         waits_for: label(&progress.waits_for),
+    }
+}
+
+/// How long nothing is done after a round that fetched something, or had nothing to fetch, and in which something failed or
+/// not. After manifests came there may be more to do at once.
+const fn pause(something: bool, failed: bool) -> Duration {
+    match (something, failed) {
+        (_, true) => RETRY,
+        (true, false) => Duration::ZERO,
+        (false, false) => REPLAN,
     }
 }
 
@@ -326,4 +343,15 @@ fn bindings(holdings: &[Holding], store: &Store) -> Vec<SignedBinding> {
         })
     };
     complete.into_iter().chain(others).flat_map(of).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_round_that_brought_something_is_followed_by_the_next_at_once() {
+        assert_eq!(pause(true, false), Duration::ZERO);
+        assert!([(false, false), (false, true), (true, true)].into_iter().all(|(some, bad)| pause(some, bad) >= RETRY));
+    }
 }
