@@ -1,7 +1,7 @@
 //! The node's side: which metadata is believed, and what follows from it.
 //!
 //! One task takes sets of metadata, from peers by way of the engine and from the admin's own hand, and looks at each with
-//! [`verify`](super::verify). What it accepts is kept in one file and as pinned blobs, and said to the mesh, so that it
+//! [`verify`](super::verify()). What it accepts is kept in one file and as pinned blobs, and said to the mesh, so that it
 //! spreads from every node that believes it. Invariants: nothing is said before it is verified and durable; after a
 //! restart no older set is believed than before; of a set that is refused nothing is kept.
 //!

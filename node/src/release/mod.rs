@@ -1,9 +1,9 @@
 //! Releases: what a fleet is to run, signed, as a TUF repository.
 //!
 //! A *release* is a version on a *channel* and names images by digest. [`publisher`] keeps the repository on the
-//! admin's disk and signs; [`verify`] says whether a set of metadata may be believed, given what was believed before;
+//! admin's disk and signs; [`verify()`] says whether a set of metadata may be believed, given what was believed before;
 //! [`set`] is the form in which metadata travels: an OCI artifact, so that its files are blobs like all others.
-//! Invariant: nothing here acts on metadata that [`verify`] did not accept, and every number that strangers write is
+//! Invariant: nothing here acts on metadata that [`verify()`] did not accept, and every number that strangers write is
 //! bounded before it is used.
 //!
 //! Trust is `tough`'s business: signatures, thresholds, versions, the chain of roots. What it leaves to us: where files

@@ -5,7 +5,7 @@
 //! said to be had; one offer is looked at at a time; who has offered something that was refused is not listened to for
 //! [`Config::release_refusal`](super::Config::release_refusal).
 //!
-//! **Copies.** A device keeps what its own platforms need. Of what fewer than [`Config::release_replicas`] devices of the
+//! **Copies.** A device keeps what its own platforms need. Of what fewer than [`Config::release_replicas`](super::Config::release_replicas) devices of the
 //! site keep for that reason, others keep copies: those that come first in an order by rendezvous hashing, which all
 //! compute alike from what followers say of themselves. No word is needed, and one more device moves few copies.
 
