@@ -5,6 +5,7 @@
 //! 0600) may use all of it; nothing here is reachable over the network. The read-only part that is, lives in
 //! [`crate::status`].
 
+mod asked;
 pub mod client;
 mod http;
 pub mod run_file;
@@ -12,6 +13,7 @@ pub mod server;
 pub mod types;
 pub(crate) mod view;
 
+pub(crate) use asked::{Asked, problem};
 pub(crate) use http::{Limits, serve};
 pub use view::{NodeFacts, NodeView, StoreBlob, StoreTotals, StoreView};
 

@@ -11,7 +11,7 @@ use std::{
 use axum::{
     Json, Router,
     body::{Body, Bytes},
-    extract::{DefaultBodyLimit, State, rejection::JsonRejection},
+    extract::{DefaultBodyLimit, State},
     http::{StatusCode, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
     routing::{get, post},
@@ -25,10 +25,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Limits, NodeView, StoreView,
+    Asked, Limits, NodeView, StoreView, problem,
     types::{
-        AttachRequest, CheckRequest, DetachRequest, GcRequest, PinRequest, Problem, PullEvent, PullRequest,
-        UnpinRequest, VerifyEvent, VerifyRequest,
+        AttachRequest, CheckRequest, DetachRequest, GcRequest, PinRequest, PullEvent, PullRequest, UnpinRequest,
+        VerifyEvent, VerifyRequest,
     },
 };
 use crate::{
@@ -130,14 +130,7 @@ pub fn router<S: StoreView>(view: NodeView<S>) -> Router {
         .with_state(view)
 }
 
-async fn run_check<S: StoreView>(
-    State(view): State<NodeView<S>>,
-    request: Result<Json<CheckRequest>, JsonRejection>,
-) -> Response {
-    let request = match request {
-        Ok(Json(request)) => request,
-        Err(rejection) => return problem(rejection.status(), rejection.body_text()),
-    };
+async fn run_check<S: StoreView>(State(view): State<NodeView<S>>, Asked(request): Asked<CheckRequest>) -> Response {
     let check = match Check::parse(&request) {
         Ok(check) => check,
         Err(error) => return problem(StatusCode::BAD_REQUEST, error.to_string()),
@@ -148,14 +141,7 @@ async fn run_check<S: StoreView>(
     }
 }
 
-async fn start_pull<S: StoreView>(
-    State(view): State<NodeView<S>>,
-    request: Result<Json<PullRequest>, JsonRejection>,
-) -> Response {
-    let request = match request {
-        Ok(Json(request)) => request,
-        Err(rejection) => return problem(rejection.status(), rejection.body_text()),
-    };
+async fn start_pull<S: StoreView>(State(view): State<NodeView<S>>, Asked(request): Asked<PullRequest>) -> Response {
     let pull = match Pull::parse(&request) {
         Ok(pull) => pull,
         Err(error) => return problem(StatusCode::BAD_REQUEST, error.to_string()),
@@ -187,11 +173,7 @@ fn lines<T: serde::Serialize + Send + 'static>(queue: mpsc::Receiver<T>) -> Resp
     ([(CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response()
 }
 
-async fn start_verify<S: StoreView>(State(view): State<NodeView<S>>, request: Asked<VerifyRequest>) -> Response {
-    let request = match request {
-        Ok(Json(request)) => request,
-        Err(rejection) => return problem(rejection.status(), rejection.body_text()),
-    };
+async fn start_verify<S: StoreView>(State(view): State<NodeView<S>>, Asked(request): Asked<VerifyRequest>) -> Response {
     let (events, queue) = mpsc::channel(PULL_EVENTS_LEN);
     // As a pull, it ends when the client goes.
     tokio::spawn(async move {
@@ -206,20 +188,12 @@ async fn start_verify<S: StoreView>(State(view): State<NodeView<S>>, request: As
     lines(queue)
 }
 
-type Asked<T> = Result<Json<T>, JsonRejection>;
-
-async fn pin<S: StoreView>(State(view): State<NodeView<S>>, request: Asked<PinRequest>) -> Response {
-    match request {
-        Ok(Json(request)) => pins_changed(pinning::pin(&view.mesh, &view.store, &request).await),
-        Err(rejection) => problem(rejection.status(), rejection.body_text()),
-    }
+async fn pin<S: StoreView>(State(view): State<NodeView<S>>, Asked(request): Asked<PinRequest>) -> Response {
+    pins_changed(pinning::pin(&view.mesh, &view.store, &request).await)
 }
 
-async fn unpin<S: StoreView>(State(view): State<NodeView<S>>, request: Asked<UnpinRequest>) -> Response {
-    match request {
-        Ok(Json(request)) => pins_changed(pinning::unpin(&view.store, &request).await),
-        Err(rejection) => problem(rejection.status(), rejection.body_text()),
-    }
+async fn unpin<S: StoreView>(State(view): State<NodeView<S>>, Asked(request): Asked<UnpinRequest>) -> Response {
+    pins_changed(pinning::unpin(&view.store, &request).await)
 }
 
 fn pins_changed<T: serde::Serialize>(result: Result<T, PinningError>) -> Response {
@@ -230,22 +204,14 @@ fn pins_changed<T: serde::Serialize>(result: Result<T, PinningError>) -> Respons
     }
 }
 
-async fn gc<S: StoreView>(State(view): State<NodeView<S>>, request: Asked<GcRequest>) -> Response {
-    let request = match request {
-        Ok(Json(request)) => request,
-        Err(rejection) => return problem(rejection.status(), rejection.body_text()),
-    };
+async fn gc<S: StoreView>(State(view): State<NodeView<S>>, Asked(request): Asked<GcRequest>) -> Response {
     match view.collect(request).await {
         Ok(report) => Json(report).into_response(),
         Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, error),
     }
 }
 
-async fn attach<S: StoreView>(State(view): State<NodeView<S>>, request: Asked<AttachRequest>) -> Response {
-    let request = match request {
-        Ok(Json(request)) => request,
-        Err(rejection) => return problem(rejection.status(), rejection.body_text()),
-    };
+async fn attach<S: StoreView>(State(view): State<NodeView<S>>, Asked(request): Asked<AttachRequest>) -> Response {
     if !Path::new(&request.path).is_absolute() {
         return problem(StatusCode::BAD_REQUEST, format!("`{}` is not an absolute path", request.path));
     }
@@ -255,11 +221,7 @@ async fn attach<S: StoreView>(State(view): State<NodeView<S>>, request: Asked<At
     }
 }
 
-async fn detach<S: StoreView>(State(view): State<NodeView<S>>, request: Asked<DetachRequest>) -> Response {
-    let request = match request {
-        Ok(Json(request)) => request,
-        Err(rejection) => return problem(rejection.status(), rejection.body_text()),
-    };
+async fn detach<S: StoreView>(State(view): State<NodeView<S>>, Asked(request): Asked<DetachRequest>) -> Response {
     match view.store.detach(request.path.as_str().into()).await {
         Ok(true) => Json(view.attached()).into_response(),
         Ok(false) => {
@@ -268,10 +230,6 @@ async fn detach<S: StoreView>(State(view): State<NodeView<S>>, request: Asked<De
         }
         Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, error),
     }
-}
-
-fn problem(status: StatusCode, error: impl Into<String>) -> Response {
-    (status, Json(Problem { error: error.into() })).into_response()
 }
 
 #[cfg(test)]

@@ -1,11 +1,10 @@
 //! The admin API's routes for releases.
 
-use axum::extract::DefaultBodyLimit;
 use axum::{
     Json, Router,
-    extract::{State, rejection::JsonRejection},
+    extract::{DefaultBodyLimit, State},
     http::StatusCode,
-    response::{IntoResponse as _, Response},
+    response::Response,
     routing::{get, post},
 };
 
@@ -17,7 +16,10 @@ use super::{
     status::{ReleasesView, SiteReleases},
 };
 use crate::{
-    admin::types::{HandedReleases, InspectRequest, InspectedImage, Problem},
+    admin::{
+        Asked, problem,
+        types::{HandedReleases, InspectRequest, InspectedImage},
+    },
     image::ImageReference,
     mesh::Mesh,
     origin::Origins,
@@ -50,11 +52,7 @@ async fn stand(State(node): State<Releasing>) -> Json<SiteReleases> {
     Json(node.view.site(&node.mesh).await)
 }
 
-async fn hand(
-    State(node): State<Releasing>,
-    request: Result<Json<MetadataSet>, JsonRejection>,
-) -> Result<Json<HandedReleases>, Response> {
-    let Json(set) = request.map_err(|rejection| problem(rejection.status(), rejection.body_text()))?;
+async fn hand(State(node): State<Releasing>, Asked(set): Asked<MetadataSet>) -> Result<Json<HandedReleases>, Response> {
     match node.releases.hand(set).await {
         Ok(verified) => Ok(Json(HandedReleases {
             repository: verified.repository.to_string(),
@@ -70,9 +68,8 @@ async fn hand(
 
 async fn look_at(
     State(node): State<Releasing>,
-    request: Result<Json<InspectRequest>, JsonRejection>,
+    Asked(request): Asked<InspectRequest>,
 ) -> Result<Json<InspectedImage>, Response> {
-    let Json(request) = request.map_err(|rejection| problem(rejection.status(), rejection.body_text()))?;
     let image: ImageReference =
         request.image.parse().map_err(|error| problem(StatusCode::BAD_REQUEST, format!("{error}")))?;
     match inspect(&node.mesh, &node.store, &node.origins, &image).await {
@@ -82,8 +79,4 @@ async fn look_at(
         }
         Err(error) => Err(problem(StatusCode::BAD_GATEWAY, error.to_string())),
     }
-}
-
-fn problem(status: StatusCode, error: impl Into<String>) -> Response {
-    (status, Json(Problem { error: error.into() })).into_response()
 }

@@ -3,7 +3,7 @@
 use axum::{
     Json, Router,
     body::{Body, BodyDataStream},
-    extract::{DefaultBodyLimit, Path, Query, State, rejection::JsonRejection},
+    extract::{DefaultBodyLimit, Path, Query, State},
     http::{
         StatusCode,
         header::{CONTENT_LENGTH, CONTENT_TYPE},
@@ -17,7 +17,10 @@ use serde::Deserialize;
 
 use super::{ReceiveError, SeedError, compare, finish, keep, needed_from, receive};
 use crate::{
-    admin::types::{Problem, SeedBlob, SeedNeed, SeedPlan, SeedPlanRequest, SeedRequest, SeedSummary},
+    admin::{
+        Asked, problem,
+        types::{SeedBlob, SeedNeed, SeedPlan, SeedPlanRequest, SeedRequest, SeedSummary},
+    },
     contents::PARTS_MAX,
     mesh::Mesh,
     store::{BeginError, BlobReader, CompleteError, ReadError, RoomError, Store, WriteError},
@@ -57,9 +60,8 @@ struct Sent {
 
 async fn plan(
     State(seeding): State<Seeding>,
-    request: Result<Json<SeedPlanRequest>, JsonRejection>,
+    Asked(request): Asked<SeedPlanRequest>,
 ) -> Result<Json<SeedPlan>, Response> {
-    let Json(request) = request.map_err(|rejection| problem(rejection.status(), rejection.body_text()))?;
     let (mut blobs, mut parts) = (Vec::new(), Vec::new());
     for SeedBlob { digest, size } in request.blobs {
         let content = digest.parse::<ContentId>().map_err(no_digest)?;
@@ -94,10 +96,7 @@ async fn take(
             seeding.mesh.took_in(content, sent.size).await;
             Ok(StatusCode::CREATED)
         }
-        Err(error) => {
-            drain(body).await;
-            Err(refused(&error))
-        }
+        Err(error) => Err(refuse(body, &error).await),
     }
 }
 
@@ -114,14 +113,12 @@ async fn check(
             tracing::info!(%content, dropped, "compared what was begun of a blob with what is brought");
             Ok(StatusCode::NO_CONTENT)
         }
-        Err(error) => {
-            drain(body).await;
-            Err(refused(&error))
-        }
+        Err(error) => Err(refuse(body, &error).await),
     }
 }
 
-async fn drain(mut body: BodyDataStream) {
+/// Says why, once what is still being sent was read.
+async fn refuse(mut body: BodyDataStream, error: &ReceiveError) -> Response {
     let mut left = DRAINED_BYTES_MAX;
     while let Some(Ok(chunk)) = body.next().await {
         left = left.saturating_sub(chunk.len());
@@ -129,13 +126,13 @@ async fn drain(mut body: BodyDataStream) {
             break;
         }
     }
+    refused(error)
 }
 
 async fn end(
     State(seeding): State<Seeding>,
-    request: Result<Json<SeedRequest>, JsonRejection>,
+    Asked(request): Asked<SeedRequest>,
 ) -> Result<Json<SeedSummary>, Response> {
-    let Json(request) = request.map_err(|rejection| problem(rejection.status(), rejection.body_text()))?;
     let summary = finish(&seeding.store, &seeding.mesh, &request).await.map_err(|error| seed_refused(&error))?;
     Ok(Json(summary))
 }
@@ -187,8 +184,4 @@ fn refused(error: &ReceiveError) -> Response {
         | ReceiveError::WrongBytes { .. } => StatusCode::UNPROCESSABLE_ENTITY,
     };
     problem(status, error.to_string())
-}
-
-fn problem(status: StatusCode, error: impl Into<String>) -> Response {
-    (status, Json(Problem { error: error.into() })).into_response()
 }
