@@ -11,10 +11,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use layermesh_proto::{
     ContentId, NodeId, ObjectKind,
-    engine::{
-        Urgency,
-        event::{Provenance, Resolution},
-    },
+    engine::{Urgency, event::Resolution},
 };
 use thiserror::Error;
 use tokio::time::{Duration, Instant, timeout_at};
@@ -24,9 +21,10 @@ use crate::{
         StoreView,
         types::{CheckReport, CheckRequest, CheckedPart, Completeness, DeviceShare, Share},
     },
-    contents::{self, Contents, ContentsError, MANIFEST_BYTES_MAX, PlatformChoice, PlatformError},
-    image::{ImageError, ImageReference, Version},
+    contents::{self, Contents, ContentsError, MANIFEST_BYTES_MAX, NotOffered, PlatformChoice},
+    image::{ImageReference, Version},
     mesh::Mesh,
+    pull::{RequestError, known_by, named},
 };
 
 /// How long manifests are fetched from peers, all together. What did not come until then counts as not to be had.
@@ -39,28 +37,14 @@ pub struct Check {
     platform: PlatformChoice,
 }
 
-/// Why a request makes no sense.
-#[derive(Debug, Error)]
-pub enum CheckRequestError {
-    /// The image's name.
-    #[error(transparent)]
-    Image(#[from] ImageError),
-    /// The platform's name.
-    #[error(transparent)]
-    Platform(#[from] PlatformError),
-}
-
 impl Check {
     /// Validates a request.
     ///
     /// # Errors
     /// If the image or the platform is not a name of one.
-    pub fn parse(request: &CheckRequest) -> Result<Self, CheckRequestError> {
-        let platform = match &request.platform {
-            Some(platform) => platform.parse()?,
-            None => PlatformChoice::default(),
-        };
-        Ok(Self { image: request.image.parse()?, platform })
+    pub fn parse(request: &CheckRequest) -> Result<Self, RequestError> {
+        let (image, platform) = named(&request.image, request.platform.as_deref())?;
+        Ok(Self { image, platform })
     }
 }
 
@@ -71,13 +55,8 @@ pub enum CheckError {
     #[error(transparent)]
     Contents(#[from] ContentsError),
     /// The image is not for a platform.
-    #[error("the image has nothing for {wanted}; it has {}", offered.join(", "))]
-    NoPlatform {
-        /// The platforms that it has nothing for.
-        wanted: String,
-        /// Those that it is for.
-        offered: Vec<String>,
-    },
+    #[error("the image {0}")]
+    NoPlatform(#[from] NotOffered),
 }
 
 /// Looks for an image.
@@ -91,13 +70,7 @@ pub async fn run<S: StoreView>(mesh: &Mesh, store: &S, check: Check) -> Result<C
     let deadline = Instant::now() + FETCH_TIME_MAX;
     let read = |content| manifest(mesh, store, content, deadline);
     let found = contents::read(root, check.platform.clone(), read).await?;
-    if !found.unmatched.is_empty() {
-        let wanted = PlatformChoice::These(found.unmatched).to_string();
-        return Err(CheckError::NoPlatform {
-            wanted,
-            offered: found.offered.iter().map(ToString::to_string).collect(),
-        });
-    }
+    found.matched()?;
     let holders = mesh.holders(found.parts.iter().map(|part| part.content).collect()).await;
     Ok(report(&check, &found, said_by, holders, |content| store.size_of(content)))
 }
@@ -108,12 +81,7 @@ async fn resolve(mesh: &Mesh, image: &ImageReference) -> Option<(ContentId, Stri
         Version::Digest(content) => Some((*content, "you".to_owned())),
         Version::Tag(reference) => {
             let Resolution { content, provenance, .. } = mesh.recall(reference.clone()).await?;
-            let said_by = match provenance {
-                Provenance::Origin | Provenance::Remembered { .. } => "this node's memory".to_owned(),
-                Provenance::Peer { peer, .. } => format!("peer …{}", peer.short()),
-                Provenance::Signed => "a signed release".to_owned(),
-            };
-            Some((content, said_by))
+            Some((content, known_by(provenance)))
         }
     }
 }

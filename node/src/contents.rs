@@ -110,10 +110,32 @@ pub struct Contents {
 }
 
 impl Contents {
+    /// Whether the image has something for each platform that was chosen.
+    ///
+    /// # Errors
+    /// If it has not.
+    pub fn matched(&self) -> Result<(), NotOffered> {
+        if self.unmatched.is_empty() {
+            return Ok(());
+        }
+        let offered = self.offered.iter().map(ToString::to_string).collect();
+        Err(NotOffered { wanted: PlatformChoice::These(self.unmatched.clone()).to_string(), offered })
+    }
+
     /// Bytes of all parts whose size is known.
     pub fn bytes(&self) -> u64 {
         self.parts.iter().filter_map(|part| part.size).fold(0, u64::saturating_add)
     }
+}
+
+/// An image is not for a platform that was chosen.
+#[derive(Debug, Error)]
+#[error("has nothing for {wanted}; it has {}", offered.join(", "))]
+pub struct NotOffered {
+    /// The platforms that it has nothing for.
+    pub wanted: String,
+    /// Those that it is for.
+    pub offered: Vec<String>,
 }
 
 /// Why an image makes no sense.

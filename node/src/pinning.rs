@@ -5,7 +5,7 @@
 
 use std::{fmt, str::FromStr};
 
-use layermesh_proto::{ContentId, engine::event::WantError};
+use layermesh_proto::ContentId;
 use thiserror::Error;
 
 use crate::{
@@ -13,9 +13,10 @@ use crate::{
         StoreView,
         types::{PinRequest, PinnedImage, PinsOfOwner, UnpinRequest},
     },
-    contents::{self, Contents, ContentsError, MANIFEST_BYTES_MAX, PlatformChoice, PlatformError},
-    image::{ImageError, ImageReference, Version},
+    contents::{self, Contents, ContentsError, MANIFEST_BYTES_MAX, NotOffered, PlatformChoice, PlatformError},
+    image::{ImageError, ImageReference},
     mesh::Mesh,
+    pull::{UnknownImage, resolve},
     store::{PinOwner, pins::OwnerError},
 };
 
@@ -65,13 +66,8 @@ pub enum PinningError {
     #[error(transparent)]
     Owner(#[from] OwnerError),
     /// The tag stands for nothing.
-    #[error("there is no image `{image}`: {error}")]
-    Unknown {
-        /// The image.
-        image: String,
-        /// Who said so.
-        error: WantError,
-    },
+    #[error(transparent)]
+    Unknown(#[from] UnknownImage),
     /// It makes no sense.
     #[error("`{image}`: {error}")]
     Contents {
@@ -81,14 +77,12 @@ pub enum PinningError {
         error: Box<ContentsError>,
     },
     /// The image is not for this platform.
-    #[error("`{image}` has nothing for {wanted}; it has {}", offered.join(", "))]
+    #[error("`{image}` {lacking}")]
     NoPlatform {
         /// The image.
         image: String,
-        /// The platform asked for.
-        wanted: String,
-        /// Those that the image is for.
-        offered: Vec<String>,
+        /// What it is not for.
+        lacking: NotOffered,
     },
     /// Nobody pinned it.
     #[error("`{0}` is not pinned: `layermesh blobs` shows what is, and by whom")]
@@ -183,26 +177,18 @@ async fn contents_of<S: StoreView>(
     let image = target.to_string();
     let root = match target {
         Target::Content(content) => *content,
-        Target::Image(reference) => match reference.version() {
-            Version::Digest(content) => *content,
-            Version::Tag(tag) => {
-                let resolution = mesh.resolve(tag.clone()).await;
-                resolution.map_err(|error| PinningError::Unknown { image: image.clone(), error })?.content
-            }
-        },
+        Target::Image(reference) => resolve(mesh, reference).await?.0,
     };
     let read =
         contents::read(root, choice.clone(), async |content| store.read_whole(&content, MANIFEST_BYTES_MAX).await.ok());
     let of_blob = |contents: &Contents| contents.unread.contains(&root) && store.size_of(&root).is_some();
     match read.await {
-        Ok(contents) if !contents.unmatched.is_empty() => {
-            let wanted = PlatformChoice::These(contents.unmatched).to_string();
-            let offered = contents.offered.iter().map(ToString::to_string).collect();
-            Err(PinningError::NoPlatform { image, wanted, offered })
-        }
         // Too large for a manifest.
         Ok(contents) if matches!(target, Target::Content(_)) && of_blob(&contents) => Ok((root, None)),
-        Ok(contents) => Ok((root, Some(contents))),
+        Ok(contents) => {
+            contents.matched().map_err(|lacking| PinningError::NoPlatform { image, lacking })?;
+            Ok((root, Some(contents)))
+        }
         Err(ContentsError::Manifest { content, .. }) if matches!(target, Target::Content(_)) && content == root => {
             Ok((root, None))
         }

@@ -29,7 +29,7 @@ use crate::{
         types::{PullEvent, PullRequest, PullSummary, TransferStatus},
     },
     config::units::show_duration,
-    contents::{ContentsError, MANIFEST_BYTES_MAX, Part, PlatformChoice, PlatformError, Walk},
+    contents::{ContentsError, MANIFEST_BYTES_MAX, NotOffered, Part, PlatformChoice, PlatformError, Walk},
     counters::Counters,
     image::{ImageError, ImageReference, Version},
     mesh::{self, Mesh},
@@ -54,9 +54,9 @@ pub struct Pull {
     pub urgency: Urgency,
 }
 
-/// Why a request makes no sense.
+/// Why a request that names an image makes no sense.
 #[derive(Debug, Error)]
-pub enum PullRequestError {
+pub enum RequestError {
     /// The image's name.
     #[error(transparent)]
     Image(#[from] ImageError),
@@ -70,13 +70,41 @@ impl Pull {
     ///
     /// # Errors
     /// If the image or the platform is not a name of one.
-    pub fn parse(request: &PullRequest) -> Result<Self, PullRequestError> {
-        let platform = match &request.platform {
-            Some(platform) => platform.parse()?,
-            None => PlatformChoice::default(),
-        };
+    pub fn parse(request: &PullRequest) -> Result<Self, RequestError> {
+        let (image, platform) = named(&request.image, request.platform.as_deref())?;
         let urgency = if request.background { Urgency::Background } else { Urgency::Runtime };
-        Ok(Self { image: request.image.parse()?, platform, urgency })
+        Ok(Self { image, platform, urgency })
+    }
+}
+
+/// The image that a request names, and the platforms: this device's unless it names others.
+pub(crate) fn named(image: &str, platform: Option<&str>) -> Result<(ImageReference, PlatformChoice), RequestError> {
+    let platform = platform.map(str::parse).transpose()?.unwrap_or_default();
+    Ok((image.parse()?, platform))
+}
+
+/// Nobody knows what an image's tag stands for.
+#[derive(Debug, Error)]
+#[error("there is no image `{image}`: {error}")]
+pub struct UnknownImage {
+    /// The image.
+    pub image: String,
+    /// Who said so.
+    pub error: WantError,
+}
+
+/// What an image's name stands for, and who said so.
+///
+/// # Errors
+/// If nobody knows.
+pub(crate) async fn resolve(mesh: &Mesh, image: &ImageReference) -> Result<(ContentId, String), UnknownImage> {
+    match image.version() {
+        Version::Digest(content) => Ok((*content, "you".to_owned())),
+        Version::Tag(reference) => {
+            let resolution = mesh.resolve(reference.clone()).await;
+            let resolution = resolution.map_err(|error| UnknownImage { image: image.to_string(), error })?;
+            Ok((resolution.content, said_by(&resolution)))
+        }
     }
 }
 
@@ -84,13 +112,8 @@ impl Pull {
 #[derive(Debug, Error)]
 pub enum PullError {
     /// The tag stands for nothing.
-    #[error("there is no image `{image}`: {error}")]
-    Unknown {
-        /// The image.
-        image: String,
-        /// Who said so.
-        error: WantError,
-    },
+    #[error(transparent)]
+    Unknown(#[from] UnknownImage),
     /// A part of it cannot be had.
     #[error("{kind} {content} cannot be had: {error}")]
     Part {
@@ -116,13 +139,8 @@ pub enum PullError {
     #[error(transparent)]
     Contents(#[from] ContentsError),
     /// The image is not for this platform.
-    #[error("the image has nothing for {wanted}; it has {}", offered.join(", "))]
-    NoPlatform {
-        /// The platform asked for.
-        wanted: String,
-        /// Those that the image is for.
-        offered: Vec<String>,
-    },
+    #[error("the image {0}")]
+    NoPlatform(#[from] NotOffered),
 }
 
 /// Pulls an image into the store, reporting to `events` as it goes. Reports are dropped once nobody reads them.
@@ -184,14 +202,7 @@ impl<S: StoreView> Puller<'_, S> {
     }
 
     async fn resolve(&self, image: &ImageReference) -> Result<ContentId, PullError> {
-        let (content, said_by) = match image.version() {
-            Version::Digest(content) => (*content, "you".to_owned()),
-            Version::Tag(reference) => {
-                let resolution = self.mesh.resolve(reference.clone()).await;
-                let resolution = resolution.map_err(|error| PullError::Unknown { image: image.to_string(), error })?;
-                (resolution.content, said_by(&resolution))
-            }
-        };
+        let (content, said_by) = resolve(self.mesh, image).await?;
         self.say(PullEvent::Resolved { image: image.to_string(), digest: content.to_string(), said_by }).await;
         Ok(content)
     }
@@ -233,11 +244,7 @@ impl<S: StoreView> Puller<'_, S> {
                 self.bytes_held += held.unwrap_or(0);
             }
             let found = walk.contents();
-            if !found.unmatched.is_empty() {
-                let wanted = PlatformChoice::These(found.unmatched.clone()).to_string();
-                let offered = found.offered.iter().map(ToString::to_string).collect();
-                return Err(PullError::NoPlatform { wanted, offered });
-            }
+            found.matched()?;
             for part in found.parts[known..].iter().filter(|part| !part.is_document()) {
                 self.found(part).await;
             }
@@ -290,18 +297,25 @@ impl<S: StoreView> Puller<'_, S> {
 }
 
 /// Who said what a tag stands for, for people.
-pub fn said_by(resolution: &Resolution) -> String {
+fn said_by(resolution: &Resolution) -> String {
     let who = match resolution.provenance {
         Provenance::Origin => "the origin".to_owned(),
-        Provenance::Remembered { .. } => "this node's memory".to_owned(),
-        Provenance::Peer { peer, .. } => format!("peer …{}", peer.short()),
-        Provenance::Signed => "a signed release".to_owned(),
+        other => known_by(other),
     };
     let age = resolution.age.map(|age| format!(", {} old", show_duration(age))).unwrap_or_default();
     match resolution.basis {
         Basis::Asked => who,
         Basis::Fresh | Basis::Policy => format!("{who}{age}"),
         Basis::Away => format!("{who}{age}, the origin is away"),
+    }
+}
+
+/// From whom something is known that no origin was asked for now, for people.
+pub(crate) fn known_by(provenance: Provenance) -> String {
+    match provenance {
+        Provenance::Origin | Provenance::Remembered { .. } => "this node's memory".to_owned(),
+        Provenance::Peer { peer, .. } => format!("peer …{}", peer.short()),
+        Provenance::Signed => "a signed release".to_owned(),
     }
 }
 

@@ -12,7 +12,7 @@ use thiserror::Error;
 
 use crate::{
     admin::types::{SeedRequest, SeedSummary},
-    contents::{self, ContentsError, MANIFEST_BYTES_MAX, PlatformChoice, PlatformError},
+    contents::{self, ContentsError, MANIFEST_BYTES_MAX, NotOffered, PlatformChoice, PlatformError},
     image::{ImageError, ImageReference, Version},
     mesh::Mesh,
     store::{
@@ -277,8 +277,8 @@ pub enum SeedError {
     #[error(transparent)]
     Contents(#[from] ContentsError),
     /// It is not for a platform.
-    #[error("the image has nothing for {0}")]
-    NoPlatform(String),
+    #[error("the image has nothing for {}", .0.wanted)]
+    NoPlatform(#[from] NotOffered),
     /// Not all of it is held.
     #[error("this node lacks {count} of the image's blobs, the first of them {first}: seed it again")]
     Incomplete {
@@ -308,15 +308,10 @@ pub async fn finish(store: &Store, mesh: &Mesh, request: &SeedRequest) -> Result
     if matches!(image.version(), Version::Digest(content) if *content != root) {
         return Err(SeedError::OtherDigest { name: image.to_string(), root });
     }
-    let choice = match &request.platform {
-        Some(platform) => platform.parse()?,
-        None => PlatformChoice::All,
-    };
+    let choice = request.platform.as_deref().map_or(Ok(PlatformChoice::All), str::parse)?;
     let read = async |content| store.read_whole(&content, MANIFEST_BYTES_MAX).await.ok();
     let found = contents::read(root, choice, read).await?;
-    if !found.unmatched.is_empty() {
-        return Err(SeedError::NoPlatform(PlatformChoice::These(found.unmatched).to_string()));
-    }
+    found.matched()?;
     // An image may come without some platforms, if none was asked for by name.
     let left_out =
         |content: &ContentId| request.platform.is_none() && *content != root && found.unread.contains(content);

@@ -114,11 +114,9 @@ fn items_of(image: &SourceImage, choice: PlatformChoice, strict: bool) -> anyhow
             None => walk.missing(),
         }
     }
-    let Contents { parts, unread, unmatched, offered, .. } = walk.finish();
-    if !unmatched.is_empty() {
-        let offered = offered.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-        return Err(anyhow!("the image has nothing for {}; it has {offered}", PlatformChoice::These(unmatched)));
-    }
+    let contents = walk.finish();
+    contents.matched().map_err(|lacking| anyhow!("the image {lacking}"))?;
+    let Contents { parts, unread, .. } = contents;
     let (mut items, mut left_out) = (Vec::new(), Vec::new());
     for part in parts.iter().rev() {
         if unread.contains(&part.content) {

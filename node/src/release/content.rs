@@ -16,7 +16,7 @@ use tough::{
 };
 
 use super::{Channel, Refusal, RefusalKind, ReleaseVersion};
-use crate::contents::Platform;
+use crate::{contents::Platform, store::media_type::OCI_INDEX};
 
 /// Images of one release: more than any device runs.
 pub const IMAGES_MAX: usize = 256;
@@ -30,7 +30,6 @@ const IMAGE_BYTES_MAX: u64 = 1 << 50;
 const FORMAT: u32 = 1;
 /// Key of our metadata among a target's.
 const CUSTOM_KEY: &str = "layermesh";
-const INDEX_TYPE: &str = "application/vnd.oci.image.index.v1+json";
 /// What kind of index a release is.
 pub const RELEASE_TYPE: &str = "application/vnd.layermesh.release.v1+json";
 
@@ -126,7 +125,7 @@ impl Release {
         });
         let index = Index {
             schema_version: 2,
-            media_type: INDEX_TYPE,
+            media_type: OCI_INDEX,
             artifact_type: RELEASE_TYPE,
             manifests: manifests.collect(),
         };

@@ -4,10 +4,7 @@
 //! as whole only if each of its parts is held here, or by a peer, or its registry begins to send it.
 
 use futures::{StreamExt as _, stream};
-use layermesh_proto::{
-    ContentId, Repository,
-    engine::{Urgency, event::WantError},
-};
+use layermesh_proto::{ContentId, Repository, engine::Urgency};
 use thiserror::Error;
 
 use super::{ReleasedImage, ReleasedPlatform, content::PLATFORMS_MAX};
@@ -17,7 +14,8 @@ use crate::{
     image::{ImageReference, Version},
     mesh::Mesh,
     origin::Origins,
-    pull::said_by,
+    pull::{UnknownImage, resolve},
+    store::media_type::OCI_MANIFEST,
 };
 
 /// Parts that a registry is asked for at once.
@@ -29,13 +27,8 @@ const MISSING_MAX: usize = 16;
 #[derive(Debug, Error)]
 pub enum InspectError {
     /// Nobody knows what the tag stands for.
-    #[error("there is no image `{image}`: {error}")]
-    Unknown {
-        /// The image.
-        image: String,
-        /// Who said so.
-        error: WantError,
-    },
+    #[error(transparent)]
+    Unknown(#[from] UnknownImage),
     /// A manifest cannot be had.
     #[error("manifest {content} of `{image}` cannot be had: {error}")]
     Manifest {
@@ -64,17 +57,14 @@ pub async fn inspect<S: StoreView>(
     origins: &Origins,
     image: &ImageReference,
 ) -> Result<InspectedImage, InspectError> {
-    let (root, said) = match image.version() {
-        Version::Digest(content) => (*content, "you".to_owned()),
-        // The registry itself, since what it said a minute ago is not what is to be signed now.
-        Version::Tag(reference) => match origins.resolve(reference).await {
-            Ok(found) => (found.content, "the origin".to_owned()),
-            Err(_) => {
-                let found = mesh.resolve(reference.clone()).await;
-                let found = found.map_err(|error| InspectError::Unknown { image: image.to_string(), error })?;
-                (found.content, said_by(&found))
-            }
-        },
+    // The registry itself, since what it said a minute ago is not what is to be signed now.
+    let asked = match image.version() {
+        Version::Tag(reference) => origins.resolve(reference).await.ok(),
+        Version::Digest(_) => None,
+    };
+    let (root, said) = match asked {
+        Some(found) => (found.content, "the origin".to_owned()),
+        None => resolve(mesh, image).await?,
     };
     let contents = read(mesh, store, image, root).await?;
     let missing = missing(mesh, store, origins, image.repository(), &contents.parts).await;
@@ -149,7 +139,7 @@ fn released(image: &ImageReference, contents: &Contents) -> Option<ReleasedImage
         name: image.repository().to_string(),
         tag,
         digest: root.content.to_string(),
-        media_type: root.media_type.clone().unwrap_or_else(|| "application/vnd.oci.image.manifest.v1+json".to_owned()),
+        media_type: root.media_type.clone().unwrap_or_else(|| OCI_MANIFEST.to_owned()),
         size: root.size.unwrap_or_default(),
         platforms,
     })

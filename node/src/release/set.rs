@@ -17,6 +17,7 @@ use tough::{Transport, TransportError, TransportErrorKind, TransportStream, asyn
 use url::Url;
 
 use super::{Refusal, RefusalKind};
+use crate::store::media_type::OCI_MANIFEST;
 
 /// Most roots, and so rotations of keys: one a month for five years.
 pub const ROOTS_MAX: usize = 60;
@@ -29,7 +30,6 @@ pub const TARGETS_BYTES_MAX: usize = 4 << 20;
 /// Largest manifest of a set: some 300 bytes a file.
 pub const MANIFEST_BYTES_MAX: usize = 32 << 10;
 
-const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
 /// What kind of artifact a set is.
 pub const SET_TYPE: &str = "application/vnd.layermesh.releases.v1+json";
 const FILE_TYPE: &str = "application/vnd.tuf.metadata+json";
@@ -180,7 +180,7 @@ impl MetadataSet {
         });
         let manifest = Manifest {
             schema_version: 2,
-            media_type: MANIFEST_TYPE.to_owned(),
+            media_type: OCI_MANIFEST.to_owned(),
             artifact_type: SET_TYPE.to_owned(),
             config: Descriptor::of(EMPTY_TYPE, EMPTY),
             layers: layers.collect(),
