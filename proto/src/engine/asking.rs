@@ -17,6 +17,7 @@ use super::{
     Engine,
     bindings::Fact,
     event::{Action, Basis, CallId, Instant, LookupId, RequestId, Resolution, ResolveId, SourceError, WantError},
+    site::hashed,
     timers::Timer,
 };
 use crate::{
@@ -105,8 +106,7 @@ fn weight(reference: &TagRef, node: &NodeId) -> u64 {
         hasher.update(&[0]);
     }
     hasher.update(node.public_key());
-    let [a, b, c, d, e, f, g, h, ..] = *hasher.finalize().as_bytes();
-    u64::from_be_bytes([a, b, c, d, e, f, g, h])
+    hashed(&hasher)
 }
 
 impl Engine {

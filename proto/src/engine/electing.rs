@@ -184,12 +184,11 @@ impl Engine {
         let rate =
             self.uplink_rate.or(self.others_rate).unwrap_or(FIRST_BYTES * 1000 / millis(self.config.stripe_time));
         let time = self.config.stripe_time.saturating_mul(self.stretch);
-        let of_bytes = |bytes| u32::try_from(bytes / u64::from(pieces.layout.piece_len())).unwrap_or(u32::MAX);
-        let of = |time| select::pieces_for(rate, time, limits, pieces.layout.piece_len());
+        let of = |time, limits| select::pieces_for(rate, time, limits, pieces.layout.piece_len());
         // Towards the end they are shorter, so that no owner is left alone with the last; not where requests would count.
         let left = (count - first.min(count)) / (2 * u32::try_from(self.config.window).unwrap_or(u32::MAX).max(1));
-        let short = of(time / self.config.stripe_shortened.max(1)).max(of_bytes(FIRST_BYTES));
-        let len = of(time).min(left.max(short));
+        let short = of(time / self.config.stripe_shortened.max(1), (FIRST_BYTES.max(limits.0), max));
+        let len = of(time, limits).min(left.max(short));
         let free = |piece: &PieceIndex| {
             let fetched = Site::owner_at(content, &claims, *piece).is_some();
             !taken.contains(*piece) && !fetched && !self.is_had(content, transfer, *piece)

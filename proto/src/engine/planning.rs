@@ -201,9 +201,9 @@ impl Engine {
         let size = transfer.size()?;
         let trusted = |node: &NodeId| self.trusts_for(transfer, node);
         // Also what its owner has fetched meanwhile: whoever asked the owner for it straight away would not be the only one.
-        let apart = |one: &Stripe, other: &Stripe| one.end <= other.first || other.end <= one.first;
+        let overlap = |one: &Stripe, other: &Stripe| one.first < other.end && other.first < one.end;
         let open = |(node, brought): &&(NodeId, Claim)| {
-            let again = claims.iter().any(|(_, claim)| !apart(&claim.stripe, &brought.stripe));
+            let again = claims.iter().any(|(_, claim)| overlap(&claim.stripe, &brought.stripe));
             trusted(node)
                 && !again
                 && taken.next_missing(brought.stripe.first).is_some_and(|piece| piece < brought.stripe.end)

@@ -221,6 +221,11 @@ pub(super) fn weight(content: &ContentId, first: PieceIndex, node: &NodeId) -> u
     if first > 0 {
         hasher.update(&first.to_be_bytes());
     }
+    hashed(&hasher)
+}
+
+/// A number from what was hashed.
+pub(super) fn hashed(hasher: &blake3::Hasher) -> u64 {
     let [a, b, c, d, e, f, g, h, ..] = *hasher.finalize().as_bytes();
     u64::from_be_bytes([a, b, c, d, e, f, g, h])
 }
@@ -396,8 +401,7 @@ impl Site {
 
     /// How many nodes fetch something from an origin. Also those that are not believed: they use the uplink all the same.
     pub(super) fn fetching(&self, now: Instant) -> usize {
-        let claims = self.blobs.values().flat_map(|parts| &parts.claims).filter(|(_, claim)| claim.counts(now));
-        let mut owners: Vec<_> = claims.map(|(node, _)| *node).collect();
+        let mut owners: Vec<_> = self.counting(now).map(|(node, _)| *node).collect();
         owners.sort_unstable();
         owners.dedup();
         owners.len()
@@ -460,8 +464,11 @@ impl Site {
 
     /// The claims on all blobs that count.
     pub(super) fn all_claims(&self, now: Instant) -> Vec<(NodeId, Claim)> {
-        let claims = self.blobs.values().flat_map(|parts| &parts.claims).filter(|(_, claim)| claim.counts(now));
-        claims.map(|(node, claim)| (*node, *claim)).collect()
+        self.counting(now).map(|(node, claim)| (*node, *claim)).collect()
+    }
+
+    fn counting(&self, now: Instant) -> impl Iterator<Item = (&NodeId, &Claim)> {
+        self.blobs.values().flat_map(|parts| &parts.claims).filter(move |(_, claim)| claim.counts(now))
     }
 
     /// How many other blobs somebody fetches from an origin.
