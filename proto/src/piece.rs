@@ -279,6 +279,16 @@ impl PieceSet {
         self.words.get(index).copied().unwrap_or(0)
     }
 
+    /// The pieces that are in the set and not in another one, in order.
+    pub(crate) fn beyond<'a>(&'a self, other: Option<&'a Self>) -> impl Iterator<Item = PieceIndex> + 'a {
+        let left = move |at: usize| self.word(at) & !other.map_or(0, |other| other.word(at));
+        (0_u32..).zip(0..self.words.len()).flat_map(move |(word, at)| {
+            let next = |bits: &u64| Some(bits & (bits - 1)).filter(|bits| *bits != 0);
+            let bits = std::iter::successors(Some(left(at)).filter(|bits| *bits != 0), next);
+            bits.map(move |bits| word * 64 + bits.trailing_zeros())
+        })
+    }
+
     /// Removes a piece. Returns whether it was there.
     pub fn remove(&mut self, index: PieceIndex) -> bool {
         if !self.contains(index) {
@@ -378,6 +388,21 @@ mod tests {
         assert_eq!(PieceLayout::for_size(64 << 20).unwrap().piece_len(), 256 << 10);
         assert_eq!(PieceLayout::for_size(BLOB_SIZE_MAX).unwrap().count(), PIECES_MAX);
         assert_eq!(PieceLayout::for_size(BLOB_SIZE_MAX + 1), None);
+    }
+
+    #[test]
+    fn what_is_beyond_another_set_is_what_it_lacks() {
+        let set = |pieces: &[u32], of| {
+            let mut set = PieceSet::empty(of);
+            pieces.iter().for_each(|piece| assert!(set.insert(*piece)));
+            set
+        };
+        let (more, less) = (set(&[0, 1, 63, 64, 127, 128], 130), set(&[1, 64, 129], 130));
+        assert_eq!(more.beyond(Some(&less)).collect::<Vec<_>>(), [0, 63, 127, 128]);
+        assert_eq!(less.beyond(Some(&more)).collect::<Vec<_>>(), [129]);
+        assert_eq!(less.beyond(None).collect::<Vec<_>>(), [1, 64, 129]);
+        assert_eq!(more.beyond(Some(&set(&[0], 1))).count(), 5, "a blob of another size");
+        assert_eq!(more.beyond(Some(&more)).count(), 0);
     }
 
     #[test]

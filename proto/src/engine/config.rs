@@ -212,6 +212,11 @@ pub struct Config {
     pub hedge_factor: u64,
     /// How much earlier, at the least. 1 s.
     pub hedge_gain: Duration,
+    /// Between two looks at a transfer of which nothing is heard that matters: this part of the time that it has taken so far, so
+    /// that what nobody says costs as little of a short transfer as of a long one. 32: three percent.
+    pub look_share: u32,
+    /// At least, with `hedge_gain` at most. 100 ms: a few words' ways.
+    pub look_min: Duration,
     /// Without bytes, after which a stream of pieces that somebody else has is left for whoever has them: two nodes that
     /// heard different words may wait for each other. 4 s, since on a LAN as slow as the uplink all wait for long, and must not
     /// ask whoever has them all at once; four times as long if the source is known to have them too.
@@ -401,6 +406,8 @@ impl Default for Config {
             peer_rate_assumed: 8 << 20,
             hedge_factor: 4,
             hedge_gain: Duration::from_secs(1),
+            look_share: 32,
+            look_min: Duration::from_millis(100),
             stream_patience: Duration::from_secs(4),
             rarity_window: 256,
             stall_bytes_min: 16 << 10,

@@ -37,6 +37,8 @@ impl Engine {
         if self.timers.at(Timer::Summary).is_none_or(|due| due > self.now + soon) {
             self.timers.set(Timer::Summary, self.now, soon);
         }
+        // It may be whom bytes are to come from.
+        self.look_where_waiting();
     }
 
     pub(super) fn on_disconnected(&mut self, peer: NodeId) {

@@ -57,7 +57,10 @@ impl Engine {
         self.act(Action::Complete { content });
     }
 
+    /// Waits until then, or for what nobody says: a claim that runs out, or a fetch that brings nothing.
     fn wait(&mut self, content: ContentId, until: Instant) {
+        let lapse = self.site.next_lapse(&content, self.now);
+        let until = lapse.into_iter().chain([self.next_look(&content)]).fold(until, Instant::min);
         if let Some(transfer) = self.transfers.open.get_mut(&content) {
             transfer.waits = true;
             self.timers.set(Timer::Retry(content), self.now, until.since(self.now));
@@ -67,8 +70,14 @@ impl Engine {
     /// A transfer whose fetches do all there is to do looks whether one of them is slow, now and then.
     fn look_later(&mut self, content: ContentId) {
         if self.transfers.is_fetching(&content) {
-            self.wait(content, self.now + self.config.hedge_gain);
+            self.wait(content, self.next_look(&content));
         }
+    }
+
+    fn next_look(&self, content: &ContentId) -> Instant {
+        let since = self.transfers.open.get(content).map_or(self.now, |transfer| transfer.began);
+        let share = self.now.since(since) / self.config.look_share.max(1);
+        self.now + share.clamp(self.config.look_min.min(self.config.hedge_gain), self.config.hedge_gain)
     }
 
     fn start_fetch(&mut self, content: ContentId, step: Step) {
@@ -322,6 +331,9 @@ impl Engine {
         let Some((content, transfer)) = self.fetching(fetch) else { return };
         let Some(running) = transfer.fetches.get(&fetch) else { return };
         let (source, nothing) = (running.source.clone(), running.bytes == 0);
+        if self.waits_for_owner(fetch) {
+            return self.watch(fetch);
+        }
         let silent = select::origin_of(&source).filter(|_| nothing).map(|origin| origin.registry().to_owned());
         self.act(Action::CancelFetch { fetch });
         self.act(Action::Note(Note::Stalled { content, source }));

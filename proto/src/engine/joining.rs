@@ -13,9 +13,9 @@ use super::{
     electing::TURN_WHOLE,
     event::{Action, FetchId, Instant, Source},
     select,
-    site::{Room, Site, Word},
+    site::{Heard, Room, Site, Word},
     timers::Timer,
-    transfer::{Fetch, Kind, Transfer},
+    transfer::{Fetch, Kind, PieceState, Transfer},
 };
 use crate::{
     ContentId, NodeId, PieceIndex,
@@ -195,7 +195,9 @@ impl Engine {
     pub(super) fn on_part(&mut self, from: NodeId, sequence: u64, part: Part) {
         let content = match part {
             Part::Wanted { content, origin, having, claim } => {
-                self.on_wanted((from, sequence), content, origin, having, claim);
+                if !self.on_wanted((from, sequence), content, origin, having, claim) {
+                    return;
+                }
                 content
             }
             Part::Vouched { content, size, first, hashes } => {
@@ -209,6 +211,7 @@ impl Engine {
         self.look_again(content);
     }
 
+    /// Returns whether it may matter to what this node does next.
     fn on_wanted(
         &mut self,
         (from, sequence): (NodeId, u64),
@@ -216,39 +219,55 @@ impl Engine {
         origin: bool,
         having: Option<Having>,
         claim: Option<Claim>,
-    ) {
+    ) -> bool {
         let until = self.now + self.want_expiry(&content);
         let whole = claim.is_some_and(|claim| claim.stripe.turn >= TURN_WHOLE);
         let claim = claim.map(|claim| {
             let lease = Duration::from_millis(u64::from(claim.lease_ms)).min(self.config.want_expiry);
             (claim.stripe, self.now + lease)
         });
-        let size = having.as_ref().map(|having| having.size);
-        let patience = claim.map_or(Duration::ZERO, |_| self.patience(&content));
+        let (size, having) = (having.as_ref().map(|having| having.size), having.map(|having| having.pieces));
+        let (has, patience) = (having.clone(), claim.map_or(Duration::ZERO, |_| self.patience(&content)));
         let word = Word {
             sequence,
             overtaken_within: self.config.overtaken_within,
             origin,
             size,
-            having: having.map(|having| having.pieces),
+            having,
             claim,
             patience,
             until,
         };
-        match self.site.wanted(content, from, word, self.now, self.room()) {
+        let heard = self.site.wanted(content, from, word, self.now, self.room());
+        match &heard {
             None => {
                 self.site.expire(self.now);
                 self.limit_reached("parts");
             }
-            Some(true) => {
+            Some(heard) if heard.new => {
                 self.answer_newcomer(content);
                 self.offer_hashes(content, &from);
             }
-            Some(false) => {}
+            Some(_) => {}
         }
-        if let Some(transfer) = self.transfers.open.get_mut(&content).filter(|_| whole) {
+        let Some(transfer) = self.transfers.open.get_mut(&content) else { return false };
+        if whole {
             transfer.unranged = true;
         }
+        let gained = |heard: &Heard| has.is_some_and(|has| self.brings(&content, has.beyond(heard.had.as_ref())));
+        heard.is_none_or(|heard| heard.claims || gained(&heard))
+    }
+
+    /// Whether it matters that somebody has these pieces: this node neither has them nor waits for them where it is known what
+    /// they must be. A claim that runs out, a word that was lost and whoever brings nothing are looked after in a while.
+    pub(super) fn brings(&self, content: &ContentId, mut pieces: impl Iterator<Item = PieceIndex>) -> bool {
+        let Some(transfer) = self.transfers.open.get(content) else { return false };
+        let awaited = |piece: PieceIndex| match transfer.piece_state(piece) {
+            PieceState::Durable => true,
+            PieceState::InFlight => self.vouched(transfer, piece).is_some(),
+            PieceState::Missing => false,
+        };
+        transfer.pieces.is_none() || !pieces.all(awaited)
     }
 
     /// Somebody joins: those who fetch or fetched from the origin say so soon, before the newcomer asks it itself.
@@ -281,6 +300,13 @@ impl Engine {
         self.yield_to_owners(content);
         self.leave_dry_streams(content);
         self.advance(content, None);
+    }
+
+    /// Looks again at what waits for somebody.
+    pub(super) fn look_where_waiting(&mut self) {
+        let waiting = self.transfers.open.iter().filter(|(_, transfer)| transfer.waits);
+        let waiting: Vec<_> = waiting.map(|(content, _)| *content).collect();
+        waiting.into_iter().for_each(|content| self.look_again(content));
     }
 
     /// Stops asking the origin for what another one brings.
@@ -341,6 +367,17 @@ impl Engine {
         for fetch in dry.map(|(id, _)| *id).collect::<Vec<FetchId>>() {
             self.cancel_one(fetch);
         }
+    }
+
+    /// Whether a stream's next piece has not landed at its owner either, whose claim still counts: the uplink takes so long.
+    pub(super) fn waits_for_owner(&self, fetch: FetchId) -> bool {
+        let Some((content, transfer)) = self.transfers.of_fetch(fetch) else { return false };
+        let (Some(fetch), Some(pieces)) = (transfer.fetches.get(&fetch), &transfer.pieces) else { return false };
+        let Kind::Stripe(owner, first) = fetch.kind else { return false };
+        let next = pieces.durable.next_missing(fetch.run.start).filter(|piece| fetch.run.contains(piece));
+        let claim = self.site.claim_of(&content, &owner, self.now).filter(|claim| claim.stripe.first == first);
+        let Some((next, claim)) = next.zip(claim) else { return false };
+        next >= claim.next && !transfer.vouches.is_known(next) && self.trusts_for(transfer, &owner)
     }
 
     /// Whether a stream brings nothing for too long and others are known to have its next piece. A source that has it too

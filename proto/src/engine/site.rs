@@ -41,6 +41,11 @@ impl Claim {
         self.until > now && self.next < self.stripe.end && now.since(self.moved) < self.patience
     }
 
+    /// When it counts no more unless something is heard of it.
+    fn lapses(&self) -> Instant {
+        self.until.min(self.moved + self.patience)
+    }
+
     /// Bytes a second at which all of it came.
     fn rate(&self, piece_len: u32, now: Instant) -> Option<u64> {
         let bytes = u64::from(self.stripe.end - self.stripe.first) * u64::from(piece_len);
@@ -134,6 +139,26 @@ pub(super) struct Word {
 /// at most whose LAN is no faster than its uplink.
 const BROUGHT_MAX: usize = 16;
 
+/// What a word changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Heard {
+    /// Its node was not known to take part.
+    pub(super) new: bool,
+    /// Who fetches what from the origin is not as it was.
+    pub(super) claims: bool,
+    /// What its node had before.
+    pub(super) had: Option<PieceSet>,
+}
+
+/// What came of a word with hashes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Brought {
+    /// Who fetches what from the origin is not as it was.
+    pub(super) claims: bool,
+    /// Bytes a second at which a stripe came, if this was the end of it.
+    pub(super) rate: Option<u64>,
+}
+
 /// What may be remembered.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Room {
@@ -161,6 +186,11 @@ struct Parts {
 }
 
 impl Parts {
+    /// What a node fetches, if its claim counts.
+    fn stripe_of(&self, node: &NodeId, now: Instant) -> Option<Stripe> {
+        self.claims.get(node).filter(|claim| claim.counts(now)).map(|claim| claim.stripe)
+    }
+
     /// What a node fetches from now on, by its word.
     fn claims_now(&mut self, node: NodeId, claim: Option<(Stripe, Instant)>, patience: Duration, now: Instant) {
         let Some(party) = self.parties.get_mut(&node) else { return };
@@ -258,7 +288,7 @@ impl Site {
         Some(parts)
     }
 
-    /// A node says what part it takes. Returns whether it is new; `None` if a limit forbids to remember it.
+    /// A node says what part it takes; `None` if a limit forbids to remember it.
     pub(super) fn wanted(
         &mut self,
         content: ContentId,
@@ -266,9 +296,10 @@ impl Site {
         word: Word,
         now: Instant,
         room: Room,
-    ) -> Option<bool> {
+    ) -> Option<Heard> {
         let before = self.having_bytes;
         let parts = self.parts(content, node, (room, now))?;
+        let stripe = parts.stripe_of(&node, now);
         let Parts { parties, full, had, .. } = &mut *parts;
         let party = parties.get_mut(&node)?;
         // Also who comes back after its last word was forgotten.
@@ -278,22 +309,24 @@ impl Site {
         }
         let (latest, at) = party.heard;
         if word.sequence < latest && now.since(at) < word.overtaken_within {
-            return Some(false);
+            return Some(Heard { new: false, claims: false, had: party.having.clone() });
         }
         party.heard = (word.sequence, now);
         let others = before - party.bytes();
         party.origin = word.origin;
         party.size = word.size;
         party.wanted_until = word.until;
+        let old = party.having.take();
         party.having = word.having.filter(|set| others + set.pieces().div_ceil(8) as usize <= room.having_bytes);
         Parts::note_had(had, full, (node, party.having.as_ref()));
         let bytes = others + party.bytes();
         parts.claims_now(node, word.claim, word.patience, now);
+        let claims = parts.stripe_of(&node, now) != stripe;
         self.having_bytes = bytes;
-        Some(new)
+        Some(Heard { new, claims, had: old })
     }
 
-    /// A node took these pieces from the origin. Returns the bytes a second at which its stripe came if that was the end of it.
+    /// A node took these pieces from the origin; `None` if a limit forbids to remember it.
     pub(super) fn vouched(
         &mut self,
         content: ContentId,
@@ -301,7 +334,7 @@ impl Site {
         (size, run): (u64, Range<PieceIndex>),
         now: Instant,
         room: Room,
-    ) -> Option<u64> {
+    ) -> Option<Brought> {
         let before = self.having_bytes;
         let layout = PieceLayout::for_size(size)?;
         let count = layout.count();
@@ -316,20 +349,21 @@ impl Site {
             set.insert_run(run.clone());
         }
         Parts::note_had(had, full, (node, party.having.as_ref()));
-        let mut rate = None;
+        let mut brought = Brought { claims: false, rate: None };
         if let Some(claim) = claims.get_mut(&node) {
-            let open = claim.next < claim.stripe.end;
+            let (open, counts) = (claim.next < claim.stripe.end, claim.counts(now));
             if run.contains(&claim.next) {
                 claim.next = run.end;
                 claim.moved = now;
             }
             claim.move_on(party.having.as_ref(), now);
             let done = open && claim.next >= claim.stripe.end;
-            rate = done.then(|| claim.rate(layout.piece_len(), now)).flatten();
+            brought.claims = claim.counts(now) != counts;
+            brought.rate = done.then(|| claim.rate(layout.piece_len(), now)).flatten();
         }
         party.size = Some(size);
         self.having_bytes = others + party.bytes();
-        rate
+        Some(brought)
     }
 
     /// Something came of what a node claimed.
@@ -488,6 +522,12 @@ impl Site {
         claims.filter(|(node, claim)| claim.counts(now) && trusted(node)).map(|(node, claim)| (*node, *claim)).collect()
     }
 
+    /// When the first of the claims on a blob that count now counts no more, unless something is heard of it.
+    pub(super) fn next_lapse(&self, content: &ContentId, now: Instant) -> Option<Instant> {
+        let claims = self.blobs.get(content).into_iter().flat_map(|parts| parts.claims.values());
+        claims.filter(|claim| claim.counts(now)).map(Claim::lapses).min()
+    }
+
     /// Nodes that say that they fetch the blob and bring nothing of it.
     pub(super) fn idlers(&self, content: &ContentId, now: Instant) -> Vec<NodeId> {
         let claims = self.blobs.get(content).into_iter().flat_map(|parts| &parts.claims);
@@ -619,7 +659,7 @@ mod tests {
     fn site(nodes: u8) -> Site {
         let mut site = Site::default();
         for n in 0..nodes {
-            assert_eq!(site.wanted(blob(0), node(n), word(9), at(0), ROOM), Some(true));
+            assert!(site.wanted(blob(0), node(n), word(9), at(0), ROOM).unwrap().new);
         }
         site
     }
@@ -754,17 +794,36 @@ mod tests {
     #[test]
     fn blobs_and_sets_are_bounded_and_old_words_make_room() {
         let mut site = site(1);
-        assert_eq!(site.wanted(blob(0), node(0), having(64), at(0), ROOM), Some(false));
+        assert!(!site.wanted(blob(0), node(0), having(64), at(0), ROOM).unwrap().new);
         assert_eq!(site.havers(&blob(0), 63).count(), 1);
-        assert_eq!(site.wanted(blob(0), node(1), having(8), at(0), ROOM), Some(true));
+        assert!(site.wanted(blob(0), node(1), having(8), at(0), ROOM).unwrap().new);
         assert_eq!(site.havers(&blob(0), 0).count(), 1, "no room for a second set");
-        assert_eq!(site.wanted(blob(1), node(0), word(9), at(0), ROOM), Some(true));
+        assert!(site.wanted(blob(1), node(0), word(9), at(0), ROOM).unwrap().new);
         assert_eq!(site.wanted(blob(2), node(0), word(9), at(0), ROOM), None);
         site.expire(at(5));
         assert_eq!((site.having_bytes, site.havers(&blob(0), 0).count()), (0, 0));
-        assert_eq!(site.wanted(blob(2), node(0), word(9), at(5), ROOM), Some(true));
+        assert!(site.wanted(blob(2), node(0), word(9), at(5), ROOM).unwrap().new);
         site.left(&blob(1), &node(0));
         assert!(site.claims(&blob(1), at(1), |_| true).is_empty());
+    }
+
+    #[test]
+    fn a_word_says_whether_it_changes_who_fetches_what() {
+        let mut site = site(1);
+        let mut say = |claim, having: Option<PieceSet>, now| {
+            let word = Word { claim, having, patience: Duration::from_secs(3), ..word(99) };
+            site.wanted(blob(0), node(0), word, at(now), ROOM).unwrap().claims
+        };
+        let mut half = PieceSet::empty(4);
+        half.insert_run(0..2);
+        assert!(!say(None, None, 0));
+        assert!(say(Some((stripe(0, 4, 0), at(9))), None, 1));
+        assert!(!say(Some((stripe(0, 4, 0), at(9))), Some(half), 2), "it is said again, and goes on");
+        assert!(say(Some((stripe(0, 3, 0), at(9))), None, 3), "it is shorter");
+        assert!(!say(Some((stripe(0, 3, 0), at(9))), None, 6), "it brings nothing");
+        assert!(say(Some((stripe(3, 4, 0), at(9))), None, 7), "another one");
+        assert!(say(Some((stripe(3, 4, 0), at(9))), Some(PieceSet::full(4)), 8), "all of it is there");
+        assert!(!say(None, None, 9));
     }
 
     #[test]

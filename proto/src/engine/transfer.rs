@@ -189,6 +189,8 @@ pub(super) struct Transfer {
     pub(super) losses: u32,
     /// How often all pieces together were not the blob.
     pub(super) rejections: u32,
+    /// When it was first wanted.
+    pub(super) began: Instant,
     pub(super) last_progress: Instant,
     /// When it last got another round because it need not be withheld any more.
     pub(super) released_at: Instant,
@@ -239,6 +241,7 @@ impl Transfer {
             rounds: 0,
             losses: 0,
             rejections: 0,
+            began: now,
             last_progress: now,
             released_at: Instant::default(),
             origin_progress: Instant::default(),
@@ -506,6 +509,12 @@ impl Transfers {
     pub(super) fn load(&self, peer: &NodeId) -> usize {
         let fetches = self.open.values().flat_map(|transfer| transfer.fetches.values());
         fetches.filter(|fetch| fetch.peer() == Some(*peer)).count()
+    }
+
+    /// The transfer that a running fetch is for.
+    pub(super) fn of_fetch(&self, fetch: FetchId) -> Option<(ContentId, &Transfer)> {
+        let content = *self.fetches.get(&fetch)?;
+        Some((content, self.open.get(&content)?))
     }
 
     /// Whether fetches of a transfer run.

@@ -177,8 +177,8 @@ impl Engine {
     ) {
         let count = u32::try_from(hashes.0.len()).unwrap_or(u32::MAX);
         let run = first..first.saturating_add(count);
-        let rate = self.site.vouched(content, from, (size, run), self.now, self.room());
-        if let Some(rate) = rate.filter(|_| self.trusts(&from)) {
+        let brought = self.site.vouched(content, from, (size, run.clone()), self.now, self.room());
+        if let Some(rate) = brought.and_then(|brought| brought.rate).filter(|_| self.trusts(&from)) {
             self.others_rate = Some(mixed(self.others_rate, rate));
         }
         let holds = self.directory.holders(&content).any(|(peer, _)| peer == from);
@@ -187,10 +187,13 @@ impl Engine {
             self.note_offer(content);
         }
         let said = (first..).zip(hashes.0.iter().copied());
-        self.hear_hashes(from, content, size, true, said.collect());
-        self.look_again(content);
+        let lies = self.hear_hashes(from, content, size, true, said.collect());
+        if lies || brought.is_none_or(|brought| brought.claims) || self.brings(&content, run) {
+            self.look_again(content);
+        }
     }
 
+    /// Returns whether some of them are lies.
     fn hear_hashes(
         &mut self,
         from: NodeId,
@@ -198,13 +201,13 @@ impl Engine {
         size: u64,
         sure: bool,
         said: Vec<(PieceIndex, PieceHash)>,
-    ) {
+    ) -> bool {
         self.adopt_size(content);
         let trusted = self.trusts_node(&content, &from);
-        let Some(transfer) = self.transfers.open.get_mut(&content) else { return };
+        let Some(transfer) = self.transfers.open.get_mut(&content) else { return false };
         // Pieces of a blob of another size are others.
         if !trusted || transfer.size() != Some(size) {
-            return;
+            return false;
         }
         let mut lies = false;
         for (piece, hash) in &said {
@@ -218,6 +221,7 @@ impl Engine {
             self.expose(from, content);
         }
         self.expect_hashes(content, &said);
+        lies || own
     }
 
     fn trusts_node(&self, content: &ContentId, node: &NodeId) -> bool {

@@ -476,10 +476,9 @@ fn a_slow_owner_is_relieved_once_nothing_else_is_left() {
      2301ms fetch 1 stored 32 33 34 35 36 37 38 39 40 41 42 43 44 45 46 47 48 49 50 51 52 53 54 55 56 57 58 59 60 61 62 63 -> vouch told A 32..64
      2302ms fetch 1 ended ok
      5000ms P claims A 0..32/64        -> want told A 32/64
-     6100ms tick
-     7100ms P vouches A 1..2/64        -> cancel 0; claim told A 1..32 turn 1; fetch 2 A from app 1..32; fetch 3 A from growing P 0..1
+     6100ms tick                       -> cancel 0; claim told A 1..32 turn 1; fetch 2 A from app 1..32; fetch 3 A from growing P 0..1
+     6200ms P vouches A 1..2/64
      7200ms P claims A 0..32/64
-     8300ms tick
     ",
     );
 }
@@ -523,7 +522,7 @@ fn who_claims_and_brings_nothing_is_not_waited_for_for_ever() {
        23s P claims A 0..4/4           -> *
        26s P claims A 0..4/4           -> cancel 0; claim told A 0..4; fetch 1 A from app 0..4
        29s P claims A 0..4/4           -> claim told A 0..4; claim told A 0..4
-       32s P claims A 0..4/4           -> claim told A 0..4; claim told A 0..4
+       32s P claims A 0..4/4           -> claim told A 0..4; claim told A 0..4; claim told A 0..4
     ",
     );
 }
