@@ -279,6 +279,11 @@ impl PieceSet {
         self.words.get(index).copied().unwrap_or(0)
     }
 
+    /// Whether some piece is in the set and not in another one.
+    pub(crate) fn goes_beyond(&self, other: &Self) -> bool {
+        self.words.iter().enumerate().any(|(at, word)| word & !other.word(at) != 0)
+    }
+
     /// The pieces that are in the set and not in another one, in order.
     pub(crate) fn beyond<'a>(&'a self, other: Option<&'a Self>) -> impl Iterator<Item = PieceIndex> + 'a {
         let left = move |at: usize| self.word(at) & !other.map_or(0, |other| other.word(at));
@@ -403,6 +408,8 @@ mod tests {
         assert_eq!(less.beyond(None).collect::<Vec<_>>(), [1, 64, 129]);
         assert_eq!(more.beyond(Some(&set(&[0], 1))).count(), 5, "a blob of another size");
         assert_eq!(more.beyond(Some(&more)).count(), 0);
+        assert!(more.goes_beyond(&less) && less.goes_beyond(&more) && !more.goes_beyond(&more));
+        assert!(!set(&[64], 130).goes_beyond(&more));
     }
 
     #[test]

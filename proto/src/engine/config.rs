@@ -133,6 +133,8 @@ pub struct Config {
     /// How long a claim is good for without being repeated; it is, three times in that time, while bytes come. 4 s: an
     /// owner that lost its power or its uplink costs that much.
     pub claim_lease: Duration,
+    /// The same where a piece takes its owner long: half of that, and so much at most. 12 s: what is lost with an owner is little of such a blob.
+    pub claim_lease_max: Duration,
     /// For the node whose turn it is to claim a blob. 500 ms: far longer than gossip takes; then the next one is due.
     pub claim_grace: Duration,
     /// In which one of a node's words may overtake another on its way, so that the older one is dropped. 2 s: far longer than
@@ -140,12 +142,16 @@ pub struct Config {
     pub overtaken_within: Duration,
     /// Between two repetitions of a want, give or take a quarter. 5 s: for those who joined the site or missed it.
     pub want_interval: Duration,
+    /// The same for a blob that takes long: this part of the time that it has taken so far. 12: from a minute on.
+    pub want_share: u32,
+    /// That at most. 10 s: what a lost word costs of two minutes or more.
+    pub want_interval_max: Duration,
     /// The same for each node that wants the same blob, if that is longer: so a site says at most so many words a second
-    /// of one blob however many it has. 50 ms: twenty words a second, which is 5 s among a hundred nodes.
+    /// of one blob however many it has. 100 ms: ten words a second, which is 10 s among a hundred nodes.
     pub want_spacing: Duration,
     /// Between the words of those who all have the same reason to say their part now, since a node came or left. 10 ms.
     pub reply_spacing: Duration,
-    /// After which a peer's word that it wants a blob is forgotten. 20 s: three repetitions lost in a row; in the same
+    /// After which a peer's word that it wants a blob is forgotten. 40 s: three repetitions lost in a row; in the same
     /// measure longer where nodes repeat theirs less often.
     pub want_expiry: Duration,
     /// From a node's word that it joins to the answer of those who fetch or fetched from the origin. 15 ms: below `settle`, so
@@ -215,8 +221,10 @@ pub struct Config {
     /// Between two looks at a transfer of which nothing is heard that matters: this part of the time that it has taken so far, so
     /// that what nobody says costs as little of a short transfer as of a long one. 32: three percent.
     pub look_share: u32,
-    /// At least, with `hedge_gain` at most. 100 ms: a few words' ways.
+    /// At least. 100 ms: a few words' ways.
     pub look_min: Duration,
+    /// At most. 4 s: the lease of a claim.
+    pub look_max: Duration,
     /// Without bytes, after which a stream of pieces that somebody else has is left for whoever has them: two nodes that
     /// heard different words may wait for each other. 4 s, since on a LAN as slow as the uplink all wait for long, and must not
     /// ask whoever has them all at once; four times as long if the source is known to have them too.
@@ -408,16 +416,20 @@ impl Default for Config {
             hedge_gain: Duration::from_secs(1),
             look_share: 32,
             look_min: Duration::from_millis(100),
+            look_max: Duration::from_secs(4),
             stream_patience: Duration::from_secs(4),
             rarity_window: 256,
             stall_bytes_min: 16 << 10,
+            claim_lease_max: Duration::from_secs(12),
             claim_lease: Duration::from_secs(4),
             claim_grace: Duration::from_millis(500),
             overtaken_within: Duration::from_secs(2),
             want_interval: Duration::from_secs(5),
-            want_spacing: Duration::from_millis(50),
+            want_spacing: Duration::from_millis(100),
+            want_share: 12,
+            want_interval_max: Duration::from_secs(10),
             reply_spacing: Duration::from_millis(10),
-            want_expiry: Duration::from_secs(20),
+            want_expiry: Duration::from_secs(40),
             trees: 4,
             parents: 8,
             fan_out_whole: 2,

@@ -77,7 +77,7 @@ impl Engine {
     fn next_look(&self, content: &ContentId) -> Instant {
         let since = self.transfers.open.get(content).map_or(self.now, |transfer| transfer.began);
         let share = self.now.since(since) / self.config.look_share.max(1);
-        self.now + share.clamp(self.config.look_min.min(self.config.hedge_gain), self.config.hedge_gain)
+        self.now + share.clamp(self.config.look_min, self.config.look_max)
     }
 
     fn start_fetch(&mut self, content: ContentId, step: Step) {

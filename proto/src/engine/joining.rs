@@ -60,14 +60,19 @@ impl Engine {
         })
     }
 
-    /// Between two repetitions of a want: with many wants for one blob, so long that all together are few.
+    /// Between two repetitions of a want: with many wants for one blob, so long that all together are few, and longer where a
+    /// blob takes long.
     fn want_interval(&self, content: &ContentId) -> Duration {
-        self.spaced(content, self.config.want_spacing).max(self.config.want_interval)
+        let since = self.transfers.open.get(content).map_or(self.now, |transfer| transfer.began);
+        let share = self.now.since(since) / self.config.want_share.max(1);
+        let alone = share.min(self.config.want_interval_max).max(self.config.want_interval);
+        self.spaced(content, self.config.want_spacing).max(alone)
     }
 
     /// After which a want that is not repeated is forgotten.
     fn want_expiry(&self, content: &ContentId) -> Duration {
-        self.want_interval(content).saturating_mul(4).max(self.config.want_expiry)
+        let longest = self.spaced(content, self.config.want_spacing).max(self.config.want_interval_max);
+        longest.saturating_mul(4).max(self.config.want_expiry)
     }
 
     /// So long that all who take part in a blob can say one word each with this time between two.
@@ -132,11 +137,21 @@ impl Engine {
         origin
     }
 
+    /// For how long this node's word that it fetches something is good: half of what a piece takes it, within bounds.
+    fn lease(&self, content: &ContentId) -> Duration {
+        let pieces = self.transfers.open.get(content).and_then(|transfer| transfer.pieces.as_ref());
+        let time = pieces
+            .zip(self.uplink_rate)
+            .map_or(Duration::ZERO, |(pieces, rate)| select::time_for(u64::from(pieces.layout.piece_len()), rate) / 2);
+        time.min(self.config.claim_lease_max).max(self.config.claim_lease)
+    }
+
     /// Says what part this node takes, and before that the hashes of what it has.
     pub(super) fn tell(&mut self, content: ContentId) {
         self.vouch_now(content);
         let claim = self.site.claim_of(&content, &self.node, self.now);
-        let until = self.now + self.config.claim_lease;
+        let lease = self.lease(&content);
+        let until = self.now + lease;
         let origin = self.enter(content, claim.map(|claim| (claim.stripe, until)));
         let Some(transfer) = self.transfers.open.get_mut(&content) else { return };
         transfer.told_at = Some(self.now);
@@ -145,7 +160,6 @@ impl Engine {
             .as_ref()
             .filter(|pieces| pieces.layout.count() > 0)
             .map(|pieces| Having { size: pieces.layout.blob_size(), pieces: pieces.durable.clone() });
-        let lease = self.config.claim_lease;
         let lease_ms = u32::try_from(lease.as_millis()).unwrap_or(u32::MAX);
         let claim = claim.map(|claim| Claim { stripe: claim.stripe, lease_ms });
         self.say(Part::Wanted { content, origin, having, claim });

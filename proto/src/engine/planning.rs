@@ -261,7 +261,8 @@ impl Engine {
         }
         let usable = |(node, set, said): &(NodeId, &PieceSet, Option<u64>)| {
             let fits = *said == Some(size) && set.pieces() == shut.pieces();
-            fits && *node != self.node && self.may_reach(transfer, node)
+            // Most have no more than this node, and who may be asked is dear to find out.
+            fits && *node != self.node && set.goes_beyond(&shut) && self.may_reach(transfer, node)
         };
         let havers: Vec<_> = self.site.sets(&content).filter(usable).map(|(node, set, _)| (node, set)).collect();
         let (here, away): (Vec<_>, Vec<_>) = havers.into_iter().partition(|(node, _)| self.peers.is_connected(node));
