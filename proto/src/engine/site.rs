@@ -320,8 +320,12 @@ impl Site {
         party.having = word.having.filter(|set| others + set.pieces().div_ceil(8) as usize <= room.having_bytes);
         Parts::note_had(had, full, (node, party.having.as_ref()));
         let bytes = others + party.bytes();
-        parts.claims_now(node, word.claim, word.patience, now);
-        let claims = parts.stripe_of(&node, now) != stripe;
+        // Most words are of nodes that fetch nothing.
+        let fetches = word.claim.is_some() || parts.claims.contains_key(&node);
+        if fetches {
+            parts.claims_now(node, word.claim, word.patience, now);
+        }
+        let claims = fetches && parts.stripe_of(&node, now) != stripe;
         self.having_bytes = bytes;
         Some(Heard { new, claims, had: old })
     }

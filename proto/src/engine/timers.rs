@@ -52,29 +52,42 @@ pub(super) enum Timer {
     Budget,
 }
 
-/// Timers and when they are due.
+/// Timers and when they are due. Each has a number while it is set, by which they are ordered: they are moved all the time, and
+/// names of blobs are long.
 #[derive(Debug, Default)]
 pub(super) struct Timers {
-    at: BTreeMap<Timer, Instant>,
-    order: BTreeSet<(Instant, Timer)>,
+    at: BTreeMap<Timer, (Instant, usize)>,
+    order: BTreeSet<(Instant, usize)>,
+    numbered: Vec<Timer>,
+    free: Vec<usize>,
 }
 
 impl Timers {
     /// Sets or moves a timer.
     pub(super) fn set(&mut self, timer: Timer, now: Instant, after: Duration) {
         let due = now + after;
-        match self.at.insert(timer, due) {
-            Some(before) if before == due => return,
-            Some(before) => self.order.remove(&(before, timer)),
-            None => false,
-        };
-        self.order.insert((due, timer));
+        if let Some((before, number)) = self.at.get_mut(&timer) {
+            if *before != due {
+                self.order.remove(&(*before, *number));
+                self.order.insert((due, *number));
+                *before = due;
+            }
+            return;
+        }
+        let number = self.free.pop().unwrap_or(self.numbered.len());
+        match self.numbered.get_mut(number) {
+            Some(place) => *place = timer,
+            None => self.numbered.push(timer),
+        }
+        self.at.insert(timer, (due, number));
+        self.order.insert((due, number));
     }
 
     /// Removes a timer, if it is set.
     pub(super) fn stop(&mut self, timer: Timer) {
-        if let Some(due) = self.at.remove(&timer) {
-            self.order.remove(&(due, timer));
+        if let Some((due, number)) = self.at.remove(&timer) {
+            self.order.remove(&(due, number));
+            self.free.push(number);
         }
     }
 
@@ -85,7 +98,7 @@ impl Timers {
 
     /// When a timer is due, if it is set.
     pub(super) fn at(&self, timer: Timer) -> Option<Instant> {
-        self.at.get(&timer).copied()
+        self.at.get(&timer).map(|(due, _)| *due)
     }
 
     /// When the first timer is due.
@@ -96,12 +109,15 @@ impl Timers {
     /// The timers that are due, in order. Each is then taken by [`Timers::take`], since what one does may stop
     /// another; what they set anew waits for the next tick, so that a tick always ends.
     pub(super) fn due(&self, now: Instant) -> Vec<Timer> {
-        self.order.iter().take_while(|(due, _)| *due <= now).map(|(_, timer)| *timer).collect()
+        let due = self.order.iter().take_while(|(due, _)| *due <= now);
+        let mut due: Vec<_> = due.filter_map(|(due, number)| Some((*due, *self.numbered.get(*number)?))).collect();
+        due.sort_unstable();
+        due.into_iter().map(|(_, timer)| timer).collect()
     }
 
     /// Removes a timer if it is due, and says whether it was.
     pub(super) fn take(&mut self, timer: Timer, now: Instant) -> bool {
-        let due = self.at.get(&timer).is_some_and(|due| *due <= now);
+        let due = self.at.get(&timer).is_some_and(|(due, _)| *due <= now);
         if due {
             self.stop(timer);
         }
@@ -128,5 +144,12 @@ mod tests {
         assert!(!timers.take(Timer::Announce, start + second * 3));
         assert!(timers.take(Timer::Summary, start + second * 3));
         assert_eq!(timers.next(), Some(start + second * 4));
+        timers.set(Timer::Probe, start, second * 4);
+        timers.set(Timer::Budget, start, second * 4);
+        assert_eq!(
+            timers.due(start + second * 4),
+            [Timer::Announce, Timer::Probe, Timer::Budget],
+            "whatever was set first"
+        );
     }
 }
