@@ -151,7 +151,7 @@ pub struct Config {
     pub want_spacing: Duration,
     /// Between the words of those who all have the same reason to say their part now, since a node came or left. 10 ms.
     pub reply_spacing: Duration,
-    /// After which a peer's word that it wants a blob is forgotten. 40 s: three repetitions lost in a row; in the same
+    /// After which a peer's word that it wants a blob is forgotten. 20 s: three repetitions lost in a row; in the same
     /// measure longer where nodes repeat theirs less often.
     pub want_expiry: Duration,
     /// From a node's word that it joins to the answer of those who fetch or fetched from the origin. 15 ms: below `settle`, so
@@ -429,7 +429,7 @@ impl Default for Config {
             want_share: 12,
             want_interval_max: Duration::from_secs(10),
             reply_spacing: Duration::from_millis(10),
-            want_expiry: Duration::from_secs(40),
+            want_expiry: Duration::from_secs(20),
             trees: 4,
             parents: 8,
             fan_out_whole: 2,

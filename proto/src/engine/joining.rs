@@ -71,8 +71,7 @@ impl Engine {
 
     /// After which a want that is not repeated is forgotten.
     fn want_expiry(&self, content: &ContentId) -> Duration {
-        let longest = self.spaced(content, self.config.want_spacing).max(self.config.want_interval_max);
-        longest.saturating_mul(4).max(self.config.want_expiry)
+        self.want_interval(content).saturating_mul(4).max(self.config.want_expiry)
     }
 
     /// So long that all who take part in a blob can say one word each with this time between two.
