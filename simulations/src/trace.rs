@@ -136,6 +136,10 @@ impl Trace {
                 self.content(3, content);
                 self.add(u64::from(*first));
             }
+            ControlRequest::Claim { content, stripe } => {
+                self.content(6, content);
+                self.add(u64::from(stripe.first) << 32 | u64::from(stripe.end));
+            }
             ControlRequest::Tag { .. } => self.add(4),
             ControlRequest::TagSaid { word, .. } => {
                 self.add(5);
@@ -163,6 +167,7 @@ impl Trace {
                 self.tag_word(word);
             }
             ControlResponse::Noted => self.add(5),
+            ControlResponse::Claim { free } => self.all([6, u64::from(*free)]),
         }
     }
 

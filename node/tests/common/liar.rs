@@ -145,6 +145,7 @@ async fn converse(handle: SwarmHandle, mut events: mpsc::Receiver<SwarmEvent>, b
                 more: false,
             }),
             ControlRequest::Vouches { .. } => ControlResponse::Vouches(Vouches { size: 0, runs: Vec::new() }),
+            ControlRequest::Claim { .. } => ControlResponse::Claim { free: true },
             ControlRequest::Tag { .. } => ControlResponse::Tag(TagWord::Ask),
             ControlRequest::TagSaid { .. } => ControlResponse::Noted,
         };

@@ -183,10 +183,7 @@ impl Engine {
         if self.tag_rule(reference).fresh_for.is_zero() {
             return None;
         }
-        let fits = |peer: &NodeId| {
-            let mute = self.questions.mute.get(peer).is_some_and(|until| *until > self.now);
-            !mute && !tried.contains(peer) && self.trusts(peer)
-        };
+        let fits = |peer: &NodeId| !self.is_mute(peer) && !tried.contains(peer) && self.trusts(peer);
         let peers = self.peers.iter().filter(|(peer, state)| state.hello.is_some() && fits(peer));
         let first = peers.map(|(peer, _)| (weight(reference, peer), *peer)).max()?;
         (first.0 > weight(reference, &self.node)).then_some(first.1)
@@ -256,6 +253,20 @@ impl Engine {
         }
     }
 
+    /// Whether a peer is no keeper for now.
+    pub(super) fn is_mute(&self, peer: &NodeId) -> bool {
+        self.questions.mute.get(peer).is_some_and(|until| *until > self.now)
+    }
+
+    /// A peer did not answer as a keeper: it is none for a while.
+    pub(super) fn pass_over(&mut self, keeper: NodeId) {
+        let now = self.now;
+        self.questions.mute.retain(|_, until| *until > now);
+        if self.questions.mute.len() < self.config.limits.peers {
+            self.questions.mute.insert(keeper, now + self.config.keeping.mute);
+        }
+    }
+
     /// Those who are held are told that there is nothing yet.
     pub(super) fn on_tag_hold(&mut self, lookup: LookupId) {
         let Some(question) = self.questions.open.get_mut(&lookup) else { return };
@@ -268,12 +279,7 @@ impl Engine {
     pub(super) fn on_tag_patience(&mut self, lookup: LookupId) {
         match self.questions.open.get(&lookup).map(|question| question.stage) {
             Some(Stage::Keeper(keeper, _)) => {
-                let until = self.now + self.config.keeping.mute;
-                let now = self.now;
-                self.questions.mute.retain(|_, until| *until > now);
-                if self.questions.mute.len() < self.config.limits.peers {
-                    self.questions.mute.insert(keeper, until);
-                }
+                self.pass_over(keeper);
                 self.keeper_failed(lookup, keeper);
             }
             Some(Stage::Granted(_)) => self.grant(lookup),

@@ -99,6 +99,7 @@ impl Engine {
                 }
             }
             ControlRequest::Vouches { content, first } => self.answer_hashes(call, &content, first),
+            ControlRequest::Claim { content, stripe } => self.on_claim_asked(call, from, content, stripe),
             ControlRequest::Tag { reference } => self.on_tag_asked(call, from, &reference),
             ControlRequest::TagSaid { reference, word } => {
                 self.act(Action::Respond { call, response: ControlResponse::Noted });
@@ -108,7 +109,7 @@ impl Engine {
     }
 
     pub(super) fn on_responded(&mut self, request: RequestId, response: ControlResponse) {
-        if self.on_tag_answered(request, Some(&response)) {
+        if self.on_tag_answered(request, Some(&response)) || self.on_claim_answered(request, Some(&response)) {
             return;
         }
         self.timers.stop(Timer::RequestTimeout(request));
@@ -128,7 +129,7 @@ impl Engine {
     }
 
     pub(super) fn on_request_failed(&mut self, request: RequestId) {
-        if self.on_tag_answered(request, None) {
+        if self.on_tag_answered(request, None) || self.on_claim_answered(request, None) {
             return;
         }
         self.timers.stop(Timer::RequestTimeout(request));

@@ -8,6 +8,7 @@ use std::{cmp::Reverse, time::Duration};
 
 use super::{
     Engine,
+    clearing::Clearance,
     event::{Instant, Source},
     planning::{Choice, Step},
     select,
@@ -129,10 +130,15 @@ impl Engine {
         let mine = ranks.iter().find(|(.., node)| *node == self.node);
         let place = mine.map_or(ranks.len(), |mine| ranks.iter().filter(|rank| *rank < mine).count());
         let turn = begins + self.config.claim_grace.saturating_mul(u32::try_from(place).unwrap_or(u32::MAX));
-        if self.now < turn {
+        // All others are told to wait for whoever was told to go on.
+        let cleared = transfer.election.is_some_and(|election| election.clearance == Clearance::Free);
+        if self.now < turn && !cleared {
             return Choice::Wait(turn);
         }
         let stripe = self.stripe_at(&content, first);
+        if let Some(until) = self.cleared_at(content, stripe) {
+            return Choice::Wait(until);
+        }
         self.claim(content, stripe);
         match self.claimed_step(&content, stripe, preferred) {
             Some(step) => {
@@ -161,7 +167,7 @@ impl Engine {
             }
         };
         if let Some(transfer) = self.transfers.open.get_mut(&content) {
-            transfer.election = Some(Election { first, begins });
+            transfer.election = Some(Election { first, begins, clearance: Clearance::Unasked });
         }
         begins
     }

@@ -21,6 +21,7 @@ mod asking;
 mod bindings;
 mod blame;
 pub mod budget;
+mod clearing;
 pub mod config;
 mod conversation;
 mod directory;

@@ -34,6 +34,8 @@ pub(super) struct Claim {
     patience: Duration,
     /// Its first piece that is not vouched for, nor said to be there.
     pub(super) next: PieceIndex,
+    /// It was said to this node alone: until then a word without it may be older.
+    told_apart: Option<Instant>,
 }
 
 impl Claim {
@@ -106,12 +108,12 @@ impl Party {
 
 /// A claim that was said again, or anew.
 fn renewed(old: Option<Claim>, stripe: Stripe, until: Instant, patience: Duration, now: Instant) -> Claim {
-    let fresh = Claim { stripe, until, since: now, moved: now, patience, next: stripe.first };
+    let fresh = Claim { stripe, until, since: now, moved: now, patience, next: stripe.first, told_apart: None };
     let same = |old: &Claim| old.stripe.first == stripe.first && old.stripe.turn == stripe.turn;
     let old = old.filter(same).unwrap_or(fresh);
     // Whoever takes it along a tree must not see it move to another.
     let stripe = Stripe { tree: old.stripe.tree, ..stripe };
-    Claim { stripe, until, patience, ..old }
+    Claim { stripe, until, patience, told_apart: None, ..old }
 }
 
 /// What a node says of its part in a blob.
@@ -198,6 +200,9 @@ impl Parts {
             old.move_on(party.having.as_ref(), now);
             *old
         });
+        if claim.is_none() && old.is_some_and(|old| old.told_apart.is_some_and(|until| until > now)) {
+            return;
+        }
         let goes_on = |(stripe, _): (Stripe, Instant)| old.is_some_and(|old| old.stripe.first == stripe.first);
         if !claim.is_some_and(goes_on) {
             self.ended(&node);
@@ -375,6 +380,22 @@ impl Site {
         if let Some(claim) = self.claim_mut(content, node) {
             claim.moved = now;
         }
+    }
+
+    /// A node claims a stripe, by what it says to this node alone; its word to all comes later. `None` if a limit forbids to
+    /// remember it.
+    pub(super) fn claimed(
+        &mut self,
+        (content, node): (ContentId, NodeId),
+        claim: (Stripe, Instant),
+        patience: Duration,
+        now: Instant,
+        room: Room,
+    ) -> Option<()> {
+        let parts = self.parts(content, node, (room, now))?;
+        parts.claims_now(node, Some(claim), patience, now);
+        parts.claims.get_mut(&node)?.told_apart = Some(claim.1);
+        Some(())
     }
 
     /// How large the blob is, as a node says.

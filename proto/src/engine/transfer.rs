@@ -11,6 +11,7 @@ use std::{
 };
 
 use super::{
+    clearing::Clearance,
     event::{FetchId, Instant, Source, SourceError, WantError, WantId},
     vouches::Vouches,
 };
@@ -167,6 +168,8 @@ pub(super) struct Election {
     pub(super) first: PieceIndex,
     /// From when on the candidates have their turns.
     pub(super) begins: Instant,
+    /// What the blob's keeper says to its claim.
+    pub(super) clearance: Clearance,
 }
 
 /// A blob that is being had.
@@ -199,6 +202,8 @@ pub(super) struct Transfer {
     /// When this node last said that it takes part, if it did.
     pub(super) told_at: Option<Instant>,
     pub(super) election: Option<Election>,
+    /// How often a keeper of the blob said that others fetch what nobody then claimed.
+    pub(super) misled: u32,
     /// Since when somebody is known who has all of it, so that it may come from others who want it too.
     pub(super) crowd_since: Option<Instant>,
     /// The size that was last believed.
@@ -247,6 +252,7 @@ impl Transfer {
             origin_progress: Instant::default(),
             told_at: None,
             election: None,
+            misled: 0,
             crowd_since: None,
             sized: None,
             vouches: Vouches::default(),

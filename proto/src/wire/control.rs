@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
+    announcement::Stripe,
     codec::Message,
     limits::{LimitError, check_changes, check_hashes, check_label},
     release::Following,
@@ -166,6 +167,16 @@ pub enum ControlRequest {
         #[serde(rename = "f")]
         first: PieceIndex,
     },
+    /// I would fetch this from the origin. Does anybody else? You are the blob's keeper as far as I know.
+    #[serde(rename = "c")]
+    Claim {
+        /// The blob.
+        #[serde(rename = "c")]
+        content: ContentId,
+        /// What would be claimed.
+        #[serde(rename = "s")]
+        stripe: Stripe,
+    },
     /// What does this tag stand for? You are its keeper as far as I know.
     #[serde(rename = "t")]
     Tag {
@@ -197,6 +208,13 @@ pub enum ControlResponse {
     /// To [`ControlRequest::Vouches`].
     #[serde(rename = "v")]
     Vouches(Vouches),
+    /// To [`ControlRequest::Claim`].
+    #[serde(rename = "c")]
+    Claim {
+        /// Nobody else has or fetches what the stripe begins with, as far as I know.
+        #[serde(rename = "f")]
+        free: bool,
+    },
     /// To [`ControlRequest::Tag`].
     #[serde(rename = "t")]
     Tag(TagWord),
@@ -289,7 +307,11 @@ impl Message for ControlRequest {
     fn check(&self) -> Result<(), LimitError> {
         match self {
             Self::Hello(hello) => hello.check(),
-            Self::Inventory { .. } | Self::Vouches { .. } | Self::Tag { .. } | Self::TagSaid { .. } => Ok(()),
+            Self::Inventory { .. }
+            | Self::Vouches { .. }
+            | Self::Claim { .. }
+            | Self::Tag { .. }
+            | Self::TagSaid { .. } => Ok(()),
         }
     }
 }
@@ -302,7 +324,7 @@ impl Message for ControlResponse {
             Self::Hello(hello) => hello.check(),
             Self::Inventory(page) => page.check(),
             Self::Vouches(vouches) => vouches.check(),
-            Self::Tag(_) | Self::Noted => Ok(()),
+            Self::Claim { .. } | Self::Tag(_) | Self::Noted => Ok(()),
         }
     }
 }

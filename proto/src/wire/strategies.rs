@@ -129,10 +129,13 @@ fn having() -> impl Strategy<Value = Having> {
     })
 }
 
+fn stripe() -> impl Strategy<Value = Stripe> {
+    let numbers = (any::<u32>(), any::<u32>(), any::<u8>(), any::<u8>());
+    numbers.prop_map(|(first, end, turn, tree)| Stripe { first, end, turn, tree })
+}
+
 fn part() -> impl Strategy<Value = Part> {
-    let stripe = (any::<u32>(), any::<u32>(), any::<u8>(), any::<u8>());
-    let stripe = stripe.prop_map(|(first, end, turn, tree)| Stripe { first, end, turn, tree });
-    let claim = (stripe, any::<u32>()).prop_map(|(stripe, lease_ms)| Claim { stripe, lease_ms });
+    let claim = (stripe(), any::<u32>()).prop_map(|(stripe, lease_ms)| Claim { stripe, lease_ms });
     prop_oneof![
         (content(), any::<bool>(), proptest::option::of(having()), proptest::option::of(claim))
             .prop_map(|(content, origin, having, claim)| Part::Wanted { content, origin, having, claim }),
@@ -173,6 +176,7 @@ pub(super) fn control_request() -> impl Strategy<Value = ControlRequest> {
         hello().prop_map(ControlRequest::Hello),
         position().prop_map(|since| ControlRequest::Inventory { since }),
         (content(), any::<u32>()).prop_map(|(content, first)| ControlRequest::Vouches { content, first }),
+        (content(), stripe()).prop_map(|(content, stripe)| ControlRequest::Claim { content, stripe }),
         reference().prop_map(|reference| ControlRequest::Tag { reference }),
         (reference(), tag_word()).prop_map(|(reference, word)| ControlRequest::TagSaid { reference, word }),
     ]
@@ -195,6 +199,7 @@ pub(super) fn control_response() -> impl Strategy<Value = ControlResponse> {
         hello().prop_map(ControlResponse::Hello),
         page().prop_map(ControlResponse::Inventory),
         vouches.prop_map(ControlResponse::Vouches),
+        any::<bool>().prop_map(|free| ControlResponse::Claim { free }),
         tag_word().prop_map(ControlResponse::Tag),
         Just(ControlResponse::Noted),
     ]

@@ -159,12 +159,14 @@ fn sample_page() -> InventoryPage {
 }
 
 /// One message of each kind, encoded.
-fn samples() -> [Vec<u8>; 10] {
+fn samples() -> [Vec<u8>; 12] {
     let changed = Announcement::Changed { since: sample_position(), changes: sample_changes() };
     let unasked = Announcement::Summary(Summary { origin_reachable: None, ..sample_summary() });
     let inventory = ControlRequest::Inventory { since: sample_position() };
     let reference = TagRef::new(Repository::new("a", "b").unwrap(), "c").unwrap();
     let said = ControlRequest::TagSaid { reference: reference.clone(), word: TagWord::Away };
+    let content = ContentId::of(Algorithm::Sha256, b"abc");
+    let stripe = Stripe { first: 3, end: 40, turn: 1, tree: 2 };
     let mut pieces = PieceSet::empty(11);
     assert!(pieces.insert(0) && pieces.insert(9));
     [
@@ -174,6 +176,8 @@ fn samples() -> [Vec<u8>; 10] {
         encode_control_request(&inventory),
         encode_control_response(&ControlResponse::Hello(sample_hello())),
         encode_control_response(&ControlResponse::Inventory(sample_page())),
+        encode_control_request(&ControlRequest::Claim { content, stripe }),
+        encode_control_response(&ControlResponse::Claim { free: true }),
         encode_control_request(&ControlRequest::Tag { reference }),
         encode_control_request(&said),
         encode_control_response(&ControlResponse::Tag(TagWord::Wait)),
@@ -219,6 +223,12 @@ fn the_bytes_of_each_message_stay_the_same() {
         format!("a1 6169 a1 6173 {position}"),
         HELLO_HEX.to_owned(),
         format!("a1 6169 a4 6166 f4 6163 {CHANGES_HEX} 6170 a2 6165 1b0102030405060708 6173 190131 616d f5"),
+        concat!(
+            "a1 6163 a2 6163 5824 01551220 ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad",
+            "6173 a4 6166 03 6165 1828 6174 01 6167 02",
+        )
+        .to_owned(),
+        "a1 6163 a1 6166 f5".to_owned(),
         "a1 6174 a1 6172 82 82 6161 6162 6163".to_owned(),
         "a1 616f a2 6172 82 82 6161 6162 6163 6177 616f".to_owned(),
         "a1 6174 6177".to_owned(),

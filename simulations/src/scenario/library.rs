@@ -13,6 +13,7 @@ macro_rules! scenarios {
 /// Names and texts, in the order of their names.
 pub fn library() -> &'static [(&'static str, &'static str)] {
     scenarios![
+        "busy-devices",
         "canary-then-fleet",
         "clock-years-off",
         "corrupting-peer",

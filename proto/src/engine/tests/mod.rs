@@ -1,6 +1,7 @@
 //! Tests of the engine as a whole: scripts that read as stories, and arbitrary events.
 
 mod budgets;
+mod clearing;
 mod properties;
 mod releases;
 mod script;

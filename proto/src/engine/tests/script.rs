@@ -30,6 +30,9 @@
 //! `P asks tag v1 | P says tag v1=A@1000~5 | P says tag ask|wait|away | P ignores tag | P heard v1 away`; for `v1` the order is
 //! `R`, `P`, `me`, `Q`. In answers, `fresh` and `by rule` say why the origin was not asked.
 //!
+//! Only stories of keepers ([`run_kept`]) ask a blob's keeper before they claim; for `A` the order is `P`, `Q`, `me`:
+//! `P says A free|taken | P ignores A | Q asks claim A 0..4`, and `answer Q free|taken`.
+//!
 //! Errors: `unreachable`, `notfound`, `unauthorized`, `failed`, `ill`, `wrong`, `store`, `busy <seconds>`.
 
 use std::{collections::BTreeMap, time::Duration};
@@ -66,6 +69,7 @@ pub(super) fn run_with(config: Config, story: &str) {
         settle_while_fetched: none,
         settle_after_start: none,
         settle_after_connect: none,
+        clearance: none,
         ..config
     };
     tell(Teller::new(config, false), story);
@@ -78,7 +82,12 @@ pub(super) fn run_site(story: &str) {
 
 /// The same with another configuration.
 pub(super) fn run_site_with(config: Config, story: &str) {
-    tell(Teller::new(config, true), story);
+    tell(Teller::new(Config { clearance: Duration::ZERO, ..config }, true), story);
+}
+
+/// Runs a story of nodes that ask keepers before they claim what others may fetch.
+pub(super) fn run_kept(story: &str) {
+    tell(Teller::new(Config::default(), true), story);
 }
 
 fn tell(mut teller: Teller, story: &str) {
@@ -130,6 +139,7 @@ struct Teller {
     hello: BTreeMap<String, RequestId>,
     inventory: BTreeMap<String, RequestId>,
     hashes: BTreeMap<String, RequestId>,
+    claims: BTreeMap<String, RequestId>,
     tags: BTreeMap<String, RequestId>,
     /// What each fetch is of.
     fetched: BTreeMap<FetchId, ContentId>,
@@ -142,9 +152,9 @@ impl Teller {
     fn new(config: Config, parts: bool) -> Self {
         let names = ["A", "B", "C", "D"].map(|name| (blob(name), name)).into();
         let engine = Engine::new(config, peer("me"), 1);
-        let (seqs, hello, inventory, hashes, tags) = Default::default();
+        let (seqs, hello, inventory, hashes, claims, tags) = Default::default();
         let (now, fetched) = (Instant::default(), BTreeMap::new());
-        Self { engine, now, seqs, hello, inventory, hashes, tags, fetched, names, parts }
+        Self { engine, now, seqs, hello, inventory, hashes, claims, tags, fetched, names, parts }
     }
 
     fn tell(&mut self, line: &str) -> Vec<String> {
@@ -367,6 +377,20 @@ impl Teller {
                 let request = ControlRequest::TagSaid { reference: tag(reference), word: tag_word(word) };
                 Event::Requested { call: call_of(&id), from: id, request }
             }
+            ["asks", "claim", content, run] => {
+                let (first, end, _) = run_of(run);
+                let stripe = Stripe { first, end, turn: 0, tree: tree_of(&id, 4) };
+                let request = ControlRequest::Claim { content: blob(content), stripe };
+                Event::Requested { call: call_of(&id), from: id, request }
+            }
+            ["says", _, word @ ("free" | "taken")] => {
+                let request = self.claims.remove(name).expect("no question about a claim is open");
+                Event::Responded { request, response: ControlResponse::Claim { free: *word == "free" } }
+            }
+            ["ignores", "A"] => {
+                let request = self.claims.remove(name).expect("no question about a claim is open");
+                Event::RequestFailed { request }
+            }
             ["left", content] => said(id, Part::Left { content: blob(content) }),
             ["fails"] => {
                 let open = self.hello.remove(name).or_else(|| self.inventory.remove(name));
@@ -432,9 +456,8 @@ impl Teller {
         match action {
             Action::Announce(Announcement::Taking(part)) => match part {
                 Part::Wanted { content, claim: Some(Claim { stripe, .. }), .. } => {
-                    let end = if stripe.end == PieceIndex::MAX { String::new() } else { stripe.end.to_string() };
                     let turn = if stripe.turn > 0 { format!(" turn {}", stripe.turn) } else { String::new() };
-                    format!("claim told {} {}..{end}{turn}", self.name(&content), stripe.first)
+                    format!("claim told {} {}{turn}", self.name(&content), run_text(stripe))
                 }
                 Part::Wanted { content, origin, having, claim: None } => {
                     let offline = if origin { "" } else { " offline" };
@@ -470,6 +493,10 @@ impl Teller {
                         self.hashes.insert(name.clone(), request);
                         format!("ask {name} hashes {} {first}..", self.name(&content))
                     }
+                    ControlRequest::Claim { content, stripe } => {
+                        self.claims.insert(name.clone(), request);
+                        format!("ask {name} claim {} {}", self.name(&content), run_text(stripe))
+                    }
                     ControlRequest::Tag { reference } => {
                         self.tags.insert(name.clone(), request);
                         format!("ask {name} tag {}", reference.tag())
@@ -489,6 +516,10 @@ impl Teller {
             Action::Respond { call, response: ControlResponse::Tag(word) } => {
                 let asker = char::from(u8::try_from(call.0).unwrap());
                 format!("answer {asker} tag {}", self.tag_word(&word))
+            }
+            Action::Respond { call, response: ControlResponse::Claim { free } } => {
+                let asker = char::from(u8::try_from(call.0).unwrap());
+                format!("answer {asker} {}", if free { "free" } else { "taken" })
             }
             Action::Respond { response: ControlResponse::Noted, .. } => "noted".to_owned(),
             Action::Respond { response: ControlResponse::Hello(hello), .. } => {
@@ -582,6 +613,11 @@ fn run_of(word: &str) -> (PieceIndex, PieceIndex, Option<u64>) {
     let (run, total) = word.split_once('/').map_or((word, None), |(run, total)| (run, Some(number(total))));
     let (first, end) = run.split_once("..").unwrap();
     (number(first), if end.is_empty() { PieceIndex::MAX } else { number(end) }, total)
+}
+
+fn run_text(stripe: Stripe) -> String {
+    let end = if stripe.end == PieceIndex::MAX { String::new() } else { stripe.end.to_string() };
+    format!("{}..{end}", stripe.first)
 }
 
 fn having(word: &str) -> Having {
