@@ -57,19 +57,47 @@ impl Pace {
         state.bytes_per_s.map_or(u64::MAX, |rate| (rate / CHUNKS_PER_S_MIN).clamp(1, CHUNK_BYTES_MAX))
     }
 
+    /// How many bytes pass in a time; none if there is no rate.
+    pub fn bytes_in(&self, time: Duration) -> Option<u64> {
+        let rate = self.0.lock().unwrap_or_else(PoisonError::into_inner).bytes_per_s?;
+        Some(u64::try_from(u128::from(rate) * time.as_nanos() / 1_000_000_000).unwrap_or(u64::MAX))
+    }
+
     /// Waits until these bytes have passed.
     pub async fn pass(&self, bytes: u64) {
-        let free_at = {
-            let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            let Some(rate) = state.bytes_per_s else { return };
-            let nanos = u128::from(bytes) * 1_000_000_000 / u128::from(rate.max(1));
-            let taken = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
-            let now = Instant::now();
-            let begin = state.free_at.max(now.checked_sub(LATE_MAX).unwrap_or(now));
-            state.free_at = begin + taken;
-            state.free_at
-        };
-        tokio::time::sleep_until(free_at).await;
+        if let Some((_, end)) = self.take(bytes) {
+            tokio::time::sleep_until(end).await;
+        }
+    }
+
+    /// When it is the turn of these bytes: those before them have passed then. Their own time runs whether somebody waits
+    /// or not.
+    pub fn turn(&self, bytes: u64) -> Instant {
+        self.take(bytes).map_or_else(Instant::now, |(begin, _)| begin)
+    }
+
+    fn take(&self, bytes: u64) -> Option<(Instant, Instant)> {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken = state.time_of(bytes)?;
+        let now = Instant::now();
+        let begin = state.free_at.max(now.checked_sub(LATE_MAX).unwrap_or(now));
+        state.free_at = begin + taken;
+        Some((begin, state.free_at))
+    }
+
+    /// Of what had its turn, these bytes will not come.
+    pub fn refund(&self, bytes: u64) {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(taken) = state.time_of(bytes) else { return };
+        state.free_at = state.free_at.checked_sub(taken).unwrap_or(state.free_at);
+    }
+}
+
+impl State {
+    /// How long bytes take; none if there is no rate.
+    fn time_of(&self, bytes: u64) -> Option<Duration> {
+        let nanos = u128::from(bytes) * 1_000_000_000 / u128::from(self.bytes_per_s?.max(1));
+        Some(Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX)))
     }
 }
 
@@ -128,6 +156,24 @@ mod tests {
         let start = Instant::now();
         unlimited.pass(200).await;
         assert_eq!(start.elapsed().as_secs_f64().round() as u64, 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_has_its_turn_takes_its_time_and_what_is_refunded_none() {
+        let pace = Pace::new(Some(1000));
+        let start = Instant::now();
+        assert_eq!((pace.turn(500), pace.turn(500)), (start, start + ms(500)));
+        pace.refund(400);
+        tokio::time::advance(ms(100)).await;
+        assert_eq!(pace.turn(100), start + ms(600), "it runs while nobody waits");
+        assert_eq!((pace.bytes_in(ms(250)), pace.bytes_in(Duration::ZERO)), (Some(250), Some(0)));
+        let unlimited = Pace::new(None);
+        unlimited.refund(5);
+        assert_eq!((unlimited.bytes_in(ms(1)), unlimited.turn(u64::MAX)), (None, Instant::now()));
+    }
+
+    fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
     }
 
     #[tokio::test(start_paused = true)]

@@ -11,6 +11,7 @@
 //! What is deliberately absent: any choice of source, order or retry; those are the engine's.
 
 mod intake;
+mod parts;
 #[cfg(test)]
 mod tests;
 mod vouched;
@@ -26,8 +27,11 @@ use layermesh_proto::{
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use self::intake::{Intake, Vouch};
 pub use self::{intake::VOUCH_WAIT, vouched::Vouched};
+use self::{
+    intake::{Intake, Vouch},
+    parts::Wanted,
+};
 use crate::{
     counters::Counters,
     exchange::BulkClient,
@@ -171,17 +175,14 @@ impl FetchContext {
         kind: ObjectKind,
     ) -> Result<OriginBody, SourceError> {
         let bytes = plan.layout.map_or(0..0, |layout| layout.bytes_of_run(&plan.run));
-        match job.size {
+        let end = match job.size {
             // Of an empty blob, no part can be asked for.
-            Some(_) => {
-                let end = Some(bytes.end).filter(|&end| end > 0);
-                self.origins.open_part(repository, kind, &job.content, bytes.start, end).await
-            }
-            None => {
-                let end = first_end(bytes.start);
-                self.origins.open_first(repository, kind, &job.content, bytes.start, end).await
-            }
-        }
+            Some(_) => Some(bytes.end).filter(|&end| end > 0),
+            None => Some(first_end(bytes.start)),
+        };
+        let (repository, sized) = (repository.clone(), job.size.is_some());
+        let wanted = Wanted { repository, kind, content: job.content, start: bytes.start, end, sized };
+        parts::open(&self.origins, &self.uplink, wanted).await
     }
 
     async fn take_origin_body(
@@ -192,7 +193,6 @@ impl FetchContext {
         cancel: &CancellationToken,
     ) -> Result<(), SourceError> {
         let OriginBody { total, start, ranged, stream } = body;
-        let stream = self.paced(stream);
         let known = plan.layout.map(|layout| layout.blob_size());
         let (size, stream) = match (total, known) {
             (Some(total), Some(size)) if total != size => {
@@ -215,25 +215,6 @@ impl FetchContext {
         let skip = wanted.checked_sub(start).ok_or_else(|| SourceError::Failed("it skipped bytes".to_owned()))?;
         let answer = Answer { size, ranged, run: plan.run.start..end, vouch: Vouch::Nobody };
         self.begin(job, plan, answer, cancel).await?.drain(stream, skip).await
-    }
-
-    /// At the pace that all fetches from registries share. What has not passed is not read on: the registry is slowed
-    /// down by its connection.
-    fn paced(
-        &self,
-        stream: BoxStream<'static, Result<Bytes, SourceError>>,
-    ) -> BoxStream<'static, Result<Bytes, SourceError>> {
-        let uplink = Arc::clone(&self.uplink);
-        let paced = stream.then(move |chunk| {
-            let uplink = Arc::clone(&uplink);
-            async move {
-                if let Ok(chunk) = &chunk {
-                    uplink.pass(chunk.len() as u64).await;
-                }
-                chunk
-            }
-        });
-        paced.boxed()
     }
 
     /// Opens the partial, and says how large the blob is and which of the pieces asked for are there already.

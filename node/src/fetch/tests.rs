@@ -179,6 +179,60 @@ async fn the_first_question_is_for_the_first_bytes_and_tells_the_size() {
     assert_eq!(rig.registry.bytes_sent(), 6 << 20);
 }
 
+/// Where questions with these lengths end, one after the other, as ranges.
+fn ranges_of(ends: &[u64]) -> Vec<Option<String>> {
+    let starts = std::iter::once(0).chain(ends.iter().copied());
+    starts.zip(ends).map(|(start, end)| Some(format!("bytes={start}-{}", end - 1))).collect()
+}
+
+#[tokio::test]
+async fn while_the_uplink_has_a_rate_a_body_is_asked_for_in_parts() {
+    let mut rig = Rig::new().await;
+    // The registry is near, so that a part is what passes in the shortest time, or the smallest there is.
+    let part = 1_000_000;
+    rig.context.uplink = Arc::new(Pace::new(Some(part * 10)));
+    let (content, bytes) = blob(1, FIRST_BYTES as usize + 100_000);
+    let size = bytes.len() as u64;
+    rig.registry.put_blob(bytes.clone());
+    let told = rig.run(rig.first(content)).await;
+    assert_eq!((told.started, told.result), (Some((size, true)), Ok(())));
+    assert_eq!(told.stored, hashed(&bytes, 0..FIRST_PIECES));
+    assert_eq!(rig.ranges(), ranges_of(&[part, part * 2, part * 3, part * 4, FIRST_BYTES]));
+    let told = rig.run(rig.job(2, content, Some(size), FIRST_PIECES..u32::MAX)).await;
+    assert_eq!(told.result, Ok(()));
+    assert_eq!(soon(rig.context.store.complete(content)).await.unwrap(), size);
+    assert_eq!(rig.registry.bytes_sent(), size);
+    // What a small blob has not takes no time: at this rate, the question alone would be for seven minutes.
+    rig.context.uplink = Arc::new(Pace::new(Some(10)));
+    let (content, bytes) = blob(2, 10);
+    rig.registry.put_blob(bytes.clone());
+    assert_eq!(rig.run(rig.first(content)).await, whole(&bytes, true));
+    assert_eq!(rig.ranges().last(), Some(&Some("bytes=0-4095".to_owned())));
+    assert!(rig.context.uplink.turn(0) <= Instant::now() + Duration::from_secs(1));
+}
+
+#[tokio::test]
+async fn a_registry_that_stops_doing_ranges_ends_a_body_that_came_in_parts() {
+    let mut rig = Rig::new().await;
+    rig.context.uplink = Arc::new(Pace::new(Some(10_000_000)));
+    let (content, bytes) = blob(1, 2_000_000);
+    rig.registry.put_blob(bytes.clone());
+    let job = rig.first(content);
+    rig.registry.inject(FaultRule { path_prefix: "/v2/".to_owned(), fault: Fault::IgnoreRange, times: Some(1) });
+    assert_eq!(rig.run(job).await, whole(&bytes, false), "from the first: all of it");
+    let (content, bytes) = blob(2, 2_000_000);
+    rig.registry.put_blob(bytes.clone());
+    let cancel = CancellationToken::new();
+    let running = tokio::spawn(rig.context.clone().run(rig.first(content), cancel));
+    let event = soon(rig.events.recv()).await.unwrap();
+    assert!(matches!(event, Event::FetchStarted { ranged: true, .. }), "{event:?}");
+    rig.fault(Fault::IgnoreRange);
+    let told = rig.told().await;
+    assert!(matches!(told.result, Err(SourceError::Failed(_))), "{:?}", told.result);
+    assert_eq!(told.stored, hashed(&bytes, 0..told.stored.len() as u32), "what came before stays");
+    soon(running).await.unwrap();
+}
+
 #[tokio::test]
 async fn small_and_empty_blobs_and_manifests_come_with_the_first_question() {
     let mut rig = Rig::new().await;
