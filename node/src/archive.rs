@@ -233,7 +233,20 @@ pub struct SourceImage {
 impl SourceImage {
     /// The name under which a registry has it, if the source says so: a tag alone is not one.
     pub fn reference(&self) -> Option<ImageReference> {
-        self.names.iter().filter(|name| name.contains([':', '/'])).find_map(|name| name.parse().ok())
+        self.references().into_iter().next()
+    }
+
+    /// All names under which registries have it, each once.
+    pub fn references(&self) -> Vec<ImageReference> {
+        let mut references = Vec::new();
+        for name in self.names.iter().filter(|name| name.contains([':', '/'])) {
+            if let Ok(reference) = name.parse()
+                && !references.contains(&reference)
+            {
+                references.push(reference);
+            }
+        }
+        references
     }
 
     /// Where one of its blobs is; `None` if it is not in the source.

@@ -3,7 +3,7 @@
 //! The bytes come over the admin socket, so the node opens no path that somebody else names. A blob streams into the store's
 //! partial piece by piece; [`routes`] is the part of the admin API for it. Invariants: a blob counts only when its digest
 //! was right; whatever came of one that broke off is kept, and the next try goes on from there; at most one piece of
-//! each blob under way is in memory. An image is bound and pinned only when every part of it is held.
+//! each blob under way is in memory. An image is pinned, and bound, only when every part of it is held.
 
 use bytes::{Bytes, BytesMut};
 use futures::{Stream, StreamExt as _};
@@ -298,7 +298,7 @@ pub enum SeedError {
     Bind(#[from] ChangeError),
 }
 
-/// Pins an image whose blobs are held, and says what its tag stands for.
+/// Pins an image whose blobs are held, and says what its tag stands for if that is asked for.
 ///
 /// # Errors
 /// If the image is not held, or the change cannot be recorded.
@@ -326,7 +326,9 @@ pub async fn finish(store: &Store, mesh: &Mesh, request: &SeedRequest) -> Result
     let blobs = contents.len();
     // Seeded again under this name, another image takes its place.
     store.replace_pins(owner_of(&image)?, contents).await?;
-    if let Version::Tag(reference) = image.version() {
+    if let Version::Tag(reference) = image.version()
+        && request.bind
+    {
         let observed_unix_s = wall_clock::unix_s();
         let binding =
             Binding { reference: reference.clone(), content: root, observed_unix_s, age_ms: Some(0), by: None };

@@ -277,11 +277,69 @@ async fn a_bundle_of_a_release_has_its_images_and_its_metadata() {
     done(&["release", "publish", "--dir", &others, "--channel", "stable", "--version", "9.0.0", IMAGE]).await;
     done(&["--json", "bundle", "export", "release:stable/9.0.0", &forged, "--releases", &others]).await;
     let refused = layermesh(&first, &["bundle", "import", &forged]).await;
-    assert_eq!(refused.status, 1, "{}", refused.out);
+    assert_eq!((refused.status, refused.out.as_str()), (1, ""), "nothing of it is brought");
     assert!(refused.err.contains("follows the releases of repository"), "{}", refused.err);
     // Who looks for an image in it is not confused by what else is there.
     let seeded = layermesh(&first, &["--json", "seed", &format!("oci-archive:{file}")]).await.json();
     assert_eq!(seeded["digest"], json!(digest));
+}
+
+/// Tags that releases name stand for what the newest release says, whatever bundle is imported last.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bundle_of_an_older_release_brings_its_images_and_not_its_tags() {
+    const OTHER: &str = "reg.test/library/other:v1";
+    let home = Site::new().await;
+    let make = |seed| make_image(&spec(seed, 1 << 18), home.dir()).unwrap();
+    let (old, new) = (make(8), make(9));
+    home.registry.add_image("library/other", "v1", &old).unwrap();
+    let old_digest = home.registry.add_image(REPOSITORY, "v1", &old).unwrap().to_string();
+    let node = home.node("node", &[]).await;
+    let path = |name: &str| home.dir().join(name).to_str().unwrap().to_owned();
+    let (releases, outdated, kept, file) = (path("releases"), path("outdated.tar"), path("kept.tar"), path("new.tar"));
+    let done = async |words: &[&str]| {
+        let ended = layermesh(&node, words).await;
+        assert_eq!(ended.status, 0, "{words:?}: {}", ended.err);
+    };
+    let publish = async |version: &str| {
+        let words =
+            ["release", "publish", "--dir", &releases, "--channel", "stable", "--version", version, IMAGE, OTHER];
+        done(&words).await;
+    };
+    let export = async |release: &str, file: &str| {
+        done(&["--json", "bundle", "export", release, file, "--releases", &releases]).await;
+    };
+    done(&["release", "init", &releases]).await;
+    publish("1").await;
+    export("release:stable/1", &outdated).await;
+    let new_digest = home.registry.add_image(REPOSITORY, "v1", &new).unwrap().to_string();
+    home.registry.add_image("library/other", "v1", &new).unwrap();
+    publish("2").await;
+    export("release:stable/1", &kept).await;
+    export("release:stable/2", &file).await;
+
+    let away = Site::new().await;
+    away.registry.set_online(false).await.unwrap();
+    let root = format!("{releases}/root.json");
+    let device = away.node_with("device", &[], &["--releases-root", &root, "--channel", "stable"]).await;
+    let imported = layermesh(&device, &["--json", "bundle", "import", &file]).await;
+    assert!(imported.out.contains(IMAGE) && imported.out.contains(OTHER), "{}", imported.out);
+    let installs = async |tag: &str| {
+        for repository in [REPOSITORY, "library/other"] {
+            let (pulled, _) = pull_image(&device, Naming::Query, repository, "v1").await;
+            assert!(pulled.iter().any(|content| content.to_string() == new_digest), "{tag}: {pulled:?}");
+        }
+    };
+    device.wait_until("has the release", async || layermesh(&device, &["check", OTHER]).await.status == 0).await;
+    installs("the newest").await;
+    // Older metadata, and older images with the newest metadata.
+    let refused = layermesh(&device, &["bundle", "import", &outdated]).await;
+    assert!(refused.status == 1 && refused.err.contains("rollback: timestamp version 3"), "{}", refused.err);
+    assert_eq!(layermesh(&device, &["check", &format!("reg.test/{REPOSITORY}@{old_digest}")]).await.status, 5);
+    installs("after a rollback").await;
+    let imported = layermesh(&device, &["--json", "bundle", "import", &kept]).await;
+    assert_eq!(imported.status, 0, "{}", imported.err);
+    assert_eq!(layermesh(&device, &["check", &format!("reg.test/{REPOSITORY}@{old_digest}")]).await.status, 0);
+    installs("after older images").await;
 }
 
 /// What `docker save` wrote before it wrote image layouts, with layers as this image has them.

@@ -248,6 +248,14 @@ impl AdminClient {
         self.ask("/v1/releases/metadata", set).await
     }
 
+    /// What the node would say to [`Self::hand_releases`]; it takes nothing up.
+    ///
+    /// # Errors
+    /// As [`Self::status`].
+    pub async fn check_releases(&self, set: &MetadataSet) -> Result<HandedReleases, ClientError> {
+        self.ask("/v1/releases/check", set).await
+    }
+
     /// How releases stand on the site.
     ///
     /// # Errors

@@ -381,6 +381,8 @@ pub struct SeedRequest {
     /// `os/arch[/variant]`, several with commas, or `all`; what was brought if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub platform: Option<String>,
+    /// Whether its tag stands for it from now on, as if the registry had said so.
+    pub bind: bool,
 }
 
 /// An image that was brought: the answer to `POST /v1/seed/images`.
@@ -426,7 +428,7 @@ pub struct InspectedImage {
 }
 
 /// Metadata of releases that the node took up: the answer to `POST /v1/releases/metadata`, whose body are the files by
-/// name.
+/// name. `POST /v1/releases/check` answers the same and takes nothing up.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HandedReleases {
     /// The repository.

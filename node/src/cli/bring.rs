@@ -63,12 +63,13 @@ struct Item {
     what: String,
 }
 
-/// Sends what the node lacks of an image, then has it pinned and known under `name`.
+/// Sends what the node lacks of an image, then has it pinned under `name`, and with `bind` known by it.
 pub(super) async fn bring(
     client: &AdminClient,
     image: SourceImage,
     name: &ImageReference,
     platform: Option<&str>,
+    bind: bool,
     bar: &ProgressBar,
 ) -> anyhow::Result<Brought> {
     let root = image.root;
@@ -79,7 +80,7 @@ pub(super) async fn bring(
     let size: u64 = items.iter().map(|item| item.place.size()).sum();
     let bytes_sent = send_all(client, &items, Some(name.to_string()), bar).await?;
     let request =
-        SeedRequest { image: name.to_string(), digest: root.to_string(), platform: platform.map(str::to_owned) };
+        SeedRequest { image: name.to_string(), digest: root.to_string(), platform: platform.map(str::to_owned), bind };
     let summary = client.seed_image(&request).await?;
     Ok(Brought { summary, bytes_held: size - bytes_sent, bytes_sent, left_out })
 }

@@ -94,6 +94,7 @@ async fn from_registry(
         image: name.unwrap_or(image).to_string(),
         digest: pulled.digest,
         platform: Some(platform.to_owned()),
+        bind: true,
     };
     let summary = client.seed_image(&request).await?;
     Ok(Seeded { source, summary, bytes_held: None, converted: false, left_out: Vec::new() })
@@ -115,7 +116,7 @@ async fn from_files(
     };
     let converted = image.converted;
     let bar = bring::progress(json);
-    let brought = bring::bring(client, image, &name, platform, &bar).await;
+    let brought = bring::bring(client, image, &name, platform, true, &bar).await;
     bar.finish_and_clear();
     let Brought { summary, bytes_held, left_out, .. } = brought.map_err(|error| error.context(text.clone()))?;
     Ok(Seeded { source: text, summary, bytes_held: Some(bytes_held), converted, left_out })

@@ -93,7 +93,14 @@ struct Kept {
     set: Option<MetadataSet>,
 }
 
-type Handed = (MetadataSet, oneshot::Sender<Result<Arc<Verified>, HandError>>);
+/// A set from the admin.
+#[derive(Debug)]
+struct Handed {
+    set: MetadataSet,
+    /// Whether it is taken up, or only looked at.
+    take: bool,
+    answer: oneshot::Sender<Result<Arc<Verified>, HandError>>,
+}
 
 /// Handle on the task.
 #[derive(Debug, Clone)]
@@ -115,8 +122,20 @@ impl Releases {
     /// # Errors
     /// If it is not believed or cannot be kept.
     pub async fn hand(&self, set: MetadataSet) -> Result<Arc<Verified>, HandError> {
+        self.ask(set, true).await
+    }
+
+    /// What a set says, if the node would take it from its admin. A refusal is noted as one of [`Self::hand`] is.
+    ///
+    /// # Errors
+    /// If it would not.
+    pub async fn check(&self, set: MetadataSet) -> Result<Arc<Verified>, HandError> {
+        self.ask(set, false).await
+    }
+
+    async fn ask(&self, set: MetadataSet, take: bool) -> Result<Arc<Verified>, HandError> {
         let (answer, answered) = oneshot::channel();
-        let _ = self.handed.send((set, answer)).await;
+        let _ = self.handed.send(Handed { set, take, answer }).await;
         answered.await.unwrap_or(Err(HandError::Stopping))
     }
 }
@@ -165,8 +184,8 @@ impl Follower {
                         () = shutdown.cancelled() => return,
                     }
                 }
-                Some((set, answer)) = self.handed.recv() => {
-                    let taken = self.take_handed(set).await;
+                Some(Handed { set, take, answer }) = self.handed.recv() => {
+                    let taken = self.take_handed(set, take).await;
                     let _ = answer.send(taken);
                 }
             }
@@ -232,7 +251,7 @@ impl Follower {
     async fn examine(&mut self, Examine { from, content }: Examine) {
         let mut fetched = Vec::new();
         let examined = match self.fetch(content, &mut fetched).await {
-            Ok(Some(set)) => match self.judge(set, &format!("peer …{}", from.short())).await {
+            Ok(Some(set)) => match self.judge(set, &format!("peer …{}", from.short()), true).await {
                 Ok(_) => Examined::Accepted,
                 Err(HandError::Refused(_) | HandError::Another { .. }) => Examined::Refused,
                 Err(_) => Examined::Unavailable,
@@ -291,7 +310,7 @@ impl Follower {
         }
     }
 
-    async fn take_handed(&mut self, set: MetadataSet) -> Result<Arc<Verified>, HandError> {
+    async fn take_handed(&mut self, set: MetadataSet, take: bool) -> Result<Arc<Verified>, HandError> {
         let first = set.roots().first().map(|root| root.to_vec()).unwrap_or_default();
         let given = Trusted::root(&first);
         let (repository, _) = given.repository()?;
@@ -304,15 +323,15 @@ impl Follower {
             Some(Ok((followed, _))) if followed == repository => {}
             _ => self.kept = Some(Kept { anchor: String::new(), trusted: given, set: None }),
         }
-        let taken = self.judge(set, "the admin").await;
-        if taken.is_err() && self.config.is_none() {
+        let taken = self.judge(set, "the admin", take).await;
+        if (taken.is_err() || !take) && self.config.is_none() {
             self.kept = before;
         }
         taken
     }
 
-    /// Looks at a set, and takes it up if it is believed.
-    async fn judge(&mut self, set: MetadataSet, from: &str) -> Result<Arc<Verified>, HandError> {
+    /// Looks at a set, and if it is believed and that is wanted takes it up.
+    async fn judge(&mut self, set: MetadataSet, from: &str, take: bool) -> Result<Arc<Verified>, HandError> {
         let Some(kept) = self.kept.clone() else { return Err(HandError::Stopping) };
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let outcome = verify(&set, &kept.trusted, now, &self.dir).await;
@@ -322,6 +341,7 @@ impl Follower {
             (result, _) => result,
         };
         match result {
+            Ok(verified) if !take => Ok(Arc::new(verified)),
             Ok(verified) => {
                 let content = self.put(&set).await.map_err(HandError::Store)?;
                 self.keep(Kept { trusted: verified.trusted.clone(), set: Some(set), ..kept })?;

@@ -1,15 +1,17 @@
 //! The admin API's routes for releases.
 
+use std::sync::Arc;
+
 use axum::{
     Json, Router,
     extract::{DefaultBodyLimit, State},
     http::StatusCode,
-    response::Response,
+    response::{IntoResponse as _, Response},
     routing::{get, post},
 };
 
 use super::{
-    MetadataSet,
+    MetadataSet, Verified,
     follow::{HandError, Releases},
     inspect::{InspectError, inspect},
     set::TARGETS_BYTES_MAX,
@@ -44,6 +46,7 @@ pub fn routes(releases: Releases, view: ReleasesView, mesh: Mesh, store: Store, 
         .route("/v1/releases", get(stand))
         .route("/v1/releases/inspect", post(look_at))
         .route("/v1/releases/metadata", post(hand))
+        .route("/v1/releases/check", post(check))
         .layer(DefaultBodyLimit::max(SET_BYTES_MAX))
         .with_state(Releasing { releases, view, mesh, store, origins })
 }
@@ -52,17 +55,26 @@ async fn stand(State(node): State<Releasing>) -> Json<SiteReleases> {
     Json(node.view.site(&node.mesh).await)
 }
 
-async fn hand(State(node): State<Releasing>, Asked(set): Asked<MetadataSet>) -> Result<Json<HandedReleases>, Response> {
-    match node.releases.hand(set).await {
-        Ok(verified) => Ok(Json(HandedReleases {
+async fn hand(State(node): State<Releasing>, Asked(set): Asked<MetadataSet>) -> Response {
+    told(node.releases.hand(set).await)
+}
+
+async fn check(State(node): State<Releasing>, Asked(set): Asked<MetadataSet>) -> Response {
+    told(node.releases.check(set).await)
+}
+
+fn told(judged: Result<Arc<Verified>, HandError>) -> Response {
+    match judged {
+        Ok(verified) => Json(HandedReleases {
             repository: verified.repository.to_string(),
             version: verified.version,
             releases: verified.releases.len(),
-        })),
+        })
+        .into_response(),
         Err(error @ (HandError::Refused(_) | HandError::Another { .. })) => {
-            Err(problem(StatusCode::UNPROCESSABLE_ENTITY, error.to_string()))
+            problem(StatusCode::UNPROCESSABLE_ENTITY, error.to_string())
         }
-        Err(error) => Err(problem(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())),
+        Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
     }
 }
 

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use tough::{
     ExpirationEnforcement, Limits, Repository, RepositoryLoader,
-    schema::{Role, RoleType, Root, Signed},
+    schema::{Role, RoleType, Root, Signed, Targets},
 };
 use url::Url;
 
@@ -160,9 +160,7 @@ fn accept(set: &MetadataSet, before: &Trusted, loaded: &Repository, now_unix_s: 
         let message = format!("too large: it has {} releases, more than {RELEASES_MAX}", targets.targets.len());
         return Err(Refusal::new(RefusalKind::TooLarge, message));
     }
-    let releases = targets.targets.iter().map(|(name, target)| Release::of_target(name, target));
-    let mut releases = releases.collect::<Result<Vec<_>, _>>()?;
-    releases.sort_by_cached_key(|release| (release.number, release.name()));
+    let releases = releases_of(targets)?;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     Ok(Verified {
         repository,
@@ -179,6 +177,24 @@ fn accept(set: &MetadataSet, before: &Trusted, loaded: &Repository, now_unix_s: 
             snapshot: Some(text(set.snapshot())),
         },
     })
+}
+
+/// The releases of a list, in the order in which they were published.
+fn releases_of(targets: &Targets) -> Result<Vec<Release>, Refusal> {
+    let releases = targets.targets.iter().map(|(name, target)| Release::of_target(name, target));
+    let mut releases = releases.collect::<Result<Vec<_>, _>>()?;
+    releases.sort_by_cached_key(|release| (release.number, release.name()));
+    Ok(releases)
+}
+
+/// The releases that a set says there are, in the order in which they were published. Nothing of it is verified: that is
+/// for whoever trusts something.
+///
+/// # Errors
+/// If its list cannot be read.
+pub fn claimed(set: &MetadataSet) -> Result<Vec<Release>, Refusal> {
+    let targets: Signed<Targets> = parse(set.targets(), "the list of releases")?;
+    releases_of(&targets.signed)
 }
 
 fn expiry<R: Role>(role: &R) -> (RoleType, u64) {

@@ -117,7 +117,8 @@ async fn an_image_is_pinned_and_bound_once_all_of_it_is_here() {
         descriptor(&layer)
     ));
     let root = id(&manifest);
-    let request = |image: &str| SeedRequest { image: image.to_owned(), digest: root.to_string(), platform: None };
+    let request =
+        |image: &str| SeedRequest { image: image.to_owned(), digest: root.to_string(), platform: None, bind: true };
     for blob in [&config, &manifest] {
         store.insert(id(blob), blob.clone()).await.unwrap();
     }
@@ -128,6 +129,11 @@ async fn an_image_is_pinned_and_bound_once_all_of_it_is_here() {
     store.insert(id(&layer), layer.clone()).await.unwrap();
     let other = finish(&store, &mesh, &request(&format!("registry.test/app@{}", id(b"x")))).await;
     assert!(matches!(other, Err(SeedError::OtherDigest { .. })));
+
+    // What a release speaks for is only kept.
+    let unbound = SeedRequest { bind: false, ..request("registry.test/app:0") };
+    finish(&store, &mesh, &unbound).await.unwrap();
+    assert!(commands.try_recv().is_err());
 
     let summary = finish(&store, &mesh, &request("registry.test/app:1")).await.unwrap();
     assert_eq!((summary.blobs, summary.bytes), (3, manifest.len() as u64 + 5002));
