@@ -128,13 +128,27 @@ class Lab:
     def run(self, argv: Sequence[str], *, seconds: float = COMMAND_SECONDS_MAX, log: str = "commands",
             env: dict[str, str] | None = None, stdin: str = "") -> str:
         """Runs a command to its end and returns its output; raises `Failure` on another status than 0."""
+        status, output = self._finish(argv, seconds, log, env, stdin)
+        if status != 0:
+            raise Failure(f"status {status}: {' '.join(argv)}: {self.last_line(log)}")
+        return output
+
+    def attempt(self, argv: Sequence[str], *, seconds: float = COMMAND_SECONDS_MAX,
+                log: str = "commands") -> tuple[int, str]:
+        """Runs a command that may fail; returns its status and all that it says."""
+        return self._finish(argv, seconds, log, None, "", together=True)
+
+    def _finish(self, argv: Sequence[str], seconds: float, log: str, env: dict[str, str] | None, stdin: str,
+                together: bool = False) -> tuple[int, str]:
+        """Runs a command to its end; returns its status and its output, with `together` also what it complains of."""
         env = self.environment() if env is None else env
         words = " ".join(argv)
         with open(self.logs / f"{log}.log", "a", encoding="utf-8") as file:
             file.write(f"$ {words}\n")
             file.flush()
+            stderr = subprocess.STDOUT if together else file
             # A process group of its own, so that a deadline ends the helpers that a runtime starts too.
-            process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=file, env=env,
+            process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, env=env,
                                        text=True, start_new_session=True)
             try:
                 output, _ = process.communicate(stdin, timeout=seconds)
@@ -145,9 +159,7 @@ class Lab:
                     raise Failure(f"no end after {seconds:.0f} s: {words}") from None
                 raise
             file.write(output)
-        if process.returncode != 0:
-            raise Failure(f"status {process.returncode}: {words}: {self.last_line(log)}")
-        return output
+        return process.returncode, output
 
     def spawn(self, name: str, argv: Sequence[str], env: dict[str, str] | None = None,
               streams: tuple[int, int] | None = None) -> subprocess.Popen:

@@ -67,6 +67,8 @@ class Image:
     layout: Path
     index: Blob
     platforms: dict[str, Platform]
+    greeting: str
+    """What its entry point prints."""
 
     def pull_bytes(self, architecture: str) -> int:
         """Bytes of one pull of one platform: index, manifest, config and compressed layers."""
@@ -96,17 +98,13 @@ def build(lab: Lab, layout: Path) -> Image:
     with tempfile.TemporaryDirectory(dir=layout.parent) as scratch:
         growing = Path(scratch) / "layout"
         (growing / "blobs/sha256").mkdir(parents=True)
-        manifests = [_platform(lab, Path(scratch), growing, architecture) for architecture in ARCHITECTURES]
-        index = {"schemaVersion": 2, "mediaType": INDEX_TYPE, "manifests": manifests}
-        top = {"schemaVersion": 2, "manifests": [_described(_put_json(growing, index), INDEX_TYPE)]}
-        (growing / "index.json").write_text(json.dumps(top), encoding="utf-8")
-        (growing / "oci-layout").write_text('{"imageLayoutVersion":"1.0.0"}', encoding="utf-8")
+        put_index(growing, [_platform(lab, Path(scratch), growing, architecture) for architecture in ARCHITECTURES])
         growing.rename(layout)
     return read(layout)
 
 
-def read(layout: Path) -> Image:
-    """Reads the image of an OCI layout that `build` made."""
+def read(layout: Path, greeting: str = GREETING) -> Image:
+    """Reads the image of an OCI layout with one index in it."""
     def blob(descriptor: dict) -> Blob:
         return Blob(descriptor["digest"], descriptor["size"])
 
@@ -119,7 +117,7 @@ def read(layout: Path) -> Image:
         manifest = content(blob(entry))
         layers = tuple(blob(layer) for layer in manifest["layers"])
         platforms[entry["platform"]["architecture"]] = Platform(blob(entry), blob(manifest["config"]), layers)
-    return Image(layout, index, platforms)
+    return Image(layout, index, platforms, greeting)
 
 
 def _platform(lab: Lab, scratch: Path, layout: Path, architecture: str) -> dict:
@@ -134,23 +132,16 @@ def _platform(lab: Lab, scratch: Path, layout: Path, architecture: str) -> dict:
                  f"--include={','.join(packages)}", suite(), str(tree)], seconds=300, env=dict(os.environ))
         found = _facts(tree)
         added = [path for path, facts in found.items() if below.get(path) != facts]
-        layer, diff_id = _put_layer(layout, lambda tar, added=added: [
+        layer, diff_id = put_layer(layout, lambda tar, added=added: [
             tar.add(tree / path, arcname=path, recursive=False) for path in added])
         layers.append(layer)
         diff_ids.append(diff_id)
         below = found
-    layer, diff_id = _put_layer(layout, _add_app)
+    layer, diff_id = put_layer(layout, add_app)
     layers.append(layer)
     diff_ids.append(diff_id)
     shutil.rmtree(tree)
-    variant = {"variant": "v8"} if architecture == "arm64" else {}
-    config = {"architecture": architecture, "os": "linux", **variant, "config": {"Cmd": ["/app/hello"]},
-              "rootfs": {"type": "layers", "diff_ids": diff_ids}}
-    manifest = {"schemaVersion": 2, "mediaType": MANIFEST_TYPE,
-                "config": _described(_put_json(layout, config), CONFIG_TYPE),
-                "layers": [_described(layer, LAYER_TYPE) for layer in layers]}
-    described = _described(_put_json(layout, manifest), MANIFEST_TYPE)
-    return {**described, "platform": {"architecture": architecture, "os": "linux", **variant}}
+    return put_platform(layout, architecture, list(zip(layers, diff_ids)))
 
 
 def _facts(tree: Path) -> dict[str, tuple]:
@@ -167,15 +158,35 @@ def _facts(tree: Path) -> dict[str, tuple]:
     return facts
 
 
-def _add_app(tar: tarfile.TarFile) -> None:
+def add_app(tar: tarfile.TarFile, greeting: str = GREETING) -> None:
     """The top layer: the app, and the removal of a file of the layers below."""
-    for name, mode, content in (("app/hello", 0o755, f'#!/bin/sh\necho "{GREETING}"\n'), ("etc/.wh.issue", 0o644, "")):
+    for name, mode, content in (("app/hello", 0o755, f'#!/bin/sh\necho "{greeting}"\n'), ("etc/.wh.issue", 0o644, "")):
         entry = tarfile.TarInfo(name)
         entry.mode, entry.size = mode, len(content)
         tar.addfile(entry, io.BytesIO(content.encode()))
 
 
-def _put_layer(layout: Path, fill: object) -> tuple[Blob, str]:
+def put_platform(layout: Path, architecture: str, layers: list[tuple[Blob, str]],
+                 command: tuple[str, ...] = ("/app/hello",)) -> dict:
+    """Writes config and manifest of layers with the digests of the tars in them; returns the index's entry."""
+    platform = {"architecture": architecture, "os": "linux", **({"variant": "v8"} if architecture == "arm64" else {})}
+    config = {**platform, "config": {"Cmd": list(command)} if command else {},
+              "rootfs": {"type": "layers", "diff_ids": [diff_id for _, diff_id in layers]}}
+    manifest = {"schemaVersion": 2, "mediaType": MANIFEST_TYPE,
+                "config": _described(_put_json(layout, config), CONFIG_TYPE),
+                "layers": [_described(layer, LAYER_TYPE) for layer, _ in layers]}
+    return {**_described(_put_json(layout, manifest), MANIFEST_TYPE), "platform": platform}
+
+
+def put_index(layout: Path, manifests: list[dict]) -> None:
+    """Writes the index over `put_platform`'s entries, and what makes the directory an OCI layout."""
+    index = {"schemaVersion": 2, "mediaType": INDEX_TYPE, "manifests": manifests}
+    top = {"schemaVersion": 2, "manifests": [_described(_put_json(layout, index), INDEX_TYPE)]}
+    (layout / "index.json").write_text(json.dumps(top), encoding="utf-8")
+    (layout / "oci-layout").write_text('{"imageLayoutVersion":"1.0.0"}', encoding="utf-8")
+
+
+def put_layer(layout: Path, fill: object) -> tuple[Blob, str]:
     """Writes a gzip layer; returns its blob and the digest of the tar in it."""
     growing = layout / "growing"
     with tempfile.TemporaryFile() as plain:

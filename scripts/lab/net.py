@@ -22,7 +22,12 @@ DEVICES_MAX = 200
 """What the LAN's /24 holds beside the router."""
 ROUTER_IP = "10.117.0.254"
 WAN_IP = "10.118.0.2"
-HOSTS_SCRIPT = 'mount --bind "$0" /etc/hosts && exec "$@"'
+LAPTOP_IP = "10.117.0.253"
+BIND_SCRIPT = ('resolv=$1; hosts=$2; shift 2; mount --bind "$resolv" /etc/resolv.conf && '
+               '{ [ -z "$hosts" ] || mount --bind "$hosts" /etc/hosts; } && exec "$@"')
+NO_NAME_SERVER = "nameserver 127.0.0.1\n"
+"""Of all namespaces. Nothing listens there, so that a lookup fails at once: Docker looks up registries' names before each
+pull, and waits for ten seconds for a name server that is out of reach."""
 
 
 class Site:
@@ -33,9 +38,11 @@ class Site:
         self.lan = f"{lab.prefix}lan"
         self.wan = f"{lab.prefix}wan"
         self.devices: list[str] = []
+        self._resolv = lab.dir / "resolv.conf"
 
     def __enter__(self) -> Site:
         self._delete()
+        self._resolv.write_text(NO_NAME_SERVER, encoding="utf-8")
         self._ip(f"netns add {self.lan}", f"netns add {self.wan}")
         self._ip("link set lo up", "link add br0 type bridge forward_delay 0", f"addr add {ROUTER_IP}/24 dev br0",
                  "link set br0 up", ns=self.lan)
@@ -72,12 +79,13 @@ class Site:
             self.lab.run(["ip", "netns", "delete", ns])
 
     def within(self, ns: str, argv: Sequence[str], hosts: Path | None = None) -> list[str]:
-        """The command line that runs `argv` in a namespace, with mounts of its own and `hosts` as /etc/hosts.
+        """The command line that runs `argv` in a namespace, with mounts of its own, `hosts` as /etc/hosts and no name
+        server.
 
         `nsenter`, since `ip netns exec` mounts /sys anew, which hides the control groups from container runtimes.
         """
         line = ["nsenter", f"--net=/run/netns/{ns}", "unshare", "--mount"]
-        return [*line, "sh", "-c", HOSTS_SCRIPT, str(hosts), *argv] if hosts else [*line, *argv]
+        return [*line, "sh", "-c", BIND_SCRIPT, "sh", str(self._resolv), str(hosts or ""), *argv]
 
     def add_device(self) -> str:
         """Adds the next device to the LAN and returns the name of its namespace."""
@@ -91,6 +99,23 @@ class Site:
         self._ip(f"route add default via {ROUTER_IP}", ns=ns)
         self.devices.append(ns)
         return ns
+
+    def add_laptop(self) -> str:
+        """Adds an admin's machine and returns its namespace: it has an uplink of its own, and is not on the LAN until
+        it is plugged in."""
+        ns = f"{self.lab.prefix}laptop"
+        self._ip(f"netns add {ns}")
+        self._join((ns, "eth0"), (self.lan, "laptop"))
+        self._join((ns, "own"), (self.wan, "laptop"))
+        self._ip("link set lo up", f"addr add {LAPTOP_IP}/24 dev eth0", "link set eth0 up",
+                 "addr add 10.118.0.6/30 dev own", "link set own up", f"route add {WAN_IP} via 10.118.0.5", ns=ns)
+        self._ip("addr add 10.118.0.5/30 dev laptop", "link set laptop up", ns=self.wan)
+        self._ip("link set laptop master br0", ns=self.lan)
+        return ns
+
+    def plug_laptop(self, plugged: bool) -> None:
+        """Plugs the admin's machine into the LAN, or unplugs it."""
+        self._ip(f"link set laptop {'up' if plugged else 'down'}", ns=self.lan)
 
     def address(self, device: str) -> str:
         """The device's address on the LAN."""

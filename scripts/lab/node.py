@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from .host import Failure, Lab, wait_until
+from .host import COMMAND_SECONDS_MAX, Failure, Lab, wait_until
 from .net import Site
 from .registry import HOST, REPOSITORIES, USER, Registry
 
@@ -48,11 +48,14 @@ def binary(lab: Lab) -> Path:
 class Node:
     """One node, on one device."""
 
-    def __init__(self, lab: Lab, site: Site, device: str, binary: Path, registry: Registry | None) -> None:
-        """Without a registry the node has no origin."""
+    def __init__(self, lab: Lab, site: Site, device: str, binary: Path, registry: Registry | None,
+                 settings: str = "", name: str = "node") -> None:
+        """Without a registry the node has no origin; `settings` are further lines of its configuration. `name` tells
+        nodes of one device from each other, of which only one can run at a time."""
         self.lab, self.site, self.device, self.binary, self.registry = lab, site, device, binary, registry
-        self.name = f"{device}-node"
-        self.dir = lab.dir / device / "node"
+        self.settings = settings
+        self.name = f"{device}-{name}"
+        self.dir = lab.dir / device / name
         self.data_dir = self.dir / "data"
         self.data_dir.mkdir(parents=True, exist_ok=True)
         os.chown(self.data_dir, NOBODY, NOBODY)
@@ -65,7 +68,7 @@ class Node:
     def launch(self) -> None:
         """Starts the node."""
         config = self.dir / "layermesh.toml"
-        config.write_text(self._origins() if self.registry else "", encoding="utf-8")
+        config.write_text((self._origins() if self.registry else "") + self.settings, encoding="utf-8")
         node = [str(self.binary), "run", "--data-dir", str(self.data_dir), "--config", str(config)]
         unprivileged = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--no-new-privs"]
         hosts = self.registry.hosts if self.registry else None
@@ -98,8 +101,18 @@ password_file = "{password_file}"
 
     def status(self) -> dict:
         """What `layermesh status --json` says."""
-        said = self.lab.run([str(self.binary), "status", "--json", "--data-dir", str(self.data_dir)], seconds=10)
-        return json.loads(said)
+        return json.loads(self.command("status", "--json", seconds=10))
+
+    def command(self, *words: str, seconds: float = COMMAND_SECONDS_MAX) -> str:
+        """Runs a command of the admin on the device and returns what it prints."""
+        return self.lab.run(self._line(words), seconds=seconds, log=f"{self.device}-admin")
+
+    def attempt(self, *words: str) -> tuple[int, str]:
+        """Runs a command of the admin that may fail; returns its status and all that it says."""
+        return self.lab.attempt(self._line(words), log=f"{self.device}-admin")
+
+    def _line(self, words: tuple[str, ...]) -> list[str]:
+        return self.site.within(self.device, [str(self.binary), *words, "--data-dir", str(self.data_dir)])
 
     def meet(self, others: int) -> None:
         """Waits until the node is connected to so many others."""

@@ -38,9 +38,19 @@ class Registry:
 def prepare(lab: Lab, cache: Path, key: str | None = None, make: Callable[[Lab, Path], Image] = build) -> Path:
     """Directory with the image's layout and a registry's storage that it was pushed to; made once, then cached.
 
-    The cache holds one image, the last; `key` names it.
+    `key` names it.
     """
-    prepared = cache / f"image-{key or recipe_digest()}"
+    def fill(directory: Path) -> None:
+        make(lab, directory / "layout")
+        push(lab, directory / "storage", {f"{repository}:{TAG}": directory / "layout"
+                                          for repository in REPOSITORIES.values()})
+
+    return cached(cache, key or recipe_digest(), fill)
+
+
+def cached(cache: Path, key: str, fill: Callable[[Path], None]) -> Path:
+    """A directory that `fill` filled, in this run or an earlier one. The cache holds one, the last."""
+    prepared = cache / f"image-{key}"
     if not prepared.is_dir():
         cache.mkdir(parents=True, exist_ok=True)
         for old in cache.glob("image-*"):
@@ -48,8 +58,7 @@ def prepare(lab: Lab, cache: Path, key: str | None = None, make: Callable[[Lab, 
         with tempfile.TemporaryDirectory(dir=cache) as scratch:
             growing = Path(scratch) / "prepared"
             growing.mkdir()
-            make(lab, growing / "layout")
-            _push(lab, growing)
+            fill(growing)
             growing.rename(prepared)
     return prepared
 
@@ -89,18 +98,26 @@ def serve(lab: Lab, site: Site, storage: Path, anonymous: bool) -> Registry:
     return Registry(None, hosts, ca_file, password)
 
 
-def _push(lab: Lab, prepared: Path) -> None:
-    """Pushes the layout into a registry's storage, in a namespace where nothing else listens."""
+def push(lab: Lab, storage: Path, images: dict[str, Path]) -> None:
+    """Pushes OCI layouts into a registry's storage, by their names there; in a namespace where nothing else listens."""
     loopback = ["unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
-    config = _config(lab, "push", {"storage": {"filesystem": {"rootdirectory": str(prepared / "storage")}},
+    config = _config(lab, "push", {"storage": {"filesystem": {"rootdirectory": str(storage)}},
                                    "http": {"addr": "127.0.0.1:5000"}})
     copies = " && ".join(
         f"skopeo copy --quiet --all --insecure-policy --dest-tls-verify=false --retry-times 3 "
-        f"oci:{prepared / 'layout'} docker://127.0.0.1:5000/{repository}:{TAG}" for repository in REPOSITORIES.values())
+        f"oci:{layout} docker://127.0.0.1:5000/{name}" for name, layout in images.items())
     script = (f"docker-registry serve {config} & registry=$!; trap 'kill $registry' EXIT; "
               "curl --silent --output /dev/null --retry 9 --retry-connrefused --retry-delay 1 http://127.0.0.1:5000/v2/ "
               f"&& {copies}")
     lab.run([*loopback, "sh", "-c", script], seconds=180, log="push")
+
+
+def retag(storage: Path, repository: str, tag: str, digest: str) -> None:
+    """Has a tag of a registry's storage stand for something else that was pushed there."""
+    directory = storage / f"docker/registry/v2/repositories/{repository}/_manifests/tags/{tag}"
+    for link in (directory / "index/sha256" / digest.removeprefix("sha256:") / "link", directory / "current/link"):
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.write_text(digest, encoding="utf-8")
 
 
 def _certificates(lab: Lab, directory: Path) -> Path:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .host import Failure, Lab, wait_until
-from .image import GREETING, Image, native_architecture
+from .image import Image, native_architecture
 from .net import Site, overlay_works
 from .registry import HOST, REPOSITORIES, TAG
 
@@ -42,8 +42,8 @@ class Runtime:
     """The registry's name in the images it pulls."""
 
     def __init__(self, lab: Lab, site: Site, device: str, image: Image, mirror: Mirror) -> None:
-        self.lab, self.site, self.device, self.image, self.mirror = lab, site, device, image, mirror
-        self.expected = image.platforms[native_architecture()]
+        self.lab, self.site, self.device, self.mirror = lab, site, device, mirror
+        self.take(image)
         number = 0
         while (directory := lab.dir / device / f"{self.name}-{number}").exists():
             number += 1
@@ -51,14 +51,20 @@ class Runtime:
         self.dir = directory
         self.log = f"{device}-{self.name}"
 
+    def take(self, image: Image, repositories: dict[str, str] | None = None, tag: str = TAG) -> None:
+        """Pulls and verifies this image from now on; `repositories` say where it is, by the registry's name."""
+        self.image, self.tag = image, tag
+        self.repositories = repositories or REPOSITORIES
+        self.expected = image.platforms[native_architecture()]
+
     @property
     def repository(self) -> str:
         """The image's name without tag or digest."""
-        return f"{self.registry}/{REPOSITORIES[self.registry]}"
+        return f"{self.registry}/{self.repositories[self.registry]}"
 
     def reference(self, by: str) -> str:
         """The image's name by "tag" or by "digest" (of the index)."""
-        return f"{self.repository}:{TAG}" if by == "tag" else f"{self.repository}@{self.image.index.digest}"
+        return f"{self.repository}:{self.tag}" if by == "tag" else f"{self.repository}@{self.image.index.digest}"
 
     def start(self) -> None:
         """Starts the daemon, if there is one, and waits until it answers."""
@@ -212,7 +218,7 @@ runroot = "{self.dir}/run"
         digests = {entry.split("@")[1] for entry in image["RepoDigests"]}
         self.demand("the digest", self.image.index.digest in digests, True)
         printed = self.podman("run", "--rm", "--network", "none", *RUN_LIMITS, image["Id"])
-        self.demand("what the image prints", printed.strip(), GREETING)
+        self.demand("what the image prints", printed.strip(), self.image.greeting)
 
 
 class Skopeo(ContainersImage):
