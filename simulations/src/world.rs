@@ -194,6 +194,9 @@ impl World {
         let node = self.nodes.len();
         let mut key = [0; 32];
         key[..INDEX_BYTES].copy_from_slice(&(node as u64 + 1).to_be_bytes());
+        // The rest is as good as random, as real keys are: engines go by its last byte, too.
+        let rest = ChaCha8Rng::seed_from_u64(node as u64).next_u64();
+        key[32 - INDEX_BYTES..].copy_from_slice(&rest.to_be_bytes());
         let own = self.options.uplink_of_its_own.then_some(self.options.uplink_bytes_per_s);
         let uplink = options.uplink_bytes_per_s.or(own).map(|rate| self.links.add(rate));
         let lan = self.options.lan_bytes_per_s;
