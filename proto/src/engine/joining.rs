@@ -79,13 +79,20 @@ impl Engine {
         spacing.saturating_mul(u32::try_from(self.site.parties_of(content)).unwrap_or(u32::MAX))
     }
 
-    /// For how long a claim is believed without a piece: the slowest uplink may be shared by all who fetch.
+    /// For how long a claim is believed without a piece: the slowest uplink may be shared by all who fetch, and an origin that
+    /// gives whole blobs only begins with what everybody has.
     pub(super) fn patience(&self, content: &ContentId) -> Duration {
-        let pieces = self.transfers.open.get(content).and_then(|transfer| transfer.pieces.as_ref());
+        let transfer = self.transfers.open.get(content);
+        let pieces = transfer.and_then(|transfer| transfer.pieces.as_ref());
+        let had = pieces.filter(|_| transfer.is_some_and(|transfer| transfer.unranged));
+        let had = had.map_or(0, |had| u64::from(had.durable.prefix()) * u64::from(had.layout.piece_len()));
+        let rate = self.uplink_rate.or(self.others_rate).unwrap_or(self.config.uplink_rate_min);
         let piece_len = pieces.map_or(PIECE_LEN_MAX, |pieces| pieces.layout.piece_len());
         let owners = self.site.fetching(self.now).clamp(1, self.config.patience_owners_max);
         let piece_time = select::time_for(u64::from(piece_len), self.config.uplink_rate_min);
-        self.config.claim_patience + piece_time.saturating_mul(u32::try_from(owners).unwrap_or(u32::MAX))
+        let shared =
+            (piece_time + select::time_for(had, rate)).saturating_mul(u32::try_from(owners).unwrap_or(u32::MAX));
+        self.config.claim_patience + shared
     }
 
     /// Enters this node's claim into the blob's list.
