@@ -386,9 +386,11 @@ impl Engine {
     /// the two lies.
     fn upstream_failed(&mut self, content: ContentId, running: &Fetch, error: SourceError) {
         let Some(peer) = running.peer() else { return };
+        // Whoever gets all of it anew from its beginning brings nothing for long, and all others would take its claim for none.
+        let anew = self.transfers.open.get(&content).is_some_and(|transfer| transfer.unranged);
         match error {
             SourceError::WrongBytes => self.dispute(content, peer, &running.run),
-            SourceError::Unreachable(_) if matches!(running.kind, Kind::Stripe(owner, _) if owner == peer) => {
+            SourceError::Unreachable(_) if !anew && matches!(running.kind, Kind::Stripe(owner, _) if owner == peer) => {
                 self.suspect(peer);
             }
             _ => {}
