@@ -179,16 +179,19 @@ async fn the_first_question_is_for_the_first_bytes_and_tells_the_size() {
     assert_eq!(rig.registry.bytes_sent(), 6 << 20);
 }
 
-/// Where questions with these lengths end, one after the other, as ranges.
-fn ranges_of(ends: &[u64]) -> Vec<Option<String>> {
-    let starts = std::iter::once(0).chain(ends.iter().copied());
-    starts.zip(ends).map(|(start, end)| Some(format!("bytes={start}-{}", end - 1))).collect()
+/// The bytes that the registry was asked for, question by question.
+fn asked(ranges: &[Option<String>]) -> Vec<Range<u64>> {
+    let range = |range: &Option<String>| {
+        let (first, last) = range.as_ref()?.strip_prefix("bytes=")?.split_once('-')?;
+        Some(first.parse().ok()?..last.parse::<u64>().ok()? + 1)
+    };
+    ranges.iter().map(|asked| range(asked).unwrap_or_else(|| panic!("not a range: {asked:?}"))).collect()
 }
 
 #[tokio::test]
 async fn while_the_uplink_has_a_rate_a_body_is_asked_for_in_parts() {
     let mut rig = Rig::new().await;
-    // The registry is near, so that a part is what passes in the shortest time, or the smallest there is.
+    // What passes in the shortest time that a part has; parts are larger where the registry takes long to answer.
     let part = 1_000_000;
     rig.context.uplink = Arc::new(Pace::new(Some(part * 10)));
     let (content, bytes) = blob(1, FIRST_BYTES as usize + 100_000);
@@ -197,7 +200,11 @@ async fn while_the_uplink_has_a_rate_a_body_is_asked_for_in_parts() {
     let told = rig.run(rig.first(content)).await;
     assert_eq!((told.started, told.result), (Some((size, true)), Ok(())));
     assert_eq!(told.stored, hashed(&bytes, 0..FIRST_PIECES));
-    assert_eq!(rig.ranges(), ranges_of(&[part, part * 2, part * 3, part * 4, FIRST_BYTES]));
+    let parts = asked(&rig.ranges());
+    assert_eq!(parts[0], 0..part, "{parts:?}");
+    assert!(parts.windows(2).all(|two| two[0].end == two[1].start), "{parts:?}");
+    assert!(parts[..parts.len() - 1].iter().all(|range| range.end - range.start >= part), "{parts:?}");
+    assert_eq!(parts.last().map(|range| range.end), Some(FIRST_BYTES), "{parts:?}");
     let told = rig.run(rig.job(2, content, Some(size), FIRST_PIECES..u32::MAX)).await;
     assert_eq!(told.result, Ok(()));
     assert_eq!(soon(rig.context.store.complete(content)).await.unwrap(), size);
