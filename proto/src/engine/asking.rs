@@ -17,6 +17,7 @@ use super::{
     Engine,
     bindings::Fact,
     event::{Action, Basis, CallId, Instant, LookupId, RequestId, Resolution, ResolveId, SourceError, WantError},
+    peers::Peer,
     site::hashed,
     timers::Timer,
 };
@@ -183,10 +184,19 @@ impl Engine {
         if self.tag_rule(reference).fresh_for.is_zero() {
             return None;
         }
-        let fits = |peer: &NodeId| !self.is_mute(peer) && !tried.contains(peer) && self.trusts(peer);
-        let peers = self.peers.iter().filter(|(peer, state)| state.hello.is_some() && fits(peer));
-        let first = peers.map(|(peer, _)| (weight(reference, peer), *peer)).max()?;
-        (first.0 > weight(reference, &self.node)).then_some(first.1)
+        self.first_keeper(|node| weight(reference, node), |peer, state| state.hello.is_some() && !tried.contains(peer))
+    }
+
+    /// The first by weight of the peers that can be keepers and fit. `None` if this node comes before all of them.
+    pub(super) fn first_keeper(
+        &self,
+        weight: impl Fn(&NodeId) -> u64,
+        fits: impl Fn(&NodeId, &Peer) -> bool,
+    ) -> Option<NodeId> {
+        let can = |peer: &NodeId| !self.is_mute(peer) && self.trusts(peer);
+        let peers = self.peers.iter().filter(|(peer, state)| can(peer) && fits(peer, state));
+        let first = peers.map(|(peer, _)| (weight(peer), *peer)).max()?;
+        (first.0 > weight(&self.node)).then_some(first.1)
     }
 
     fn ask_keeper(&mut self, lookup: LookupId, keeper: NodeId) {

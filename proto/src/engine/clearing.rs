@@ -3,9 +3,8 @@
 //! Words by gossip may be late: where many nodes share little processor, the next in order passes over the first although that
 //! one claimed the stripe long ago. Of the nodes that a node is connected with, itself included, the first in the order that
 //! rendezvous hashing over the blob gives is the blob's *keeper*. A node whose turn it is asks it, by the control stream, before it
-//! claims. The keeper answers whether
-//! anybody has or fetches what the stripe begins with, and if nobody does, takes the claim as said: so of two that ask
-//! one goes on.
+//! claims. The keeper answers whether anybody has or fetches what the stripe begins with, and if nobody does, takes the claim as
+//! said: so of two that ask one goes on.
 //!
 //! Invariants: whoever was told that nobody fetches it claims at once, since all others are told to wait for it. A keeper
 //! that does not answer is passed over for a while, and one that names others who then show no claim is believed [`MISLED_MAX`]
@@ -69,9 +68,7 @@ impl Engine {
         if self.config.clearance.is_zero() || self.transfers.open.get(content)?.misled >= MISLED_MAX {
             return None;
         }
-        let peers = self.peers.iter().map(|(peer, _)| *peer).filter(|peer| self.trusts(peer) && !self.is_mute(peer));
-        let keeper = peers.chain([self.node]).max_by_key(|node| weight(content, 0, node))?;
-        (keeper != self.node).then_some(keeper)
+        self.first_keeper(|node| weight(content, 0, node), |_, _| true)
     }
 
     fn set_clearance(&mut self, content: ContentId, clearance: Clearance) {

@@ -133,12 +133,13 @@ pub struct Config {
     /// How long a claim is good for without being repeated; it is, three times in that time, while bytes come. 4 s: an
     /// owner that lost its power or its uplink costs that much.
     pub claim_lease: Duration,
-    /// The same where a piece takes its owner long: half of that, and so much at most. 12 s: what is lost with an owner is little of such a blob.
+    /// The same where a piece takes its owner long: half of that, and so much at most. 12 s: what is lost with an owner is
+    /// little of such a blob.
     pub claim_lease_max: Duration,
     /// For the node whose turn it is to claim a blob. 500 ms: far longer than gossip takes; then the next one is due.
     pub claim_grace: Duration,
-    /// For a blob's keeper to say whether anybody fetches what this node would claim. 2 s: words of forty nodes on two processors
-    /// have taken one, and a keeper that lost its power costs that much once; 0: none is asked.
+    /// For a blob's keeper to say whether anybody fetches what this node would claim. 4 s: words of forty nodes on two processors
+    /// have taken one, a question goes both ways, and a keeper that lost its power costs that much once; 0: none is asked.
     pub clearance: Duration,
     /// In which one of a node's words may overtake another on its way, so that the older one is dropped. 2 s: far longer than
     /// gossip takes, and short for a device whose clock was set back.

@@ -75,8 +75,7 @@ impl Engine {
     }
 
     fn next_look(&self, content: &ContentId) -> Instant {
-        let since = self.transfers.open.get(content).map_or(self.now, |transfer| transfer.began);
-        let share = self.now.since(since) / self.config.look_share.max(1);
+        let share = self.age(content) / self.config.look_share.max(1);
         self.now + share.clamp(self.config.look_min, self.config.look_max)
     }
 

@@ -60,11 +60,15 @@ impl Engine {
         })
     }
 
+    /// For how long a blob has been wanted.
+    pub(super) fn age(&self, content: &ContentId) -> Duration {
+        self.transfers.open.get(content).map_or(Duration::ZERO, |transfer| self.now.since(transfer.began))
+    }
+
     /// Between two repetitions of a want: with many wants for one blob, so long that all together are few, and longer where a
     /// blob takes long.
     fn want_interval(&self, content: &ContentId) -> Duration {
-        let since = self.transfers.open.get(content).map_or(self.now, |transfer| transfer.began);
-        let share = self.now.since(since) / self.config.want_share.max(1);
+        let share = self.age(content) / self.config.want_share.max(1);
         let alone = share.min(self.config.want_interval_max).max(self.config.want_interval);
         self.spaced(content, self.config.want_spacing).max(alone)
     }
