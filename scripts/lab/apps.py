@@ -72,7 +72,7 @@ def _greeting(name: str, version: str) -> str:
 
 def _fill(lab: Lab, place: Path) -> None:
     with tempfile.TemporaryDirectory(dir=place) as scratch:
-        busybox = {architecture: _busybox(lab, Path(scratch), architecture) for architecture in ARCHITECTURES}
+        busybox = {architecture: busybox_of(lab, Path(scratch), architecture) for architecture in ARCHITECTURES}
     for name in APPS:
         for version in (OLD, NEW, EVIL):
             _build(_layout(place, name, version), name, version, busybox)
@@ -81,7 +81,8 @@ def _fill(lab: Lab, place: Path) -> None:
     registry.push(lab, place / "storage", pushed)
 
 
-def _busybox(lab: Lab, scratch: Path, architecture: str) -> bytes:
+def busybox_of(lab: Lab, scratch: Path, architecture: str) -> bytes:
+    """The program, for an architecture."""
     tree = scratch / architecture
     lab.run(["mmdebstrap", "--quiet", "--variant=extract", "--mode=root", f"--architectures={architecture}",
              "--include=busybox-static", image.suite(), str(tree)], seconds=BUSYBOX_SECONDS_MAX, env=dict(os.environ))
@@ -97,23 +98,25 @@ def _build(layout: Path, name: str, version: str, busybox: dict[str, bytes]) -> 
     for architecture in ARCHITECTURES:
         data = random.Random(f"{name} {version} {architecture}").randbytes(APPS[name])
         layers: list[tuple[Blob, str]] = [
-            put_layer(layout, lambda tar, program=busybox[architecture]: _add_base(tar, program)),
-            put_layer(layout, lambda tar, data=data: _add(tar, "app/data", 0o644, data)),
+            put_layer(layout, lambda tar, program=busybox[architecture]: add_base(tar, program)),
+            put_layer(layout, lambda tar, data=data: add(tar, "app/data", 0o644, data)),
             put_layer(layout, lambda tar: image.add_app(tar, _greeting(name, version))),
         ]
         manifests.append(put_platform(layout, architecture, layers))
     put_index(layout, manifests)
 
 
-def _add_base(tar: tarfile.TarFile, busybox: bytes) -> None:
-    _add(tar, "bin/busybox", 0o755, busybox)
-    _add(tar, "etc/issue", 0o644, b"busybox\n")
+def add_base(tar: tarfile.TarFile, busybox: bytes) -> None:
+    """The bottom layer: enough for a shell script to run."""
+    add(tar, "bin/busybox", 0o755, busybox)
+    add(tar, "etc/issue", 0o644, b"busybox\n")
     shell = tarfile.TarInfo("bin/sh")
     shell.type, shell.linkname = tarfile.SYMTYPE, "busybox"
     tar.addfile(shell)
 
 
-def _add(tar: tarfile.TarFile, name: str, mode: int, content: bytes) -> None:
+def add(tar: tarfile.TarFile, name: str, mode: int, content: bytes) -> None:
+    """Adds a file to a layer."""
     entry = tarfile.TarInfo(name)
     entry.mode, entry.size = mode, len(content)
     tar.addfile(entry, io.BytesIO(content))

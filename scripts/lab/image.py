@@ -186,15 +186,15 @@ def put_index(layout: Path, manifests: list[dict]) -> None:
     (layout / "oci-layout").write_text('{"imageLayoutVersion":"1.0.0"}', encoding="utf-8")
 
 
-def put_layer(layout: Path, fill: object) -> tuple[Blob, str]:
-    """Writes a gzip layer; returns its blob and the digest of the tar in it."""
+def put_layer(layout: Path, fill: object, level: int = GZIP_LEVEL) -> tuple[Blob, str]:
+    """Writes a gzip layer, at level 0 without compression; returns its blob and the digest of the tar in it."""
     growing = layout / "growing"
     with tempfile.TemporaryFile() as plain:
         with tarfile.open(fileobj=plain, mode="w", format=tarfile.PAX_FORMAT) as tar:
             fill(tar)
         plain.seek(0)
         whole = hashlib.sha256()
-        with open(growing, "wb") as raw, gzip.GzipFile("", "wb", GZIP_LEVEL, raw, mtime=0) as packed:
+        with open(growing, "wb") as raw, gzip.GzipFile("", "wb", level, raw, mtime=0) as packed:
             while chunk := plain.read(1 << 20):
                 whole.update(chunk)
                 packed.write(chunk)

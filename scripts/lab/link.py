@@ -81,10 +81,6 @@ class ModelledSite(Site):
     def _limit(self, ns: str, interface: str, rate: int) -> None:
         self._shape_to(ns, interface, f"{rate}bit")
 
-    def mend_uplink(self) -> None:
-        """Takes the LAN's side of the uplink up again."""
-        self._ip("link set up0 up", ns=self.lan)
-
     def unplug(self, device: str) -> None:
         """The device's link is down, as seen from the switch."""
         self._port(device, "down")

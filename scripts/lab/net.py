@@ -148,6 +148,10 @@ class Site:
         """Takes the LAN's side of the uplink down; devices are told "unreachable" by their router."""
         self._ip("link set up0 down", ns=self.lan)
 
+    def mend_uplink(self) -> None:
+        """Takes it up again."""
+        self._ip("link set up0 up", ns=self.lan)
+
     def interface_bytes(self, ns: str, interface: str) -> dict[str, int]:
         """Bytes received (`rx`) and sent (`tx`) by an interface."""
         return {way: counts["bytes"] for way, counts in self.interface_counts(ns, interface).items()}

@@ -49,11 +49,12 @@ class Node:
     """One node, on one device."""
 
     def __init__(self, lab: Lab, site: Site, device: str, binary: Path, registry: Registry | None,
-                 settings: str = "", name: str = "node") -> None:
+                 settings: str = "", name: str = "node", reads_all: bool = False) -> None:
         """Without a registry the node has no origin; `settings` are further lines of its configuration. `name` tells
-        nodes of one device from each other, of which only one can run at a time."""
+        nodes of one device from each other, of which only one can run at a time. One that `reads_all` may read, and only
+        read, what is other users' alone."""
         self.lab, self.site, self.device, self.binary, self.registry = lab, site, device, binary, registry
-        self.settings = settings
+        self.settings, self.reads_all = settings, reads_all
         self.name = f"{device}-{name}"
         self.dir = lab.dir / device / name
         self.data_dir = self.dir / "data"
@@ -71,6 +72,8 @@ class Node:
         config.write_text((self._origins() if self.registry else "") + self.settings, encoding="utf-8")
         node = [str(self.binary), "run", "--data-dir", str(self.data_dir), "--config", str(config)]
         unprivileged = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--no-new-privs"]
+        if self.reads_all:
+            unprivileged += ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
         hosts = self.registry.hosts if self.registry else None
         self.lab.spawn(self.name, self.site.within(self.device, [*unprivileged, *node], hosts))
 
@@ -102,6 +105,10 @@ password_file = "{password_file}"
     def status(self) -> dict:
         """What `layermesh status --json` says."""
         return json.loads(self.command("status", "--json", seconds=10))
+
+    def held(self) -> set[str]:
+        """Digests of all blobs that the node says it holds."""
+        return {blob["digest"] for blob in json.loads(self.command("blobs", "--json"))}
 
     def command(self, *words: str, seconds: float = COMMAND_SECONDS_MAX) -> str:
         """Runs a command of the admin on the device and returns what it prints."""

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from .host import Failure, Lab, wait_until
 from .image import Image, native_architecture
 from .net import Site, overlay_works
-from .registry import HOST, REPOSITORIES, TAG
+from .registry import HOST, REPOSITORIES, TAG, USER, Registry
 
 PULL_SECONDS_MAX = 120
 """Deadline of one pull."""
@@ -77,6 +78,10 @@ class Runtime:
         """Compares what the runtime now has with what was pushed; raises `Failure`."""
         raise NotImplementedError
 
+    def remove(self, reference: str) -> None:
+        """Removes an image with all that no other image needs."""
+        raise NotImplementedError
+
     def stop(self) -> None:
         """Ends the daemon."""
         self.lab.stop(self.log)
@@ -107,6 +112,8 @@ class Containerd(Runtime):
     """containerd by `ctr`, with a hosts.toml."""
 
     name = "containerd"
+    more = ""
+    """Further lines of its configuration."""
 
     def start(self) -> None:
         config = self.write("config.toml", f"""version = 2
@@ -119,7 +126,7 @@ address = "{self.dir}/sock"
 address = "{self.dir}/ttrpc"
 [plugins."io.containerd.internal.v1.opt"]
 path = "{self.dir}/opt"
-""")
+{self.more}""")
         self.write(f"hosts/{self.registry}/hosts.toml", f"""server = "https://{self.registry}"
 [host."http://{self.mirror.address}"]
 capabilities = ["pull", "resolve"]
@@ -142,6 +149,47 @@ capabilities = ["pull", "resolve"]
         self.demand("the image", [line[2] for line in lines], [self.image.index.digest])
         content = set(self.ctr("content", "list", "--quiet").split())
         self.demand("content without", {blob.digest for blob in self.expected.blobs()} - content, set())
+        for blob in self.expected.blobs():
+            with open(self.content / "blobs/sha256" / blob.hex, "rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            self.demand("a blob", f"sha256:{digest}", blob.digest)
+
+    def remove(self, reference: str) -> None:
+        self.ctr("images", "remove", "--sync", reference)
+
+    @property
+    def content(self) -> Path:
+        """containerd's content store."""
+        return self.dir / "root/io.containerd.content.v1.content"
+
+
+class DirectContainerd(Containerd):
+    """containerd that knows the registry and nothing of nodes. Whatever is deleted it collects at once."""
+
+    name = "containerd-direct"
+    more = """[plugins."io.containerd.gc.v1.scheduler"]
+deletion_threshold = 1
+schedule_delay = "0s"
+"""
+
+    def __init__(self, lab: Lab, site: Site, device: str, image: Image, served: Registry) -> None:
+        super().__init__(lab, site, device, image, Mirror())
+        self.served = served
+
+    def start(self) -> None:
+        super().start()
+        self.write(f"hosts/{self.registry}/hosts.toml", f"""server = "https://{self.registry}"
+[host."https://{self.registry}"]
+capabilities = ["pull", "resolve"]
+ca = "{self.served.ca_file}"
+""")
+
+    def pull(self, reference: str) -> None:
+        argv = ["ctr", "--address", f"{self.dir}/sock", "images", "pull", "--user", f"{USER}:{self.served.password}",
+                "--hosts-dir", f"{self.dir}/hosts", "--platform", f"linux/{native_architecture()}", "--snapshotter",
+                self.snapshotter, reference]
+        self.lab.run(self.site.within(self.device, argv, self.served.hosts), seconds=PULL_SECONDS_MAX,
+                     log=f"{self.log}-client")
 
 
 class Docker(Runtime):
@@ -220,6 +268,9 @@ runroot = "{self.dir}/run"
         printed = self.podman("run", "--rm", "--network", "none", *RUN_LIMITS, image["Id"])
         self.demand("what the image prints", printed.strip(), self.image.greeting)
 
+    def remove(self, reference: str) -> None:
+        self.podman("image", "rm", "--force", reference)
+
 
 class Skopeo(ContainersImage):
     """skopeo, into a plain directory: nothing is unpacked, so this is the time of the transfer."""
@@ -237,6 +288,9 @@ class Skopeo(ContainersImage):
         for name, blob in files.items():
             digest = hashlib.sha256((self.dir / "image" / name).read_bytes()).hexdigest()
             self.demand(name, f"sha256:{digest}", blob.digest)
+
+    def remove(self, reference: str) -> None:
+        shutil.rmtree(self.dir / "image", ignore_errors=True)
 
 
 RUNTIMES: tuple[type[Runtime], ...] = (Containerd, Docker, Podman, Skopeo)
