@@ -61,12 +61,13 @@ impl Inner {
                 self.ops.sync(&file)?;
                 let size = map.layout().blob_size();
                 info!(%content, size, "took in a blob that was found");
-                self.supersede(&content)?;
                 self.ops.sync_dir(&self.paths.blobs(content.algorithm()))?;
                 self.meta.insert(&content, &map)?;
                 let found = HeldEntry::found(size, None, &self.paths.blob(&content));
                 lock(&self.held).insert(content, found);
                 self.changed.send_replace(());
+                // Now that it is held: whoever reads the partial goes on there.
+                self.supersede(&content)?;
                 self.index_if_bound(&content, size)?;
                 Ok(Some(StoreEvent::Held { content, size }))
             }

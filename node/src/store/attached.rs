@@ -271,10 +271,11 @@ impl Inner {
             }
             Some(_) => Ok(()),
             None => {
-                self.supersede(&content)?;
+                // First held: whoever reads the partial goes on there.
                 self.hold_attached(dir, content, identity);
+                let superseded = self.supersede(&content);
                 self.tell(StoreEvent::Held { content, size: identity.len });
-                Ok(())
+                Ok(superseded?)
             }
         }
     }

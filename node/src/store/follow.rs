@@ -3,13 +3,14 @@
 //! The directory is read as a whole, and compared with what is known; that something changed is all that inotify is asked
 //! for, so nothing depends on its events being complete or in order. Where it says nothing (no inotify, a network file
 //! system, a stick that is not there), the directory is read now and then. Files that are not known are hashed one after
-//! the other at a bounded rate; between two of them the directory is read again if it changed, so that what vanishes is
-//! withdrawn at once.
+//! the other at a bounded rate; meanwhile the directory is read again whenever it changed, so that what vanishes is
+//! withdrawn at once, however large a file is being hashed.
 
 use std::{
     fs, io,
     os::fd::OwnedFd,
     path::Path,
+    pin::pin,
     sync::{Arc, Weak, atomic::Ordering},
     time::Duration,
 };
@@ -97,19 +98,26 @@ impl Follower {
     async fn look(&mut self, store: Store) -> Result<bool, ChangeError> {
         loop {
             let watched = self.watch.on(&self.dir);
-            let (dir, known) = (Arc::clone(&self.dir), std::mem::take(&mut self.known));
-            let turn = Arc::clone(&store.0.structure).lock_owned().await;
-            let unknown = store
-                .job(move |inner| {
-                    let _turn = turn;
-                    inner.look_through(&dir, known)
-                })
-                .await??;
-            let Some(unknown) = unknown else { return Ok(false) };
+            let known = std::mem::take(&mut self.known);
+            let Some(unknown) = self.look_through(&store, known).await? else { return Ok(false) };
             if !self.hash(&store, unknown).await? {
                 return Ok(watched);
             }
         }
+    }
+
+    async fn look_through(
+        &self,
+        store: &Store,
+        known: Vec<(ContentId, File)>,
+    ) -> Result<Option<Vec<ContentId>>, ChangeError> {
+        let dir = Arc::clone(&self.dir);
+        let turn = Arc::clone(&store.0.structure).lock_owned().await;
+        let job = store.job(move |inner| {
+            let _turn = turn;
+            inner.look_through(&dir, known)
+        });
+        job.await?
     }
 
     /// Hashes files, until all are known or something changes. Says whether it did.
@@ -126,13 +134,9 @@ impl Follower {
             if !is_attached || store.0.closing.load(Ordering::Relaxed) {
                 return Ok(false);
             }
-            let path = blobs_of(&self.dir).join(content.hex());
-            match store.hash_file(path, content, Some(HASH_BYTES_PER_S)).await {
-                Ok(found) => store.take_attached(Arc::clone(&self.dir), content, found).await?,
-                Err(error) => debug!(%content, %error, "cannot read an attached file"),
-            }
+            let changed = self.hash_one(store, content).await?;
             left -= 1;
-            if self.watch.take_change() {
+            if changed || self.watch.take_change() {
                 return Ok(true);
             }
         }
@@ -140,6 +144,31 @@ impl Follower {
             attachment.pending = 0;
         }
         Ok(false)
+    }
+
+    /// Hashes a file and takes it up. What vanishes meanwhile is withdrawn. Says whether anything changed.
+    async fn hash_one(&self, store: &Store, content: ContentId) -> Result<bool, ChangeError> {
+        let path = blobs_of(&self.dir).join(content.hex());
+        let mut hashing = pin!(store.hash_file(path, content, Some(HASH_BYTES_PER_S)));
+        let mut anything = false;
+        let found = loop {
+            let change = async {
+                self.watch.changed().await;
+                tokio::time::sleep(SETTLE).await;
+            };
+            tokio::select! {
+                found = &mut hashing => break found,
+                () = change => {
+                    anything = true;
+                    self.look_through(store, Vec::new()).await?;
+                }
+            }
+        };
+        match found {
+            Ok(found) => store.take_attached(Arc::clone(&self.dir), content, found).await?,
+            Err(error) => debug!(%content, %error, "cannot read an attached file"),
+        }
+        Ok(anything)
     }
 }
 

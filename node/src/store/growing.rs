@@ -213,6 +213,11 @@ impl Growing {
         lock(&self.state).give(given, index)
     }
 
+    /// Whether all pieces that a reader gave bytes of are those of a whole blob. Not after [`Standing::Replaced`].
+    pub(super) fn gave_of(&self, given: &Given, map: &PieceMap) -> bool {
+        self.layout == map.layout() && lock(&self.state).gave_of(given, |index| map.hash(index))
+    }
+
     /// Bytes of pieces that are readable and not durable, rounded up to whole pieces.
     pub(super) fn undurable_bytes(&self) -> u64 {
         let state = lock(&self.state);

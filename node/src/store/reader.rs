@@ -5,8 +5,8 @@
 //! checked against the hashes of its pieces, not against its digest, which is known only at the end: should that be
 //! wrong, pieces are dropped and come again, or the partial is discarded. A reader that gave bytes of a piece that was
 //! dropped gives no more until its successor is there: if that is the same piece, it goes on; if it is another, or the
-//! partial is gone, the reader can go no further. The others wait for what they need. So the bytes that a reader gives
-//! are never those of two different attempts at a blob.
+//! partial is gone, the reader can go no further, unless the blob is whole elsewhere by then and has the pieces that were
+//! given. The others wait for what they need. So the bytes that a reader gives are never those of two different blobs.
 
 use std::{
     fs::File,
@@ -62,7 +62,9 @@ pub struct BlobReader {
     id: u64,
     /// What was given of the partial that is the source now.
     given: Option<Given>,
-    /// Whether bytes were given of a piece that was replaced, or of a partial that was discarded.
+    /// A partial that was discarded after bytes of it were given, until it is known what comes instead.
+    former: Option<(Arc<Growing>, Given)>,
+    /// Whether bytes were given of a piece that was replaced, or of a partial that was discarded for nothing better.
     misled: bool,
     /// Whether the blob was held when somebody was last told so, and nothing has been said of its being gone.
     held: bool,
@@ -88,7 +90,7 @@ impl BlobReader {
         // First the hold: what is held after it stays.
         let hold = store.hold(content);
         let held = store.size_of(&content).is_some();
-        Self { store, content, source: None, id, given: None, misled: false, held, _hold: hold }
+        Self { store, content, source: None, id, given: None, former: None, misled: false, held, _hold: hold }
     }
 
     /// The blob's size in bytes. Waits until the blob is held or begun.
@@ -202,13 +204,14 @@ impl BlobReader {
 
     /// Forgets a partial whose bytes turned out not to be the blob, and what was read of it.
     fn let_go_of_discarded(&mut self) {
-        if let Some(Source::Growing(growing)) = &self.source
-            && growing.phase() == Phase::Discarded
-        {
-            self.source = None;
-            self.store.0.kept.release(self.id);
-            self.misled |= self.given.take().is_some_and(|given| !given.is_empty());
-        }
+        let discarded = match &self.source {
+            Some(Source::Growing(growing)) if growing.phase() == Phase::Discarded => Arc::clone(growing),
+            _ => return,
+        };
+        self.misled |= self.standing() == Standing::Replaced;
+        self.source = None;
+        self.store.0.kept.release(self.id);
+        self.former = self.given.take().filter(|given| !given.is_empty()).map(|given| (discarded, given));
     }
 
     /// What became of what was given of the partial that is the source.
@@ -256,11 +259,17 @@ impl BlobReader {
             if self.store.size_of(&self.content).is_some() {
                 let content = self.content;
                 match self.store.job(move |inner| inner.open_whole(&content)).await?? {
-                    Some(whole) => self.source = Some(Source::Whole(whole)),
+                    Some(whole) => {
+                        let former = self.former.take();
+                        self.misled |= former.is_some_and(|(growing, given)| !growing.gave_of(&given, &whole.map));
+                        self.source = Some(Source::Whole(whole));
+                    }
                     None if self.store.size_of(&self.content).is_some() => return Err(self.withdraw().await?),
                     // Withdrawn or removed meanwhile.
                     None => {}
                 }
+            } else if self.former.take().is_some() {
+                self.misled = true;
             } else if std::mem::take(&mut self.held) {
                 return Err(ReadError::Gone);
             } else if let Some(growing) = self.store.0.growing(&self.content) {

@@ -264,10 +264,13 @@ impl Store {
 
 impl Inner {
     fn fits(&self, parts: &[(ContentId, u64)]) -> Result<(), RoomError> {
+        // What an attached store has takes no room here.
+        let parts: Vec<_> =
+            parts.iter().filter(|(content, _)| self.has_own(content) || !self.has(content)).copied().collect();
         // What a part was promised before is the room that it is given now.
         let of_these = |content: &ContentId| parts.iter().any(|(part, _)| part == content);
         let room = self.room(of_these)?;
-        retention::fits(room, self.stored(), parts).map_err(RoomError::Short)?;
+        retention::fits(room, self.stored(), &parts).map_err(RoomError::Short)?;
         Ok(())
     }
 

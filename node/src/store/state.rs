@@ -124,6 +124,11 @@ impl State {
         Standing::Same
     }
 
+    /// Whether the pieces that a reader gave bytes of have these hashes; of one that was dropped it is what it was.
+    pub(super) fn gave_of(&self, given: &Given, hash: impl Fn(PieceIndex) -> Option<PieceHash>) -> bool {
+        given.pieces.iter().all(|index| hash(index) == Some(self.hashes[index as usize]))
+    }
+
     /// Notes that a reader gives bytes of a piece, unless something was dropped or replaced since its
     /// [`State::standing`] was [`Standing::Same`].
     pub(super) fn give(&self, given: &mut Given, index: PieceIndex) -> bool {

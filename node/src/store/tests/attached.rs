@@ -189,6 +189,71 @@ async fn a_blob_on_its_way_that_turns_up_elsewhere_is_whole() {
 }
 
 #[tokio::test]
+async fn a_reader_of_a_blob_on_its_way_goes_on_where_it_turns_up_elsewhere() {
+    let two = Two::new();
+    let Opened { store, mut events, .. } = two.open().await;
+    soon(store.attach(&two.theirs, false, false)).await.unwrap();
+    let (content, bytes) = blob(1, SIZE);
+    let partial = soon(store.begin(content, SIZE as u64)).await.unwrap();
+    write(&partial, &bytes, [0, 1]).await;
+    let mut reader = store.reader(content);
+    let first = soon(reader.read(0, 1000)).await.unwrap();
+    // Another that was given what is not of the blob must not go on with what is.
+    let (wrong, wrong_bytes) = blob(2, SIZE);
+    let lied = soon(store.begin(wrong, SIZE as u64)).await.unwrap();
+    write(&lied, &bytes, [0]).await;
+    let mut misled = store.reader(wrong);
+    soon(misled.read(0, 1000)).await.unwrap();
+    two.put(1);
+    two.put(2);
+    for _ in 0..2 {
+        next(&mut events).await;
+    }
+    let mut got = first.to_vec();
+    while got.len() < SIZE {
+        got.extend(soon(reader.read(got.len() as u64, usize::MAX)).await.unwrap());
+    }
+    assert!(got == bytes);
+    assert!(matches!(soon(misled.read(1000, 1000)).await, Err(ReadError::Discarded)));
+    assert!(read_blob(&store, wrong).await.unwrap() == wrong_bytes);
+}
+
+#[tokio::test]
+async fn what_vanishes_while_a_large_file_is_hashed_is_withdrawn_meanwhile() {
+    let two = Two::new();
+    let (content, _) = two.put(1);
+    let Opened { store, mut events, .. } = two.open().await;
+    soon(store.attach(&two.theirs, false, false)).await.unwrap();
+    assert_eq!(next(&mut events).await, held(content));
+    // At the rate at which files are hashed this one takes longer than any deadline here.
+    let (large, _) = blob(2, SIZE);
+    fs::File::create(two.file(&large)).unwrap().set_len(8 << 30).unwrap();
+    until("the large one is being hashed", || store.attached()[0].pending == 1).await;
+    fs::remove_file(two.file(&content)).unwrap();
+    assert_eq!(next(&mut events).await, StoreEvent::Lost { content });
+    assert_eq!(store.attached()[0].pending, 1);
+    assert_eq!(store.list(), []);
+}
+
+#[tokio::test]
+async fn what_is_attached_takes_no_room() {
+    let two = Two::new();
+    let quota = Quota { bytes: Some(1000), share_percent: 100 };
+    let Opened { store, mut events, .. } =
+        soon(Store::open(StoreOptions { quota, ..options(&two.own()) })).await.unwrap();
+    let (content, _) = two.put(1);
+    let parts = vec![(content, SIZE as u64), (blob(2, SIZE).0, 900)];
+    assert!(soon(store.fits(parts.clone())).await.is_err());
+    soon(store.attach(&two.theirs, false, false)).await.unwrap();
+    assert_eq!(next(&mut events).await, held(content));
+    soon(store.fits(parts.clone())).await.unwrap();
+    drop(soon(store.reserve(parts)).await.unwrap());
+    fs::remove_file(two.file(&content)).unwrap();
+    assert_eq!(next(&mut events).await, StoreEvent::Lost { content });
+    assert!(soon(store.fits(vec![(content, SIZE as u64)])).await.is_err());
+}
+
+#[tokio::test]
 async fn what_cannot_be_attached_is_said() {
     let two = Two::new();
     let Opened { store, .. } = two.open().await;
