@@ -16,7 +16,7 @@ use common::{
     content::{self, RawImage},
 };
 use layermesh::{
-    admin::client::AdminClient,
+    admin::{client::AdminClient, types::GcRequest},
     embedded::image::{ImageSpec, MANIFEST_MEDIA_TYPE, make_image},
     release::{
         MetadataSet,
@@ -273,6 +273,56 @@ async fn what_is_current_stays_until_the_next_release_is_whole() {
     has_release(&device, "1.1").await;
     site.registry.set_online(false).await.unwrap();
     assert!(pull_image(&device, Naming::Query, APP, "v1").await.0.contains(&two.manifest));
+}
+
+/// What is current is not given up for two others that are not here, and of one that has no room nothing is fetched.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_current_stays_while_newer_ones_do_not_come_or_have_no_room() {
+    const QUOTA: usize = 1 << 20;
+    let site = Site::new().await;
+    let one = RawImage::put(&site.registry, APP, "v1", "one", &[QUOTA / 2]);
+    let publisher = site.node("publisher", &[]).await;
+    pull_image(&publisher, Naming::Query, APP, "v1").await;
+    let admin = Admin::new(&site, &publisher).await;
+    admin.publish("1.0", &[&image(APP, "v1")]).await;
+    let quota = QUOTA.to_string();
+    let flags = ["--uplink-metered", "--tag-fresh", "0s", "--quota", &quota];
+    let device = follower(&site, &admin, "device", &[publisher.address()], &flags).await;
+    has_release(&device, "1.0").await;
+    let waits_for = async |version: &str, what: &str| {
+        device
+            .wait_until(&format!("{version} waits for {what}"), async || {
+                let known = releases(&device).await.node.releases;
+                known.iter().any(|next| next.version == version && next.waits_for.contains(what))
+            })
+            .await;
+    };
+    for version in ["1.1", "1.2"] {
+        RawImage::put(&site.registry, APP, "v1", version, &[QUOTA / 4]);
+        admin.publish(version, &[&image(APP, "v1")]).await;
+        waits_for(version, "meter").await;
+    }
+    // Two layers, of which one has room, and which the publisher has.
+    let huge = RawImage::put(&site.registry, APP, "v1", "huge", &[QUOTA / 3, QUOTA / 2]);
+    pull_image(&publisher, Naming::Query, APP, &huge.manifest.to_string()).await;
+    admin.publish("1.3", &[&image(APP, "v1")]).await;
+    waits_for("1.3", "no room for").await;
+    assert!(status_of(&device).await.contains("no room for"));
+    let blobs = device.blobs().await;
+    let held = |content: &ContentId| blobs.iter().find(|blob| blob.digest == content.to_string());
+    assert!(huge.blobs.iter().all(|(layer, _)| held(layer).is_none()), "{blobs:?}");
+    // What is current stays where all goes that may.
+    let request = GcRequest { to: Some(0), dry_run: false };
+    AdminClient::new(&device.run().admin).gc(&request).await.unwrap();
+    site.registry.set_online(false).await.unwrap();
+    assert_eq!(pull_image(&device, Naming::Query, APP, "v1").await.1, one.size);
+    // Once something has room again, it is next and then current.
+    site.registry.set_online(true).await.unwrap();
+    let small = RawImage::put(&site.registry, APP, "v1", "small", &[QUOTA / 4]);
+    pull_image(&publisher, Naming::Query, APP, &small.manifest.to_string()).await;
+    admin.publish("1.4", &[&image(APP, "v1")]).await;
+    has_release(&device, "1.4").await;
+    assert!(device.blobs().await.iter().all(|blob| !blob.pinned_by.contains(&"release/stable/1.0".to_owned())));
 }
 
 /// A copy of a repository.

@@ -1,11 +1,13 @@
 //! Fetching releases ahead of time.
 //!
-//! Of each channel that is followed, the newest release is *next* until all that this device is to hold of it is here, and
-//! *current* from then on; while it is not, the newest one before it that is here stays current. What belongs to either
-//! is pinned, so that neither quota nor anybody else takes it away, and is wanted in the background: peers are asked at
-//! any time, registries as the uplink's budget allows, and runtimes go first. Which blobs belong to this device is the
-//! engine's decision. Tags stand for what the current release says, so that a tag never names what is not here yet if
-//! something that is here will do.
+//! Of each channel that is followed, the newest release is *next* until all that this device needs of it is here, and
+//! *current* from then on; while it is not, the newest one before it that is here stays current, however many were published
+//! since. What belongs to either is pinned, so that neither quota nor anybody else takes it away, and is wanted in the
+//! background: peers are asked at any time, registries as the uplink's budget allows, and runtimes go first. Of a next that
+//! has no room beside what is pinned, only manifests are fetched: half of it would take others' room and be of no use.
+//! Which blobs belong to this device is the engine's decision; copies that it would keep for others it keeps as far as there
+//! is room. Tags stand for what the current release says, so that a tag never names what is not here yet if something that
+//! is here will do.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -62,8 +64,12 @@ struct Holding {
     /// Whether it is the newest of its channel.
     newest: bool,
     parts: Vec<Planned>,
+    /// The platforms that this device needs for itself.
+    own: Vec<String>,
     /// Whether `parts` is all: every manifest was read.
     known: bool,
+    /// Why there is no room for all of it, for people.
+    short: Option<String>,
     /// What last failed, for people.
     failed: Option<String>,
     /// Bytes held, and when that was looked at.
@@ -74,6 +80,12 @@ struct Holding {
 impl Holding {
     fn is_complete(&self, store: &Store) -> bool {
         self.known && self.parts.iter().all(|part| store.size_of(&part.content).is_some())
+    }
+
+    /// Whether all of it is here but for copies that are kept for others.
+    fn is_usable(&self, store: &Store) -> bool {
+        let mut needed = self.parts.iter().filter(|part| is_needed(part, &self.own));
+        self.known && needed.all(|part| store.size_of(&part.content).is_some())
     }
 }
 
@@ -96,7 +108,7 @@ impl Prefetcher {
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 _ = changes.changed() => {}
-                () = self.round(relevant(&self.config, &verified), copies, again) => {}
+                () = self.round(relevant(&self.config, &verified, &self.pinned()), copies, again) => {}
             }
         }
     }
@@ -108,6 +120,10 @@ impl Prefetcher {
             let newest = holdings.iter().all(|other: &Holding| other.release.channel != release.channel);
             holdings.push(self.plan(release, newest, copies).await);
         }
+        // What is of no use any more makes room.
+        let kept = self.kept(&holdings).into_iter().map(|(_, owner)| owner);
+        self.unpin_all_but(&kept.collect::<Vec<_>>()).await;
+        let short = self.find_room(&mut holdings).await;
         self.settle(&mut holdings).await;
         let mut ticks = interval(LOOK_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -123,7 +139,7 @@ impl Prefetcher {
                         holding.failed = failures.next().cloned();
                     }
                     self.settle(&mut holdings).await;
-                    worked = Some(Instant::now() + pause(something, !failed.is_empty()));
+                    worked = Some(Instant::now() + pause(something, short || !failed.is_empty()));
                 }
                 () = sleep_until(again.min(worked.unwrap_or(again))), if worked.is_some() => {
                     return self.settle(&mut holdings).await;
@@ -144,8 +160,17 @@ impl Prefetcher {
         let own: Vec<String> = self.config.platforms.iter().map(Platform::to_string).collect();
         let mut platforms = self.mesh.follower_platforms(channel.clone()).await;
         platforms.extend(own.iter().filter(|name| !platforms.contains(name)).cloned().collect::<Vec<_>>());
-        let mut holding =
-            Holding { release, newest, parts: Vec::new(), known: false, failed: None, before: None, bytes_per_s: 0 };
+        let mut holding = Holding {
+            release,
+            newest,
+            parts: Vec::new(),
+            own,
+            known: false,
+            short: None,
+            failed: None,
+            before: None,
+            bytes_per_s: 0,
+        };
         let plan = match plan(&self.store, &holding.release, &platforms).await {
             Ok(plan) => plan,
             Err(error) => {
@@ -156,61 +181,108 @@ impl Prefetcher {
         let asked = plan.parts.iter().map(|part| (part.content, part.platforms.clone())).collect();
         let keeps = if copies { self.mesh.keeps(channel, asked).await } else { Vec::new() };
         let keeps = keeps.into_iter().chain(std::iter::repeat(false));
-        // Manifests of all platforms are small, and without them it is not known what there is to keep.
-        let document = |part: &Planned| part.kind == ObjectKind::Manifest;
-        let needed = |part: &Planned| part.platforms.iter().any(|name| own.contains(name));
-        let wanted = |part: &Planned, keep: bool| keep || document(part) || needed(part);
         holding.known = plan.unread.is_empty();
         let parts = plan.parts.into_iter().zip(keeps);
-        holding.parts = parts.filter(|(part, keep)| wanted(part, *keep)).map(|(part, _)| part).collect();
+        // Of what is not the newest no more copies are fetched.
+        let keeps = |part: &Planned, keep: bool| keep && (newest || self.store.size_of(&part.content).is_some());
+        let wanted = parts.filter(|(part, keep)| keeps(part, *keep) || is_needed(part, &holding.own));
+        holding.parts = wanted.map(|(part, _)| part).collect();
         holding
     }
 
-    /// Pins what is current and next, unpins the rest, watches the uplink's bytes, and says what tags stand for.
-    async fn settle(&self, holdings: &mut [Holding]) {
-        let mut pinned = Vec::new();
-        let mut done: Vec<String> = Vec::new();
-        for holding in holdings.iter() {
-            let channel = holding.release.channel.to_string();
-            // Newest first: that is next; of those before it, the first that is complete is current.
-            let complete = holding.is_complete(&self.store);
-            if done.contains(&channel) || !(holding.newest || complete) {
+    /// Finds out which of the next releases have room, together and beside all that is pinned, if need be without copies
+    /// for others. Says whether any has not.
+    async fn find_room(&self, holdings: &mut [Holding]) -> bool {
+        let mut together: Vec<(ContentId, u64)> = Vec::new();
+        for holding in holdings.iter_mut().filter(|holding| holding.newest) {
+            let with = |parts: &[Planned]| {
+                let parts = parts.iter().map(|part| (part.content, part.size));
+                together.iter().copied().chain(parts).collect::<Vec<_>>()
+            };
+            if self.store.fits(with(&holding.parts)).await.is_err() {
+                let needed: Vec<_> =
+                    holding.parts.iter().filter(|part| is_needed(part, &holding.own)).cloned().collect();
+                if let Err(error) = self.store.fits(with(&needed)).await {
+                    let error = error.to_string();
+                    if self.progress.borrow().iter().all(|known| known.waits_for != error) {
+                        tracing::warn!(release = holding.release.name(), error, "a release has no room");
+                    }
+                    holding.short = Some(error);
+                    continue;
+                }
+                holding.parts = needed;
+            }
+            together = with(&holding.parts);
+        }
+        holdings.iter().any(|holding| holding.short.is_some())
+    }
+
+    /// The releases that are pinned, by their owners.
+    fn pinned(&self) -> Vec<PinOwner> {
+        let owners = self.store.pins().into_iter().map(|(owner, _)| owner);
+        owners.filter(|owner| owner.as_str().starts_with(RELEASE_PINS)).collect()
+    }
+
+    /// What is next and what is current, with who pins it.
+    fn kept<'a>(&self, holdings: &'a [Holding]) -> Vec<(&'a Holding, PinOwner)> {
+        let mut kept = Vec::new();
+        let mut done: Vec<&Channel> = Vec::new();
+        for holding in holdings {
+            let channel = &holding.release.channel;
+            // Newest first: that is next; of those before it, the first that is here is current.
+            let usable = holding.is_usable(&self.store);
+            if done.contains(&channel) || !(holding.newest && holding.short.is_none() || usable) {
                 continue;
             }
-            if complete {
+            if usable {
                 done.push(channel);
             }
-            let Ok(owner) = format!("{RELEASE_PINS}{}", holding.release.name()).parse::<PinOwner>() else { continue };
-            let contents = holding.parts.iter().map(|part| part.content).collect();
-            if let Err(error) = self.store.replace_pins(owner.clone(), contents).await {
-                tracing::warn!(release = holding.release.name(), %error, "cannot pin the release");
+            if let Ok(owner) = format!("{RELEASE_PINS}{}", holding.release.name()).parse() {
+                kept.push((holding, owner));
             }
-            pinned.push(owner);
         }
-        for (owner, _) in self.store.pins() {
-            if owner.as_str().starts_with(RELEASE_PINS)
-                && !pinned.contains(&owner)
+        kept
+    }
+
+    async fn unpin_all_but(&self, kept: &[PinOwner]) {
+        for owner in self.pinned() {
+            if !kept.contains(&owner)
                 && let Err(error) = self.store.unpin(owner.clone()).await
             {
                 tracing::warn!(owner = owner.as_str(), %error, "cannot unpin a release");
             }
         }
+    }
+
+    /// Pins what is current and next, unpins the rest, watches the uplink's bytes, and says what tags stand for.
+    async fn settle(&self, holdings: &mut [Holding]) {
+        let mut owners = Vec::new();
+        for (holding, owner) in self.kept(holdings) {
+            let contents = holding.parts.iter().map(|part| part.content).collect();
+            if let Err(error) = self.store.replace_pins(owner.clone(), contents).await {
+                tracing::warn!(release = holding.release.name(), %error, "cannot pin the release");
+            }
+            owners.push(owner);
+        }
+        self.unpin_all_but(&owners).await;
         let parts = holdings.iter().flat_map(|holding| &holding.parts);
         self.counters.watched.watch(parts.map(|part| part.content));
         self.mesh.signed_bindings(bindings(holdings, &self.store)).await;
         let _ = self.say(holdings).await;
     }
 
-    /// What is to be fetched, of the newest release of each channel: manifests first, then what peers have.
+    /// What is to be fetched, of the newest release of each channel: manifests first, then what peers have. Manifests only
+    /// of one that has no room.
     async fn missing(&self, holdings: &[Holding]) -> Vec<Planned> {
-        let parts = holdings.iter().filter(|holding| holding.newest).flat_map(|holding| &holding.parts);
-        let missing = parts.filter(|part| self.store.size_of(&part.content).is_none());
-        let missing: Vec<Planned> = missing.cloned().collect();
+        let mut missing: Vec<Planned> = Vec::new();
+        for holding in holdings.iter().filter(|holding| holding.newest) {
+            let parts = holding.parts.iter().filter(|part| holding.short.is_none() || is_document(part));
+            missing.extend(parts.filter(|part| self.store.size_of(&part.content).is_none()).cloned());
+        }
         let holders = self.mesh.holders(missing.iter().map(|part| part.content).collect()).await;
         let nobody = holders.iter().map(Vec::is_empty).chain(std::iter::repeat(true));
-        let blob = |part: &Planned| part.kind != ObjectKind::Manifest;
         let mut wanted: Vec<_> =
-            missing.into_iter().zip(nobody).map(|(part, nobody)| (blob(&part), nobody, part)).collect();
+            missing.into_iter().zip(nobody).map(|(part, nobody)| (!is_document(&part), nobody, part)).collect();
         wanted.sort_by_key(|(blob, nobody, _)| (*blob, *nobody));
         wanted.into_iter().map(|(_, _, part)| part).collect()
     }
@@ -265,7 +337,7 @@ impl Prefetcher {
                 holding.before = Some((held, now));
             }
             let complete = holding.is_complete(&self.store);
-            let waits_for = match (&holding.failed, waits) {
+            let waits_for = match (holding.short.as_ref().or(holding.failed.as_ref()), waits) {
                 _ if complete => String::new(),
                 (Some(failed), _) => failed.clone(),
                 (None, waits) => waits.unwrap_or_default(),
@@ -292,6 +364,16 @@ impl Prefetcher {
         self.mesh.rollout(Rollout { platform, refused, releases }).await;
         waiting && !running
     }
+}
+
+/// Manifests of all platforms are small, and without them it is not known what there is to keep.
+fn is_document(part: &Planned) -> bool {
+    part.kind == ObjectKind::Manifest
+}
+
+/// Whether a device of these platforms needs a part for itself.
+fn is_needed(part: &Planned, own: &[String]) -> bool {
+    is_document(part) || part.platforms.iter().any(|name| own.contains(name))
 }
 
 fn wire_progress(progress: &ReleaseProgress) -> Progress {
@@ -321,19 +403,24 @@ const fn pause(something: bool, failed: bool) -> Duration {
     }
 }
 
-/// The two newest releases of each channel that is followed, newest first.
-fn relevant(config: &ReleasesConfig, verified: &Verified) -> Vec<Release> {
+/// The two newest releases of each channel that is followed, and those before them that are pinned: what is current may be
+/// older than the last two, where they were published faster than they came. Newest first.
+fn relevant(config: &ReleasesConfig, verified: &Verified, pinned: &[PinOwner]) -> Vec<Release> {
+    let is_pinned = |release: &Release| {
+        let owner = format!("{RELEASE_PINS}{}", release.name());
+        pinned.iter().any(|pinned| pinned.as_str() == owner)
+    };
     let of = |channel: &Channel| {
-        let releases = verified.releases.iter().rev().filter(|release| release.channel == *channel);
-        releases.take(2).cloned().collect::<Vec<_>>()
+        let releases = verified.releases.iter().rev().filter(|release| release.channel == *channel).enumerate();
+        let these = releases.filter(|(age, release)| *age < 2 || is_pinned(release));
+        these.map(|(_, release)| release.clone()).collect::<Vec<_>>()
     };
     config.channels.iter().flat_map(of).collect()
 }
 
-/// What tags stand for: what complete releases say first, then the others, of each the newer ones first.
+/// What tags stand for: what releases say that are here first, then the others, of each the newer ones first.
 fn bindings(holdings: &[Holding], store: &Store) -> Vec<SignedBinding> {
-    let (complete, others): (Vec<&Holding>, Vec<&Holding>) =
-        holdings.iter().partition(|holding| holding.is_complete(store));
+    let (here, others): (Vec<&Holding>, Vec<&Holding>) = holdings.iter().partition(|holding| holding.is_usable(store));
     let of = |holding: &Holding| {
         let release = holding.release.name();
         let images = holding.release.images.clone();
@@ -342,12 +429,67 @@ fn bindings(holdings: &[Holding], store: &Store) -> Vec<SignedBinding> {
             Some(SignedBinding { reference: reference?, content: image.content().ok()?, release: release.clone() })
         })
     };
-    complete.into_iter().chain(others).flat_map(of).collect()
+    here.into_iter().chain(others).flat_map(of).collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use layermesh_proto::{Algorithm, Repository};
+
     use super::*;
+    use crate::{release::ReleasedImage, store::StoreOptions};
+
+    /// A release of one image, which is one blob that all platforms need, with a layer for one of them.
+    fn holding(version: &str, newest: bool, platform: &str) -> Holding {
+        let content = |what: &str| ContentId::of(Algorithm::Sha256, format!("{version} {what}").as_bytes());
+        let repository = Repository::new("registry.example", "app").unwrap();
+        let part = |what: &str, kind: ObjectKind, platforms: &[&str]| Planned {
+            content: content(what),
+            size: 1,
+            kind,
+            repository: repository.clone(),
+            platforms: platforms.iter().map(ToString::to_string).collect(),
+        };
+        let image = ReleasedImage {
+            name: "registry.example/app".to_owned(),
+            tag: Some("stable".to_owned()),
+            digest: content("manifest").to_string(),
+            media_type: String::new(),
+            size: 1,
+            platforms: Vec::new(),
+        };
+        let release = Release {
+            channel: "stable".parse().unwrap(),
+            version: version.parse().unwrap(),
+            number: 1,
+            published_unix_s: 0,
+            images: vec![image],
+        };
+        let parts =
+            vec![part("manifest", ObjectKind::Manifest, &["a", "b"]), part("layer", ObjectKind::Blob, &[platform])];
+        let own = vec!["a".to_owned()];
+        Holding { release, newest, parts, own, known: true, short: None, failed: None, before: None, bytes_per_s: 0 }
+    }
+
+    async fn put(store: &Store, version: &str, what: &str) {
+        let bytes = format!("{version} {what}");
+        store.insert(ContentId::of(Algorithm::Sha256, bytes.as_bytes()), bytes.into()).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn tags_do_not_go_back_for_want_of_a_copy_for_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = StoreOptions { free_bytes_min: 0, ..StoreOptions::new(dir.path().to_owned()) };
+        let store = Store::open(options).await.unwrap().store;
+        put(&store, "1.0", "manifest").await;
+        put(&store, "1.0", "layer").await;
+        put(&store, "1.1", "manifest").await;
+        let first = |next: Holding| bindings(&[next, holding("1.0", false, "a")], &store)[0].release.clone();
+        assert_eq!(first(holding("1.1", true, "b")), "stable/1.1", "what is lacking is for others");
+        assert_eq!(first(holding("1.1", true, "a")), "stable/1.0");
+        put(&store, "1.1", "layer").await;
+        assert_eq!(first(holding("1.1", true, "a")), "stable/1.1");
+    }
 
     #[test]
     fn only_a_round_that_brought_something_is_followed_by_the_next_at_once() {
