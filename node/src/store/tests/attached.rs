@@ -225,6 +225,7 @@ async fn what_vanishes_while_a_large_file_is_hashed_is_withdrawn_meanwhile() {
     let Opened { store, mut events, .. } = two.open().await;
     soon(store.attach(&two.theirs, false, false)).await.unwrap();
     assert_eq!(next(&mut events).await, held(content));
+    until("nothing is being hashed", || store.attached()[0].pending == 0).await;
     // At the rate at which files are hashed this one takes longer than any deadline here.
     let (large, _) = blob(2, SIZE);
     fs::File::create(two.file(&large)).unwrap().set_len(8 << 30).unwrap();
