@@ -152,17 +152,16 @@ impl Follower {
         let mut hashing = pin!(store.hash_file(path, content, Some(HASH_BYTES_PER_S)));
         let mut anything = false;
         let found = loop {
-            let change = async {
-                self.watch.changed().await;
-                tokio::time::sleep(SETTLE).await;
-            };
             tokio::select! {
                 found = &mut hashing => break found,
-                () = change => {
-                    anything = true;
-                    self.look_through(store, Vec::new()).await?;
-                }
+                // It is told once: whatever ends first from here on, somebody has to look.
+                () = self.watch.changed() => anything = true,
             }
+            tokio::select! {
+                found = &mut hashing => break found,
+                () = tokio::time::sleep(SETTLE) => {}
+            }
+            self.look_through(store, Vec::new()).await?;
         };
         match found {
             Ok(found) => store.take_attached(Arc::clone(&self.dir), content, found).await?,

@@ -237,6 +237,25 @@ async fn what_vanishes_while_a_large_file_is_hashed_is_withdrawn_meanwhile() {
 }
 
 #[tokio::test]
+async fn what_vanishes_just_before_a_file_is_hashed_is_withdrawn() {
+    let two = Two::new();
+    let (content, _) = two.put(1);
+    let Opened { store, mut events, .. } = two.open().await;
+    soon(store.attach(&two.theirs, false, false)).await.unwrap();
+    assert_eq!(next(&mut events).await, held(content));
+    until("nothing is being hashed", || store.attached()[0].pending == 0).await;
+    // At the rate at which files are hashed this one takes less time than further changes are waited for.
+    let (small, _) = blob(2, SIZE);
+    fs::File::create(two.file(&small)).unwrap().set_len(4 << 20).unwrap();
+    until("the small one is being hashed, or was on a busy machine", || {
+        store.attached()[0].pending == 1 || lock(&store.0.attached)[&two.theirs].files.contains_key(&small)
+    })
+    .await;
+    fs::remove_file(two.file(&content)).unwrap();
+    assert_eq!(next(&mut events).await, StoreEvent::Lost { content });
+}
+
+#[tokio::test]
 async fn what_is_attached_takes_no_room() {
     let two = Two::new();
     let quota = Quota { bytes: Some(1000), share_percent: 100 };
