@@ -29,24 +29,20 @@ impl Store {
         let found = self.hash_file(self.0.paths.blob(&content), content, None).await?;
         let turn = Arc::clone(&self.0.structure).lock_owned().await;
         self.job(move |inner| {
-            let adopted = inner.adopt(content, found);
-            drop(turn);
-            if let Some(event) = adopted? {
-                inner.tell(event);
-            }
-            Ok(())
+            let _turn = turn;
+            inner.adopt(content, found)
         })
         .await?
     }
 }
 
 impl Inner {
-    fn adopt(&self, content: ContentId, found: Found) -> Result<Option<StoreEvent>, ChangeError> {
+    fn adopt(&self, content: ContentId, found: Found) -> Result<(), ChangeError> {
         if lock(&self.held).get(&content).is_some_and(|entry| entry.place == Place::Own) {
-            return Ok(None);
+            return Ok(());
         }
         match found {
-            Found::LeaveAlone => Ok(None),
+            Found::LeaveAlone => Ok(()),
             Found::SomethingElse(_) => {
                 let aside = self.paths.damaged(&content);
                 warn!(%content, ?aside, "a file is not the blob that its name says: moved aside");
@@ -54,7 +50,7 @@ impl Inner {
                     self.ops.create_dir(parent)?;
                 }
                 self.ops.rename(&self.paths.blob(&content), &aside)?;
-                Ok(None)
+                Ok(())
             }
             Found::Blob { map, file, .. } => {
                 // Whoever copied it may not have made it durable.
@@ -66,10 +62,12 @@ impl Inner {
                 let found = HeldEntry::found(size, None, &self.paths.blob(&content));
                 lock(&self.held).insert(content, found);
                 self.changed.send_replace(());
-                // Now that it is held: whoever reads the partial goes on there.
-                self.supersede(&content)?;
-                self.index_if_bound(&content, size)?;
-                Ok(Some(StoreEvent::Held { content, size }))
+                // Now that it is held: whoever reads the partial goes on there. Held it is, whatever fails now.
+                let superseded = self.supersede(&content);
+                let indexed = self.index_if_bound(&content, size);
+                self.tell(StoreEvent::Held { content, size });
+                superseded?;
+                Ok(indexed?)
             }
         }
     }
