@@ -28,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     MetadataSet, Refusal, RefusalKind, RepositoryId, Trusted, Verified,
     clock::Clock,
+    pins,
     set::{ListedFile, MANIFEST_BYTES_MAX},
     verify::verify,
 };
@@ -45,8 +46,6 @@ const HANDED_QUEUE_LEN: usize = 4;
 const FILE_TIME_MAX: Duration = Duration::from_secs(60);
 /// Owner of the pins of metadata.
 const PIN_OWNER: &str = "release-metadata";
-/// Begins the owners of pins of releases.
-pub(super) const RELEASE_PINS: &str = "release/";
 /// In the data directory.
 const DIR: &str = "releases";
 const KEPT_FILE: &str = "trusted.json";
@@ -200,7 +199,8 @@ impl Follower {
             None => kept,
         };
         if self.config.is_none() {
-            self.let_go().await;
+            // Of a channel that was followed and is not any more.
+            pins::unpin_all_but(&self.store, &[]).await;
         }
         let Some(kept) = self.kept.clone() else { return };
         if let Some(set) = &kept.set {
@@ -222,17 +222,6 @@ impl Follower {
         match kept.trusted.repository() {
             Ok((repository, _)) => self.mesh.following(self.following(&repository, 0, None)).await,
             Err(refusal) => tracing::error!(%refusal, "the trusted root of releases cannot be used"),
-        }
-    }
-
-    /// Unpins the releases of a channel that was followed and is not any more.
-    async fn let_go(&self) {
-        for (owner, _) in self.store.pins() {
-            if owner.as_str().starts_with(RELEASE_PINS)
-                && let Err(error) = self.store.unpin(owner.clone()).await
-            {
-                tracing::warn!(owner = owner.as_str(), %error, "cannot unpin a release");
-            }
         }
     }
 

@@ -19,6 +19,7 @@ pub mod content;
 pub mod follow;
 pub mod inspect;
 pub mod keys;
+mod pins;
 mod plan;
 pub mod prefetch;
 pub mod publisher;

@@ -25,7 +25,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Channel, Release, Verified,
-    follow::{Known, RELEASE_PINS},
+    follow::Known,
+    pins,
     plan::{Planned, plan},
     status::{ReleaseProgress, shown_wait},
 };
@@ -82,10 +83,14 @@ impl Holding {
         self.known && self.parts.iter().all(|part| store.size_of(&part.content).is_some())
     }
 
-    /// Whether all of it is here but for copies that are kept for others.
+    /// All of it but for copies that are kept for others.
+    fn needed(&self) -> impl Iterator<Item = &Planned> {
+        self.parts.iter().filter(|part| is_needed(part, &self.own))
+    }
+
+    /// Whether what is needed is here.
     fn is_usable(&self, store: &Store) -> bool {
-        let mut needed = self.parts.iter().filter(|part| is_needed(part, &self.own));
-        self.known && needed.all(|part| store.size_of(&part.content).is_some())
+        self.known && self.needed().all(|part| store.size_of(&part.content).is_some())
     }
 }
 
@@ -108,7 +113,7 @@ impl Prefetcher {
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 _ = changes.changed() => {}
-                () = self.round(relevant(&self.config, &verified, &self.pinned()), copies, again) => {}
+                () = self.round(relevant(&self.config, &verified, &pins::pinned(&self.store)), copies, again) => {}
             }
         }
     }
@@ -122,7 +127,7 @@ impl Prefetcher {
         }
         // What is of no use any more makes room.
         let kept = self.kept(&holdings).into_iter().map(|(_, owner)| owner);
-        self.unpin_all_but(&kept.collect::<Vec<_>>()).await;
+        pins::unpin_all_but(&self.store, &kept.collect::<Vec<_>>()).await;
         let short = self.find_room(&mut holdings).await;
         self.settle(&mut holdings).await;
         let mut ticks = interval(LOOK_INTERVAL);
@@ -200,8 +205,7 @@ impl Prefetcher {
                 together.iter().copied().chain(parts).collect::<Vec<_>>()
             };
             if self.store.fits(with(&holding.parts)).await.is_err() {
-                let needed: Vec<_> =
-                    holding.parts.iter().filter(|part| is_needed(part, &holding.own)).cloned().collect();
+                let needed: Vec<_> = holding.needed().cloned().collect();
                 if let Err(error) = self.store.fits(with(&needed)).await {
                     let error = error.to_string();
                     if self.progress.borrow().iter().all(|known| known.waits_for != error) {
@@ -215,12 +219,6 @@ impl Prefetcher {
             together = with(&holding.parts);
         }
         holdings.iter().any(|holding| holding.short.is_some())
-    }
-
-    /// The releases that are pinned, by their owners.
-    fn pinned(&self) -> Vec<PinOwner> {
-        let owners = self.store.pins().into_iter().map(|(owner, _)| owner);
-        owners.filter(|owner| owner.as_str().starts_with(RELEASE_PINS)).collect()
     }
 
     /// What is next and what is current, with who pins it.
@@ -237,21 +235,9 @@ impl Prefetcher {
             if usable {
                 done.push(channel);
             }
-            if let Ok(owner) = format!("{RELEASE_PINS}{}", holding.release.name()).parse() {
-                kept.push((holding, owner));
-            }
+            kept.extend(pins::owner_of(&holding.release).map(|owner| (holding, owner)));
         }
         kept
-    }
-
-    async fn unpin_all_but(&self, kept: &[PinOwner]) {
-        for owner in self.pinned() {
-            if !kept.contains(&owner)
-                && let Err(error) = self.store.unpin(owner.clone()).await
-            {
-                tracing::warn!(owner = owner.as_str(), %error, "cannot unpin a release");
-            }
-        }
     }
 
     /// Pins what is current and next, unpins the rest, watches the uplink's bytes, and says what tags stand for.
@@ -264,7 +250,7 @@ impl Prefetcher {
             }
             owners.push(owner);
         }
-        self.unpin_all_but(&owners).await;
+        pins::unpin_all_but(&self.store, &owners).await;
         let parts = holdings.iter().flat_map(|holding| &holding.parts);
         self.counters.watched.watch(parts.map(|part| part.content));
         self.mesh.signed_bindings(bindings(holdings, &self.store)).await;
@@ -406,10 +392,7 @@ const fn pause(something: bool, failed: bool) -> Duration {
 /// The two newest releases of each channel that is followed, and those before them that are pinned: what is current may be
 /// older than the last two, where they were published faster than they came. Newest first.
 fn relevant(config: &ReleasesConfig, verified: &Verified, pinned: &[PinOwner]) -> Vec<Release> {
-    let is_pinned = |release: &Release| {
-        let owner = format!("{RELEASE_PINS}{}", release.name());
-        pinned.iter().any(|pinned| pinned.as_str() == owner)
-    };
+    let is_pinned = |release: &Release| pins::owner_of(release).is_some_and(|owner| pinned.contains(&owner));
     let of = |channel: &Channel| {
         let releases = verified.releases.iter().rev().filter(|release| release.channel == *channel).enumerate();
         let these = releases.filter(|(age, release)| *age < 2 || is_pinned(release));
