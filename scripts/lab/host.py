@@ -33,6 +33,19 @@ def say(text: str = "") -> None:
     print(text, flush=True)
 
 
+class Findings:
+    """What was demanded of a run and did not hold."""
+
+    def __init__(self) -> None:
+        self.failures: list[str] = []
+
+    def demand(self, what: str, holds: bool) -> None:
+        """Notes a failure unless `holds`."""
+        say(f"   {'ok  ' if holds else 'FAIL'} {what}")
+        if not holds:
+            self.failures.append(what)
+
+
 @contextlib.contextmanager
 def section(title: str) -> Iterator[None]:
     """A heading before, the time after."""

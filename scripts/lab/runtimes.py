@@ -41,6 +41,8 @@ class Runtime:
     name = ""
     registry = HOST
     """The registry's name in the images it pulls."""
+    hosts: Path | None = None
+    """What clients have as /etc/hosts; by default they know no name."""
 
     def __init__(self, lab: Lab, site: Site, device: str, image: Image, mirror: Mirror) -> None:
         self.lab, self.site, self.device, self.mirror = lab, site, device, mirror
@@ -88,7 +90,7 @@ class Runtime:
 
     def command(self, *argv: str, seconds: float = 60, **env: str) -> str:
         """Runs a client on the device and returns what it prints."""
-        return self.lab.run(self.site.within(self.device, argv), seconds=seconds, log=f"{self.log}-client",
+        return self.lab.run(self.site.within(self.device, argv, self.hosts), seconds=seconds, log=f"{self.log}-client",
                             env=self.lab.environment(**env))
 
     def spawn(self, *argv: str) -> None:
@@ -128,7 +130,7 @@ address = "{self.dir}/ttrpc"
 path = "{self.dir}/opt"
 {self.more}""")
         self.write(f"hosts/{self.registry}/hosts.toml", f"""server = "https://{self.registry}"
-[host."http://{self.mirror.address}"]
+{self.host()}
 capabilities = ["pull", "resolve"]
 """)
         self.snapshotter = "overlayfs" if overlay_works(self.dir) else "native"
@@ -136,13 +138,22 @@ capabilities = ["pull", "resolve"]
         wait_until("containerd answers", (self.dir / "sock").exists, START_SECONDS_MAX)
         self.ctr("version")
 
+    def host(self) -> str:
+        """Whom it asks: the head of a section of hosts.toml."""
+        return f'[host."http://{self.mirror.address}"]'
+
     def ctr(self, *arguments: str, seconds: float = 60) -> str:
         """Runs `ctr`."""
         return self.command("ctr", "--address", f"{self.dir}/sock", *arguments, seconds=seconds)
 
+    def credentials(self) -> list[str]:
+        """Options of a pull that say who asks."""
+        return []
+
     def pull(self, reference: str) -> None:
-        self.ctr("images", "pull", "--hosts-dir", f"{self.dir}/hosts", "--platform", f"linux/{native_architecture()}",
-                 "--snapshotter", self.snapshotter, reference, seconds=PULL_SECONDS_MAX)
+        self.ctr("images", "pull", *self.credentials(), "--hosts-dir", f"{self.dir}/hosts",
+                 "--platform", f"linux/{native_architecture()}", "--snapshotter", self.snapshotter, reference,
+                 seconds=PULL_SECONDS_MAX)
 
     def verify(self, reference: str) -> None:
         lines = [line.split() for line in self.ctr("images", "list", f"name=={reference}").splitlines()[1:]]
@@ -174,22 +185,13 @@ schedule_delay = "0s"
 
     def __init__(self, lab: Lab, site: Site, device: str, image: Image, served: Registry) -> None:
         super().__init__(lab, site, device, image, Mirror())
-        self.served = served
+        self.served, self.hosts = served, served.hosts
 
-    def start(self) -> None:
-        super().start()
-        self.write(f"hosts/{self.registry}/hosts.toml", f"""server = "https://{self.registry}"
-[host."https://{self.registry}"]
-capabilities = ["pull", "resolve"]
-ca = "{self.served.ca_file}"
-""")
+    def host(self) -> str:
+        return f'[host."https://{self.registry}"]\nca = "{self.served.ca_file}"'
 
-    def pull(self, reference: str) -> None:
-        argv = ["ctr", "--address", f"{self.dir}/sock", "images", "pull", "--user", f"{USER}:{self.served.password}",
-                "--hosts-dir", f"{self.dir}/hosts", "--platform", f"linux/{native_architecture()}", "--snapshotter",
-                self.snapshotter, reference]
-        self.lab.run(self.site.within(self.device, argv, self.served.hosts), seconds=PULL_SECONDS_MAX,
-                     log=f"{self.log}-client")
+    def credentials(self) -> list[str]:
+        return ["--user", f"{USER}:{self.served.password}"]
 
 
 class Docker(Runtime):

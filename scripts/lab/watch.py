@@ -98,11 +98,6 @@ class Watch:
         with self._lock:
             self._guards.append(Guard(name, hexes, unless))
 
-    def release(self, name: str) -> None:
-        """These may go again."""
-        with self._lock:
-            self._guards = [guard for guard in self._guards if guard.name != name]
-
     @contextlib.contextmanager
     def coming(self, name: str, hexes: frozenset[str]) -> Iterator[None]:
         """Meanwhile none of these may go that comes meanwhile."""
