@@ -38,6 +38,17 @@ impl Two {
         fs::rename(ingest, self.file(&content)).unwrap();
         (content, bytes)
     }
+
+    /// A store to which the other is attached, with one blob that is held and nothing left to be hashed.
+    async fn open_attached(&self) -> (ContentId, Opened) {
+        let (content, _) = self.put(1);
+        let mut opened = self.open().await;
+        let store = &opened.store;
+        soon(store.attach(&self.theirs, false, false)).await.unwrap();
+        assert_eq!(next(&mut opened.events).await, held(content));
+        until("nothing is being hashed", || store.attached()[0].pending == 0).await;
+        (content, opened)
+    }
 }
 
 const fn held(content: ContentId) -> StoreEvent {
@@ -221,11 +232,7 @@ async fn a_reader_of_a_blob_on_its_way_goes_on_where_it_turns_up_elsewhere() {
 #[tokio::test]
 async fn what_vanishes_while_a_large_file_is_hashed_is_withdrawn_meanwhile() {
     let two = Two::new();
-    let (content, _) = two.put(1);
-    let Opened { store, mut events, .. } = two.open().await;
-    soon(store.attach(&two.theirs, false, false)).await.unwrap();
-    assert_eq!(next(&mut events).await, held(content));
-    until("nothing is being hashed", || store.attached()[0].pending == 0).await;
+    let (content, Opened { store, mut events, .. }) = two.open_attached().await;
     // At the rate at which files are hashed this one takes longer than any deadline here.
     let (large, _) = blob(2, SIZE);
     fs::File::create(two.file(&large)).unwrap().set_len(8 << 30).unwrap();
@@ -239,11 +246,7 @@ async fn what_vanishes_while_a_large_file_is_hashed_is_withdrawn_meanwhile() {
 #[tokio::test]
 async fn what_vanishes_just_before_a_file_is_hashed_is_withdrawn() {
     let two = Two::new();
-    let (content, _) = two.put(1);
-    let Opened { store, mut events, .. } = two.open().await;
-    soon(store.attach(&two.theirs, false, false)).await.unwrap();
-    assert_eq!(next(&mut events).await, held(content));
-    until("nothing is being hashed", || store.attached()[0].pending == 0).await;
+    let (content, Opened { store, mut events, .. }) = two.open_attached().await;
     // At the rate at which files are hashed this one takes less time than further changes are waited for.
     let (small, _) = blob(2, SIZE);
     fs::File::create(two.file(&small)).unwrap().set_len(4 << 20).unwrap();
