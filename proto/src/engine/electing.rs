@@ -179,11 +179,11 @@ impl Engine {
         let whole = Stripe { first: 0, end: PieceIndex::MAX, turn: TURN_WHOLE, tree };
         let Some(transfer) = self.transfers.open.get(content) else { return whole };
         let (Some(pieces), Some(taken)) = (&transfer.pieces, transfer.taken()) else {
-            return Stripe { turn: 0, ..whole };
+            return self.over_distrusted(content, transfer, Stripe { turn: 0, ..whole });
         };
         let count = pieces.layout.count();
         if transfer.unranged {
-            return Stripe { end: count, ..whole };
+            return self.over_distrusted(content, transfer, Stripe { end: count, ..whole });
         }
         let max = self.config.stripe_bytes_max;
         let limits = if self.site.is_shared(content, &self.node, self.now) { (0, max) } else { (max, max) };
@@ -200,7 +200,19 @@ impl Engine {
             !taken.contains(*piece) && !fetched && !self.is_had(content, transfer, *piece)
         };
         let end = (first..first.saturating_add(len).min(count)).take_while(free).last().unwrap_or(first) + 1;
-        Stripe { first, end, turn: 0, tree }
+        self.over_distrusted(content, transfer, Stripe { first, end, turn: 0, tree })
+    }
+
+    /// The same with so many turns that it goes before the claims of those who are not believed. Others may believe them still:
+    /// they would wait for them, and whoever made such a claim would go on, beside this node.
+    fn over_distrusted(&self, content: &ContentId, transfer: &Transfer, stripe: Stripe) -> Stripe {
+        let claims = self.site.claims(content, self.now, |node| !self.trusts_for(transfer, node));
+        let over = claims.iter().map(|(_, claim)| claim.stripe);
+        let over = over.filter(|theirs| theirs.first < stripe.end && stripe.first < theirs.end);
+        // A claim on a part is none on the whole, however often it changed hands.
+        let max = if stripe.turn < TURN_WHOLE { TURN_WHOLE - 1 } else { u8::MAX };
+        let turn = over.map(|theirs| theirs.turn.saturating_add(1).min(max)).max();
+        Stripe { turn: turn.unwrap_or(0).max(stripe.turn), ..stripe }
     }
 
     /// Takes the rest of a stripe over from an owner that is much slower than this node was. Nothing else is left.

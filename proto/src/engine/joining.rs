@@ -109,8 +109,9 @@ impl Engine {
     pub(super) fn refine_claim(&mut self, content: ContentId) {
         let Some(transfer) = self.transfers.open.get(&content) else { return };
         let Some((_, fetch)) = transfer.origin_fetch() else { return };
-        let turn = if transfer.unranged { TURN_WHOLE } else { 0 };
-        let tree = self.site.claim_of(&content, &self.node, self.now).map_or(0, |claim| claim.stripe.tree);
+        let claim = self.site.claim_of(&content, &self.node, self.now);
+        let (turn, tree) = claim.map_or((0, 0), |claim| (claim.stripe.turn, claim.stripe.tree));
+        let turn = if transfer.unranged { turn.max(TURN_WHOLE) } else { turn };
         let stripe = Stripe { first: fetch.run.start, end: fetch.run.end, turn, tree };
         self.claim(content, stripe);
         if self.peers.len() > 0 {
@@ -288,7 +289,7 @@ impl Engine {
         let Some(transfer) = self.transfers.open.get(content) else { return false };
         let awaited = |piece: PieceIndex| match transfer.piece_state(piece) {
             PieceState::Durable => true,
-            PieceState::InFlight => self.vouched(transfer, piece).is_some(),
+            PieceState::InFlight => self.vouched(transfer, piece).is_some() && !self.would_yield(transfer, piece),
             PieceState::Missing => false,
         };
         transfer.pieces.is_none() || !pieces.all(awaited)
@@ -321,7 +322,7 @@ impl Engine {
                 self.suspect(idler);
             }
         }
-        self.yield_to_owners(content);
+        self.stop_asking_origin(content);
         self.leave_dry_streams(content);
         self.advance(content, None);
     }
@@ -331,38 +332,6 @@ impl Engine {
         let waiting = self.transfers.open.iter().filter(|(_, transfer)| transfer.waits);
         let waiting: Vec<_> = waiting.map(|(content, _)| *content).collect();
         waiting.into_iter().for_each(|content| self.look_again(content));
-    }
-
-    /// Stops asking the origin for what another one brings.
-    fn yield_to_owners(&mut self, content: ContentId) {
-        let Some(transfer) = self.transfers.open.get(&content) else { return };
-        let (Some((id, fetch)), Some(pieces)) = (transfer.origin_fetch(), &transfer.pieces) else {
-            return self.yield_unsized(content);
-        };
-        let claims = self.claims(&content);
-        let missing = fetch.run.clone().filter(|piece| !pieces.durable.contains(*piece));
-        let others =
-            |piece: &PieceIndex| Site::owner_at(&content, &claims, *piece).is_some_and(|(owner, _)| owner != self.node);
-        let (mut missing, end) = (missing.peekable(), fetch.run.end);
-        if missing.peek().is_some_and(others) {
-            self.cancel_one(id);
-        } else if let Some(theirs) = missing.find(others).filter(|piece| *piece < end) {
-            self.site.shorten(&content, &self.node, theirs);
-            if let Some(fetch) = self.transfers.open.get_mut(&content).and_then(|open| open.fetches.get_mut(&id)) {
-                fetch.run.end = theirs;
-                fetch.shortened = true;
-            }
-        }
-    }
-
-    /// The same while this node does not know how large the blob is: the first in order goes on.
-    fn yield_unsized(&mut self, content: ContentId) {
-        let Some(transfer) = self.transfers.open.get(&content) else { return };
-        let Some((id, _)) = transfer.origin_fetch() else { return };
-        let first = Site::owner_at(&content, &self.claims(&content), 0);
-        if first.is_some_and(|(owner, _)| owner != self.node) {
-            self.cancel_one(id);
-        }
     }
 
     /// Leaves streams of pieces that nobody brings, or somebody else along another tree, and such as were to bring more than

@@ -48,6 +48,7 @@ mod uplink;
 mod vouches;
 mod vouching;
 mod wanting;
+mod yielding;
 
 #[cfg(test)]
 mod tests;

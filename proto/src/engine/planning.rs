@@ -121,7 +121,7 @@ impl Engine {
     }
 
     /// Whether hashes of a piece were said and those who are believed do not agree on one.
-    fn is_contested(&self, transfer: &Transfer, piece: PieceIndex) -> bool {
+    pub(super) fn is_contested(&self, transfer: &Transfer, piece: PieceIndex) -> bool {
         transfer.vouches.is_known(piece) && self.vouched(transfer, piece).is_none()
     }
 

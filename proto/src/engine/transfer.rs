@@ -224,6 +224,8 @@ pub(super) struct Transfer {
     pub(super) unsaid: BTreeMap<PieceIndex, PieceHash>,
     /// When hashes were last told.
     pub(super) vouched_at: Instant,
+    /// A fetch from the origin made way for peers, and none of them has brought a piece since.
+    pub(super) yielded: bool,
     /// The origin sends whole blobs only.
     pub(super) unranged: bool,
     /// The set retry is for somebody's word, not for another round of sources.
@@ -263,6 +265,7 @@ impl Transfer {
             audit: BTreeMap::new(),
             unsaid: BTreeMap::new(),
             vouched_at: Instant::default(),
+            yielded: false,
             unranged: false,
             waits: false,
             last_trouble: None,
@@ -413,6 +416,7 @@ impl Transfer {
             }
         }
         if let Some(fetch) = self.fetches.get_mut(&id) {
+            self.yielded &= new.is_empty() || fetch.kind == Kind::Origin;
             fetch.stored += stored_bytes;
             fetch.bytes = fetch.bytes.max(fetch.stored);
         }

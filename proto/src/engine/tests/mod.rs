@@ -9,3 +9,4 @@ mod sites;
 mod tags;
 mod talks;
 mod transfers;
+mod yielding;

@@ -634,7 +634,7 @@ fn hash_of(content: &ContentId, piece: PieceIndex, wrongly: bool) -> PieceHash {
     PieceHash::of(format!("{content} {piece} {wrongly}").as_bytes())
 }
 
-fn hashes(content: &ContentId, run: std::ops::Range<PieceIndex>, wrongly: bool) -> PieceHashes {
+pub(super) fn hashes(content: &ContentId, run: std::ops::Range<PieceIndex>, wrongly: bool) -> PieceHashes {
     PieceHashes(run.map(|piece| hash_of(content, piece, wrongly)).collect())
 }
 

@@ -286,7 +286,7 @@ fn an_owner_without_bytes_is_not_waited_for_for_long() {
      2010ms P claims A 0..4/4          -> fetch 0 A from growing P 0..4
      2011ms P claims A 0..4/4
      2020ms fetch 0 ended unreachable  -> A of P failed
-     2100ms tick                       -> claim told A 0..; fetch 1 A from app 0..
+     2100ms tick                       -> claim told A 0.. turn 1; fetch 1 A from app 0..
      2101ms P claims A 0..4/4                # it brought nothing: its word counts for nothing for a while
     ",
     );
@@ -382,8 +382,8 @@ fn who_says_two_hashes_of_a_piece_or_another_than_the_origin_is_named() {
      2042ms Q vouches A 0..1/4         -> expect 0: 0
      2043ms Q vouches A 0..1/4 wrongly -> Q penalised; cancel 0
      2100ms tick
-     3100ms tick                       -> claim told A 0..4; fetch 1 A from app 0..4
-     3200ms P vouches A 1..2/4 wrongly
+     3100ms tick                       -> claim told A 0..4 turn 1; fetch 1 A from app 0..4
+     3200ms P vouches A 0..1/4 wrongly
      3201ms fetch 1 started 4
      3300ms fetch 1 stored 0 1         -> P penalised; vouch told A 0..2
     ",
