@@ -62,7 +62,7 @@ impl World {
             }
             Action::Recall { content } => {
                 let pieces = self.nodes[node].store.recall(&content);
-                self.plan(STORE_TIME, node, Happening::Event(Event::Recalled { content, pieces }));
+                self.plan(STORE_TIME, node, Happening::Event(Box::new(Event::Recalled { content, pieces })));
             }
             Action::CancelFetch { fetch } => {
                 self.remove_flow(node, fetch);
@@ -71,7 +71,11 @@ impl World {
             Action::Complete { content } => self.plan(STORE_TIME, node, Happening::Checked { content }),
             Action::AskOrigin { lookup, reference } => {
                 self.nodes[node].lookups += 1;
-                self.plan(self.options.uplink_latency * 2, node, Happening::AtOrigin { lookup, reference });
+                self.plan(
+                    self.options.uplink_latency * 2,
+                    node,
+                    Happening::AtOrigin { lookup, reference: Box::new(reference) },
+                );
             }
             Action::Remember(binding) => {
                 self.nodes[node].store.bindings.insert(binding.reference.to_string(), binding);
@@ -119,10 +123,10 @@ impl World {
         match self.index_of(&peer) {
             Some(peer) if self.nodes[peer].is_up() => {
                 if self.mesh.hears(node, peer) {
-                    self.plan(after, peer, Happening::Question { from, request, body, bytes });
+                    self.plan(after, peer, Happening::Question { from, request, body: Box::new(body), bytes });
                 }
             }
-            _ => self.plan(after, node, Happening::Event(Event::RequestFailed { request })),
+            _ => self.plan(after, node, Happening::Event(Box::new(Event::RequestFailed { request }))),
         }
         Ok(())
     }
@@ -133,6 +137,7 @@ impl World {
         self.nodes[node].traffic.sent += bytes;
         let after = self.lan_time();
         if self.mesh.hears(node, target.node) {
+            let response = Box::new(response);
             self.queue.plan(self.now + after, target, Happening::Answer { from: node, request, response, bytes });
         }
         Ok(())

@@ -165,10 +165,14 @@ fn run(
     let Some(layout) = size.and_then(PieceLayout::for_size) else { return Ok(()) };
     let partial = node.store.partial.get(content).filter(|partial| partial.size == layout.blob_size());
     let flows: Vec<_> = node.flows.values().filter(|flow| flow.content == *content).collect();
-    for piece in pieces.start..pieces.end.min(layout.count()) {
-        let stored = partial.is_some_and(|partial| partial.pieces.contains_key(&piece));
+    let states = engine.piece_states(content);
+    let pieces = pieces.start..pieces.end.min(layout.count());
+    let stored = partial.filter(|_| !pieces.is_empty()).map(|partial| partial.pieces.range(pieces.clone()));
+    let mut stored = stored.into_iter().flatten().map(|(piece, _)| *piece).peekable();
+    for piece in pieces {
+        let stored = stored.next_if_eq(&piece).is_some();
         let flow = flows.iter().find(|flow| awaited(flow).contains(&piece));
-        let state = engine.piece_state(content, piece);
+        let state = states.as_ref().map(|state| state(piece));
         let expected = match (stored, flow) {
             (true, _) => PieceState::Durable,
             (false, Some(_)) => PieceState::InFlight,

@@ -10,17 +10,17 @@ use layermesh_proto::{
     wire::{Announcement, ControlRequest, ControlResponse},
 };
 
-/// Something that happens to a node.
+/// Something that happens to a node. What is large is boxed: most are gossip, and all are moved in and out of the queue.
 #[derive(Debug)]
 pub(crate) enum Happening {
     /// The engine is told.
-    Event(Event),
+    Event(Box<Event>),
     /// A gossip message reaches the next of its listeners.
     Gossip(Box<Gossip>),
     /// A peer's question arrives.
-    Question { from: NodeId, request: RequestId, body: ControlRequest, bytes: u64 },
+    Question { from: NodeId, request: RequestId, body: Box<ControlRequest>, bytes: u64 },
     /// The answer to the node's own question arrives.
-    Answer { from: usize, request: RequestId, response: ControlResponse, bytes: u64 },
+    Answer { from: usize, request: RequestId, response: Box<ControlResponse>, bytes: u64 },
     /// The source of a fetch is reached.
     Open { fetch: FetchId },
     /// The next piece of a fetch has arrived.
@@ -38,7 +38,7 @@ pub(crate) enum Happening {
     /// The store has checked a whole blob.
     Checked { content: ContentId },
     /// The origin is reached with a question.
-    AtOrigin { lookup: LookupId, reference: TagRef },
+    AtOrigin { lookup: LookupId, reference: Box<TagRef> },
     /// The node and another that is in this life find each other.
     Meet { other: Target },
     /// A connection with another node counts as gone, unless there is a new one.

@@ -144,7 +144,7 @@ impl World {
         self.mesh.connect(one, other);
         for (node, peer) in [(one, other), (other, one)] {
             let (after, peer) = (self.lan_time(), self.nodes[peer].id);
-            self.plan(after, node, Happening::Event(Event::PeerConnected { peer }));
+            self.plan(after, node, Happening::Event(Box::new(Event::PeerConnected { peer })));
         }
     }
 

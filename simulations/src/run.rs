@@ -205,15 +205,15 @@ impl World {
             return Ok(());
         }
         match happening {
-            Happening::Event(event) => self.handle(node, event),
+            Happening::Event(event) => self.handle(node, *event),
             Happening::Question { from, request, body, bytes } => {
                 self.nodes[node].traffic.received += bytes;
-                self.question(node, from, request, body)
+                self.question(node, from, request, *body)
             }
             Happening::Answer { from, .. } if !self.mesh.hears(node, from) => Ok(()),
             Happening::Answer { request, response, bytes, .. } => {
                 self.nodes[node].traffic.received += bytes;
-                self.handle(node, Event::Responded { request, response })
+                self.handle(node, Event::Responded { request, response: *response })
             }
             Happening::Open { fetch } => self.open(node, fetch),
             Happening::Piece { fetch } => self.piece(node, fetch),

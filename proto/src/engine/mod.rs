@@ -316,9 +316,10 @@ impl Engine {
         self.transfers.open.get(content)?.size()
     }
 
-    /// State of a piece of a transfer that is under way.
-    pub fn piece_state(&self, content: &ContentId, piece: PieceIndex) -> Option<PieceState> {
-        self.transfers.open.get(content).map(|transfer| transfer.piece_state(piece))
+    /// States of the pieces of a transfer that is under way.
+    pub fn piece_states(&self, content: &ContentId) -> Option<impl Fn(PieceIndex) -> PieceState + '_> {
+        let transfer = self.transfers.open.get(content)?;
+        Some(|piece| transfer.piece_state(piece))
     }
 
     fn act(&mut self, action: Action) {

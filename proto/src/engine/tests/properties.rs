@@ -425,8 +425,8 @@ fn check(engine: &Engine, witness: &Witness) {
         assert!(transfer.origins.len() <= LIMITS.origins_per_transfer);
         assert!(!transfers.partials.contains_key(content), "pieces are kept twice");
         if let Some(pieces) = &transfer.pieces {
-            let states = (0..pieces.layout.count()).map(|piece| engine.piece_state(content, piece));
-            let durable = states.filter(|state| *state == Some(PieceState::Durable)).count();
+            let state = engine.piece_states(content).unwrap();
+            let durable = (0..pieces.layout.count()).filter(|piece| state(*piece) == PieceState::Durable).count();
             assert_eq!(durable, pieces.durable.count() as usize);
         }
     }
