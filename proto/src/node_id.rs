@@ -10,6 +10,8 @@ use cid::multibase::Base;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use thiserror::Error;
 
+use crate::content::same;
+
 /// Identity multihash of 36 bytes holding a protobuf of an Ed25519 key (libp2p peer-ids spec).
 const PEER_ID_PREFIX: [u8; 6] = [0x00, 0x24, 0x08, 0x01, 0x12, 0x20];
 
@@ -27,7 +29,9 @@ pub struct NodeId([u8; 32]);
 impl Ord for NodeId {
     fn cmp(&self, other: &Self) -> Ordering {
         let head = |Self([a, b, c, d, e, f, g, h, ..]): &Self| u64::from_be_bytes([*a, *b, *c, *d, *e, *f, *g, *h]);
-        head(self).cmp(&head(other)).then_with(|| self.0.cmp(&other.0))
+        // What is looked for is mostly found.
+        let rest = || if same(&self.0, &other.0) { Ordering::Equal } else { self.0.cmp(&other.0) };
+        head(self).cmp(&head(other)).then_with(rest)
     }
 }
 

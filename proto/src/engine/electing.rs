@@ -4,7 +4,10 @@
 //! (`site.rs`). Invariants: a claim is said before the origin is asked; a transfer asks an origin for one run at a time, and
 //! only for pieces that it owns.
 
-use std::{cmp::Reverse, time::Duration};
+use std::{
+    cmp::{Ordering, Reverse},
+    time::Duration,
+};
 
 use super::{
     Engine,
@@ -12,7 +15,7 @@ use super::{
     event::{Instant, Source},
     planning::{Choice, Step},
     select,
-    site::{Claim, Site},
+    site::{Claim, Party, Site},
     transfer::{Election, Kind, Transfer},
     trees::tree_of,
 };
@@ -115,23 +118,11 @@ impl Engine {
         if self.now < begins {
             return Choice::Wait(begins);
         }
-        self.site.weigh(&content, first);
-        let Some(transfer) = self.transfers.open.get(&content) else { return Choice::Nobody };
-        // First those who have least to pass on: no stripe of their own under way, nor one whose tree they are inner nodes of.
-        let (trees, claims) = (self.config.trees, self.site.all_claims(self.now));
-        let rank = |(node, weight): (NodeId, u64)| {
-            let own = claims.iter().filter(|(owner, _)| *owner == node).count();
-            let passed = claims.iter().filter(|(_, claim)| claim.stripe.tree == tree_of(&node, trees)).count();
-            (own, passed, Reverse(weight), node)
-        };
-        let candidates = self.site.candidates(&content, first, self.now);
-        let candidates = candidates.filter(|(node, _)| self.trusts_for(transfer, node));
-        let ranks: Vec<_> = candidates.map(rank).collect();
-        let mine = ranks.iter().find(|(.., node)| *node == self.node);
-        let place = mine.map_or(ranks.len(), |mine| ranks.iter().filter(|rank| *rank < mine).count());
+        let place = self.place_of(&content, first);
         let turn = begins + self.config.claim_grace.saturating_mul(u32::try_from(place).unwrap_or(u32::MAX));
         // All others are told to wait for whoever was told to go on.
-        let cleared = transfer.election.is_some_and(|election| election.clearance == Clearance::Free);
+        let election = self.transfers.open.get(&content).and_then(|transfer| transfer.election);
+        let cleared = election.is_some_and(|election| election.clearance == Clearance::Free);
         if self.now < turn && !cleared {
             return Choice::Wait(turn);
         }
@@ -150,6 +141,28 @@ impl Engine {
                 self.enough_or_nobody(&content)
             }
         }
+    }
+
+    /// How many candidates for what begins at a piece have their turns before this node: first those who have least to pass on,
+    /// no stripe of their own under way, nor one whose tree they are inner nodes of.
+    fn place_of(&self, content: &ContentId, first: PieceIndex) -> usize {
+        let Some(transfer) = self.transfers.open.get(content) else { return 0 };
+        let (trees, claims) = (self.config.trees, self.site.all_claims(self.now));
+        let passed = |tree: u8| claims.iter().filter(|(_, claim)| claim.stripe.tree == tree).count();
+        let passed: Vec<_> = (0..trees.max(1)).map(passed).collect();
+        let load = |node: &NodeId| {
+            let own = claims.iter().filter(|(owner, _)| owner == node).count();
+            (own, passed.get(usize::from(tree_of(node, trees))).copied())
+        };
+        let candidates = self.site.candidates(content, self.now).filter(|(node, _)| self.trusts_for(transfer, node));
+        let me = self.site.candidate(content, &self.node, self.now).filter(|_| self.trusts_for(transfer, &self.node));
+        let Some(me) = me else { return candidates.count() };
+        let (mine, weight) = (load(&self.node), me.weight(first));
+        let before = |(node, party): &(&NodeId, &Party)| match load(node).cmp(&mine) {
+            Ordering::Equal => (Reverse(party.weight(first)), **node) < (Reverse(weight), self.node),
+            other => other == Ordering::Less,
+        };
+        candidates.filter(before).count()
     }
 
     /// From when on the candidates for what begins at `first` have their turns: once this node has heard who takes part, which

@@ -92,7 +92,7 @@ impl Engine {
         let had = had.map_or(0, |had| u64::from(had.durable.prefix()) * u64::from(had.layout.piece_len()));
         let rate = self.uplink_rate.or(self.others_rate).unwrap_or(self.config.uplink_rate_min);
         let piece_len = pieces.map_or(PIECE_LEN_MAX, |pieces| pieces.layout.piece_len());
-        let owners = self.site.fetching(self.now).clamp(1, self.config.patience_owners_max);
+        let owners = self.site.fetching_few(self.now, self.config.patience_owners_max).max(1);
         let piece_time = select::time_for(u64::from(piece_len), self.config.uplink_rate_min);
         let shared =
             (piece_time + select::time_for(had, rate)).saturating_mul(u32::try_from(owners).unwrap_or(u32::MAX));

@@ -64,6 +64,8 @@ impl Claim {
 /// A node's part in one blob.
 #[derive(Debug, Clone)]
 pub(super) struct Party {
+    /// Its weight for the blob.
+    weight: u64,
     /// It could ask the origin.
     origin: bool,
     /// The blob's size in bytes, as it says.
@@ -76,8 +78,6 @@ pub(super) struct Party {
     pub(super) wanted_until: Instant,
     /// Number of its last word, and when that came.
     heard: (u64, Instant),
-    /// Its weight for what begins at a piece, kept since a hash is dear and an election goes on for many words.
-    weighed: Option<(PieceIndex, u64)>,
 }
 
 impl Claim {
@@ -94,11 +94,13 @@ impl Claim {
 
 impl Party {
     /// The node's weight for what begins at a piece.
-    fn weight(&self, content: &ContentId, first: PieceIndex, node: &NodeId) -> u64 {
-        match self.weighed {
-            Some((of, weight)) if of == first => weight,
-            _ => weight(content, first, node),
-        }
+    pub(super) const fn weight(&self, first: PieceIndex) -> u64 {
+        weight_at(self.weight, first)
+    }
+
+    /// Whether it waits for the blob and could ask the origin.
+    fn waits(&self, now: Instant) -> bool {
+        self.origin && self.wanted_until > now
     }
 
     fn bytes(&self) -> usize {
@@ -250,13 +252,29 @@ pub(super) struct Site {
 
 /// A node's weight for what begins at a piece of a blob; the highest comes first.
 pub(super) fn weight(content: &ContentId, first: PieceIndex, node: &NodeId) -> u64 {
+    weight_at(weight_of(content, node), first)
+}
+
+/// A node's weight for a blob, from which those for its pieces are made.
+fn weight_of(content: &ContentId, node: &NodeId) -> u64 {
     let mut hasher = blake3::Hasher::new();
     hasher.update(content.digest());
     hasher.update(node.public_key());
-    if first > 0 {
-        hasher.update(&first.to_be_bytes());
-    }
     hashed(&hasher)
+}
+
+/// The weight for what begins at a piece, of a node that has this one for the blob: mixed (as by splitmix64, each bit of one
+/// changes half of the other's) in place of another hash, since every node weighs all others for every stripe. Nobody gains by
+/// that: whoever looks for a key that comes first has to try keys either way, as for a weight that was hashed, and the
+/// order only says who may fetch first.
+const fn weight_at(of_blob: u64, first: PieceIndex) -> u64 {
+    if first == 0 {
+        return of_blob;
+    }
+    let mut mixed = of_blob.wrapping_add((first as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15));
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    mixed ^ (mixed >> 31)
 }
 
 /// A number from what was hashed.
@@ -280,13 +298,13 @@ impl Site {
             Entry::Vacant(new) => {
                 self.parties += 1;
                 new.insert(Party {
+                    weight: weight_of(&content, &node),
                     origin: false,
                     size: None,
                     having: None,
                     since: now,
                     wanted_until: Instant::default(),
                     heard: (0, Instant::default()),
-                    weighed: None,
                 });
             }
         }
@@ -466,6 +484,20 @@ impl Site {
         owners.len()
     }
 
+    /// The same where more than so many, which are few, need not be told apart.
+    pub(super) fn fetching_few(&self, now: Instant, max: usize) -> usize {
+        let mut owners: Vec<&NodeId> = Vec::with_capacity(max);
+        for (node, _) in self.counting(now) {
+            if owners.len() >= max {
+                break;
+            }
+            if !owners.contains(&node) {
+                owners.push(node);
+            }
+        }
+        owners.len()
+    }
+
     /// A node takes no part any more.
     pub(super) fn left(&mut self, content: &ContentId, node: &NodeId) {
         if let Some(Parts { parties, claims, full, .. }) = self.blobs.get_mut(content) {
@@ -502,7 +534,12 @@ impl Site {
         }
     }
 
-    fn parties(&self, content: &ContentId) -> impl Iterator<Item = (&NodeId, &Party)> {
+    /// A node's part in a blob.
+    pub(super) fn party(&self, content: &ContentId, node: &NodeId) -> Option<&Party> {
+        self.blobs.get(content)?.parties.get(node)
+    }
+
+    pub(super) fn parties(&self, content: &ContentId) -> impl Iterator<Item = (&NodeId, &Party)> {
         self.blobs.get(content).into_iter().flat_map(|parts| &parts.parties)
     }
 
@@ -575,32 +612,19 @@ impl Site {
             .copied()
     }
 
-    /// Weighs the parties of a blob for what begins at a piece, to be asked for their order many times.
-    pub(super) fn weigh(&mut self, content: &ContentId, first: PieceIndex) {
-        let parties = self.blobs.get_mut(content).into_iter().flat_map(|parts| &mut parts.parties);
-        for (node, party) in parties {
-            if party.weighed.is_none_or(|(of, _)| of != first) {
-                party.weighed = Some((first, weight(content, first, node)));
-            }
-        }
+    /// Who may fetch something of a blob from the origin: those that fetch nothing of it.
+    pub(super) fn candidates(&self, content: &ContentId, now: Instant) -> impl Iterator<Item = (&NodeId, &Party)> {
+        let parts = self.blobs.get(content);
+        parts.into_iter().flat_map(move |parts| {
+            parts.parties.iter().filter(move |(node, party)| party.waits(now) && parts.stripe_of(node, now).is_none())
+        })
     }
 
-    /// Who may fetch what begins at a piece from the origin, and their weights: those that fetch nothing of it.
-    pub(super) fn candidates(
-        &self,
-        content: &ContentId,
-        first: PieceIndex,
-        now: Instant,
-    ) -> impl Iterator<Item = (NodeId, u64)> {
-        let candidates = self.parties(content).filter(move |(node, _)| self.is_candidate(content, node, now));
-        candidates.map(move |(node, party)| (*node, party.weight(content, first, node)))
-    }
-
-    /// Whether a node may fetch something of a blob from the origin.
-    pub(super) fn is_candidate(&self, content: &ContentId, node: &NodeId, now: Instant) -> bool {
-        let Some(Parts { parties, claims, .. }) = self.blobs.get(content) else { return false };
-        let waits = parties.get(node).is_some_and(|party| party.origin && party.wanted_until > now);
-        waits && !claims.get(node).is_some_and(|claim| claim.counts(now))
+    /// A node that may fetch something of a blob from the origin.
+    pub(super) fn candidate(&self, content: &ContentId, node: &NodeId, now: Instant) -> Option<&Party> {
+        let parts = self.blobs.get(content)?;
+        let party = parts.parties.get(node).filter(|party| party.waits(now));
+        party.filter(|_| parts.stripe_of(node, now).is_none())
     }
 
     /// Those of a blob's parties that `fits`, the first in order first.
@@ -611,7 +635,7 @@ impl Site {
         fits: impl Fn(&NodeId, &Party) -> bool,
     ) -> Vec<NodeId> {
         let mut sorted: Vec<_> = self.parties(content).filter(|(node, party)| fits(node, party)).collect();
-        sorted.sort_by_cached_key(|(node, party)| Reverse(party.weight(content, first, node)));
+        sorted.sort_by_cached_key(|(_, party)| Reverse(party.weight(first)));
         sorted.into_iter().map(|(node, _)| *node).collect()
     }
 
@@ -692,9 +716,10 @@ mod tests {
     /// The candidates, the first in order first.
     fn order(site: &Site, first: PieceIndex, now: u64) -> Vec<NodeId> {
         let content = blob(0);
-        let mut order: Vec<_> = site.candidates(&content, first, at(now)).collect();
-        order.sort_by_key(|(_, weight)| Reverse(*weight));
-        order.into_iter().map(|(node, _)| node).collect()
+        let candidates = site.candidates(&content, at(now));
+        let mut order: Vec<_> = candidates.map(|(node, party)| (Reverse(party.weight(first)), *node)).collect();
+        order.sort_unstable();
+        order.into_iter().map(|(_, node)| node).collect()
     }
 
     fn owner(site: &Site, piece: PieceIndex, now: u64) -> Option<NodeId> {

@@ -52,25 +52,52 @@ pub(super) enum Timer {
     Budget,
 }
 
+/// Timers of which there is one only.
+const SINGLE_MAX: usize = 6;
+
+impl Timer {
+    /// Its number among those of which there is one only.
+    const fn single(self) -> Option<usize> {
+        match self {
+            Self::Announce => Some(0),
+            Self::Summary => Some(1),
+            Self::Probe => Some(2),
+            Self::Examine => Some(3),
+            Self::Rollout => Some(4),
+            Self::Budget => Some(5),
+            _ => None,
+        }
+    }
+}
+
 /// Timers and when they are due. Each has a number while it is set, by which they are ordered: they are moved all the time, and
 /// names of blobs are long.
 #[derive(Debug, Default)]
 pub(super) struct Timers {
     at: BTreeMap<Timer, (Instant, usize)>,
+    /// Those of which there is one only: they are asked for with each event.
+    single: [Option<(Instant, usize)>; SINGLE_MAX],
     order: BTreeSet<(Instant, usize)>,
     numbered: Vec<Timer>,
     free: Vec<usize>,
 }
 
 impl Timers {
+    fn get_mut(&mut self, timer: Timer) -> Option<&mut (Instant, usize)> {
+        match timer.single() {
+            Some(place) => self.single[place].as_mut(),
+            None => self.at.get_mut(&timer),
+        }
+    }
+
     /// Sets or moves a timer.
     pub(super) fn set(&mut self, timer: Timer, now: Instant, after: Duration) {
         let due = now + after;
-        if let Some((before, number)) = self.at.get_mut(&timer) {
-            if *before != due {
-                self.order.remove(&(*before, *number));
-                self.order.insert((due, *number));
-                *before = due;
+        if let Some((before, number)) = self.get_mut(timer) {
+            let (before, number) = (std::mem::replace(before, due), *number);
+            if before != due {
+                self.order.remove(&(before, number));
+                self.order.insert((due, number));
             }
             return;
         }
@@ -79,13 +106,22 @@ impl Timers {
             Some(place) => *place = timer,
             None => self.numbered.push(timer),
         }
-        self.at.insert(timer, (due, number));
+        match timer.single() {
+            Some(place) => self.single[place] = Some((due, number)),
+            None => {
+                self.at.insert(timer, (due, number));
+            }
+        }
         self.order.insert((due, number));
     }
 
     /// Removes a timer, if it is set.
     pub(super) fn stop(&mut self, timer: Timer) {
-        if let Some((due, number)) = self.at.remove(&timer) {
+        let was = match timer.single() {
+            Some(place) => self.single[place].take(),
+            None => self.at.remove(&timer),
+        };
+        if let Some((due, number)) = was {
             self.order.remove(&(due, number));
             self.free.push(number);
         }
@@ -93,12 +129,16 @@ impl Timers {
 
     /// Whether a timer is set.
     pub(super) fn is_set(&self, timer: Timer) -> bool {
-        self.at.contains_key(&timer)
+        self.at(timer).is_some()
     }
 
     /// When a timer is due, if it is set.
     pub(super) fn at(&self, timer: Timer) -> Option<Instant> {
-        self.at.get(&timer).map(|(due, _)| *due)
+        let set = match timer.single() {
+            Some(place) => self.single[place].as_ref(),
+            None => self.at.get(&timer),
+        };
+        set.map(|(due, _)| *due)
     }
 
     /// When the first timer is due.
@@ -117,7 +157,7 @@ impl Timers {
 
     /// Removes a timer if it is due, and says whether it was.
     pub(super) fn take(&mut self, timer: Timer, now: Instant) -> bool {
-        let due = self.at.get(&timer).is_some_and(|(due, _)| *due <= now);
+        let due = self.at(timer).is_some_and(|due| due <= now);
         if due {
             self.stop(timer);
         }

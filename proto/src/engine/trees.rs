@@ -5,9 +5,11 @@
 //! the node and on who else takes part, on nothing else; everybody takes bytes from somebody nearer to the root, so no cycle
 //! can form.
 
+use std::cmp::Reverse;
+
 use super::{
     event::Instant,
-    site::{Site, weight},
+    site::{Party, Site, weight},
 };
 use crate::{ContentId, NodeId, PieceIndex, wire::Stripe};
 
@@ -53,19 +55,28 @@ impl Site {
         shape: Shape,
         trusted: impl Fn(&NodeId) -> bool,
     ) -> Vec<NodeId> {
-        let mut below = self.sorted(content, stripe.first, |node, party| {
-            *node != owner && (*node == me || (party.wanted_until > now && trusted(node)))
-        });
-        below.sort_by_key(|node| tree_of(node, shape.trees) != stripe.tree);
-        let Some(at) = below.iter().position(|node| *node == me) else { return vec![owner] };
-        let line: Vec<_> = std::iter::once(owner).chain(below.into_iter().take(at)).collect();
+        let place = |node: &NodeId, party: &Party| {
+            (tree_of(node, shape.trees) != stripe.tree, Reverse(party.weight(stripe.first)), *node)
+        };
+        let Some(mine) = self.party(content, &me).filter(|_| me != owner).map(|party| place(&me, party)) else {
+            return vec![owner];
+        };
+        let fits = |(node, party): &(&NodeId, &Party)| **node != owner && party.wanted_until > now && trusted(node);
+        let others = self.parties(content).map(|(node, party)| (place(node, party), (node, party)));
+        let before = others.filter(|(place, other)| *place < mine && fits(other));
+        let mut line: Vec<_> = before.map(|(place, _)| place).collect();
+        line.sort_unstable();
+        let at = line.len();
+        let line: Vec<_> = std::iter::once(owner).chain(line.into_iter().map(|(.., node)| node)).collect();
         // `me` is number `at + 1` of the whole line, so this is at most its last.
         let parent = match at.checked_sub(usize::from(shape.root.max(1))) {
             Some(past) => past / usize::from(shape.fan_out.max(1)) + 1,
             None => 0,
         };
-        let mut places: Vec<_> = (0..line.len()).collect();
-        places.sort_by_key(|place| place.abs_diff(parent));
-        places.into_iter().filter_map(|place| line.get(place).copied()).collect()
+        let near = |off: usize| {
+            let other = (off > 0).then(|| parent.checked_add(off)).flatten();
+            parent.checked_sub(off).into_iter().chain(other)
+        };
+        (0..line.len()).flat_map(near).filter_map(|place| line.get(place).copied()).collect()
     }
 }

@@ -148,7 +148,7 @@ impl Engine {
         self.transfers.open.get_mut(&content)?.election = None;
         self.budget.withheld.insert(content);
         self.let_go(content);
-        if self.site.is_candidate(&content, &self.node, self.now) {
+        if self.site.candidate(&content, &self.node, self.now).is_some() {
             // The others still count on it.
             self.tell(content);
         }
