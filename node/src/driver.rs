@@ -45,6 +45,9 @@ use crate::{
 /// Events of tasks that may wait for the driver. Tasks wait when it is full; the driver never does.
 pub const TASK_EVENT_QUEUE_LEN: usize = 256;
 
+/// Where the engine's events and actions are logged, at the level `trace`.
+const ENGINE_LOG: &str = "layermesh::engine";
+
 /// How long running tasks get at shutdown to write what they have. Making it durable is left to the store's end.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
 
@@ -188,6 +191,7 @@ impl Driver {
     }
 
     fn handle(&mut self, event: Event) {
+        tracing::trace!(target: ENGINE_LOG, ?event);
         match &event {
             Event::FetchProgress { fetch, bytes } => {
                 if let Some(content) = self.running.get(fetch).and_then(|running| running.from_origin) {
@@ -199,6 +203,7 @@ impl Driver {
         }
         self.parts.engine.handle(self.clock.now(), event);
         while let Some(action) = self.parts.engine.poll_action() {
+            tracing::trace!(target: ENGINE_LOG, ?action);
             self.perform(action);
         }
     }
