@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use layermesh_proto::wire::{ANNOUNCEMENT_BYTES_MAX, PROTOCOL_VERSION};
+use layermesh_proto::wire::{ANNOUNCEMENT_BYTES_MAX, PROTOCOL_VERSION, neighbourhood::NEIGHBOURHOOD_BYTES};
 use libp2p::{
     StreamProtocol, Swarm, SwarmBuilder,
     connection_limits::{self, ConnectionLimits},
@@ -166,7 +166,7 @@ fn gossip(keypair: &Keypair, names: &Names) -> Result<gossipsub::Behaviour, Swar
         .protocol_id(names.gossip.clone(), gossipsub::Version::V1_1)
         .validation_mode(gossipsub::ValidationMode::Strict)
         .validate_messages()
-        .max_transmit_size(ANNOUNCEMENT_BYTES_MAX + GOSSIP_ENVELOPE_BYTES_MAX)
+        .max_transmit_size(NEIGHBOURHOOD_BYTES + ANNOUNCEMENT_BYTES_MAX + GOSSIP_ENVELOPE_BYTES_MAX)
         .message_id_fn(message_id)
         .heartbeat_interval(HEARTBEAT)
         .heartbeat_initial_delay(HEARTBEAT)

@@ -107,6 +107,11 @@ impl Peers {
         self.peers.get(peer).is_some_and(|peer| peer.proven)
     }
 
+    /// All peers that are connected and of the fleet.
+    pub(super) fn proven(&self) -> impl Iterator<Item = NodeId> {
+        self.peers.values().filter(|peer| peer.proven).map(|peer| peer.node)
+    }
+
     /// Whether the peer has a connection with this address at its other end.
     pub(super) fn is_at(&self, peer: &PeerId, ip: IpAddr) -> bool {
         self.peers.get(peer).is_some_and(|peer| peer.connections.iter().any(|&(_, at)| at == ip))

@@ -14,7 +14,10 @@ use futures::StreamExt as _;
 use layermesh_proto::{
     NodeId,
     engine::event::{CallId, RequestId},
-    wire::{Announcement, ControlRequest, ControlResponse, codec},
+    wire::{
+        Announcement, ControlRequest, ControlResponse,
+        neighbourhood::{self, Neighbourhood},
+    },
 };
 use libp2p::{
     Multiaddr, PeerId, Swarm, gossipsub, identify, mdns,
@@ -189,7 +192,7 @@ impl Task {
     }
 
     fn announce(&mut self, announcement: &Announcement) {
-        let bytes = match codec::encode_announcement(announcement) {
+        let bytes = match neighbourhood::encode(self.neighbourhood(), announcement) {
             Ok(bytes) => bytes,
             Err(error) => return warn!(%error, "an announcement cannot be encoded"),
         };
@@ -198,6 +201,11 @@ impl Task {
             Err(gossipsub::PublishError::NoPeersSubscribedToTopic) => debug!("nobody to announce to"),
             Err(error) => warn!(%error, "an announcement could not be sent"),
         }
+    }
+
+    /// This node and all that it is connected to.
+    fn neighbourhood(&self) -> Neighbourhood {
+        Neighbourhood::of(self.peers.proven().chain(node_id(self.swarm.local_peer_id())))
     }
 
     fn request(&mut self, request: RequestId, peer: NodeId, body: ControlRequest) {
@@ -330,15 +338,19 @@ impl Task {
         self.peers.prove(propagation_source);
         // Strict validation has checked the author's signature.
         let author = message.source.as_ref().and_then(node_id);
-        let decoded = codec::decode_announcement(&message.data);
+        let decoded = neighbourhood::decode(&message.data);
         let verdict = match (&author, &decoded) {
-            (Some(_), Ok(_)) => gossipsub::MessageAcceptance::Accept,
+            (Some(_), Ok((reached, _))) if self.neighbourhood().passes_on(*reached) => {
+                gossipsub::MessageAcceptance::Accept
+            }
+            // gossipsub's word for "good, but not to be passed on".
+            (Some(_), Ok(_)) => gossipsub::MessageAcceptance::Ignore,
             _ => gossipsub::MessageAcceptance::Reject,
         };
         let gossip = &mut self.swarm.behaviour_mut().gossip;
         gossip.report_message_validation_result(&message_id, &propagation_source, verdict);
         match (author, decoded) {
-            (Some(from), Ok(announcement)) => {
+            (Some(from), Ok((_, announcement))) => {
                 let sequence = message.sequence_number.unwrap_or_default();
                 self.tell(SwarmEvent::Announced { from, sequence, announcement });
             }

@@ -6,7 +6,10 @@ use futures::StreamExt as _;
 use layermesh_proto::{
     NodeId,
     engine::event::RequestId,
-    wire::{Announcement, ControlRequest, ControlResponse, Hello, InventoryPage, InventoryPosition, Summary, codec},
+    wire::{
+        Announcement, ControlRequest, ControlResponse, Hello, InventoryPage, InventoryPosition, Summary,
+        neighbourhood::{self, Neighbourhood},
+    },
 };
 use libp2p::{
     Multiaddr, PeerId, Swarm, gossipsub,
@@ -301,37 +304,78 @@ async fn nodes_of_another_fleet_are_turned_away() {
     assert_eq!(first.await, b.id, "the stranger never counted as connected");
 }
 
-#[tokio::test]
-async fn malformed_announcements_are_not_taken_and_not_relayed() {
-    let mut a = Node::start("f", &[]).await;
-    let mut liar = Rogue::dialling("f", &a.address);
-    let mut witness = Rogue::dialling("f", &a.address);
-    let good = codec::encode_announcement(&Announcement::Summary(summary(3))).unwrap();
-    let heard = patiently("the good announcement", async {
+/// Lets the author say these words over and over, in this order, until the witness hears one; returns that one. Both are
+/// connected to the same node alone: what it relays at all comes in the order in which it was said.
+async fn first_relayed(author: &mut Rogue, witness: &mut Rogue, words: &[Vec<u8>]) -> gossipsub::Message {
+    patiently("a word", async {
         let mut tick = tokio::time::interval(Duration::from_millis(100));
         loop {
             tokio::select! {
-                _ = liar.swarm.select_next_some() => {}
+                _ = author.swarm.select_next_some() => {}
                 event = witness.swarm.select_next_some() => {
                     if let Libp2pEvent::Behaviour(BehaviourEvent::Gossip(gossipsub::Event::Message { message, .. })) = event {
                         return message;
                     }
                 }
-                // Each time both, the bad one first: whatever is relayed at all would come before the good one.
-                _ = tick.tick() => {
-                    liar.publish(vec![0xff; 100]);
-                    liar.publish(good.clone());
-                }
+                _ = tick.tick() => for word in words {
+                    author.publish(word.clone());
+                },
             }
         }
     })
-    .await;
-    assert_eq!((heard.source, heard.data), (Some(liar.id()), good));
-    let first = a.wait("an announcement", |event| match event {
+    .await
+}
+
+/// The next announcement that a node hears.
+async fn next_announced(node: &mut Node) -> (NodeId, Announcement) {
+    node.wait("an announcement", |event| match event {
         SwarmEvent::Announced { from, announcement, .. } => Some((from, announcement)),
         _ => None,
-    });
-    assert_eq!(first.await, (node_id(&liar.id()).unwrap(), Announcement::Summary(summary(3))));
+    })
+    .await
+}
+
+#[tokio::test]
+async fn malformed_announcements_are_not_taken_and_not_relayed() {
+    let mut a = Node::start("f", &[]).await;
+    let mut liar = Rogue::dialling("f", &a.address);
+    let mut witness = Rogue::dialling("f", &a.address);
+    let word = Announcement::Summary(summary(3));
+    let good = neighbourhood::encode(Neighbourhood::default(), &word).unwrap();
+    let heard = first_relayed(&mut liar, &mut witness, &[vec![0xff; 100], good.clone()]).await;
+    assert_eq!((heard.source, heard.data), (Some(liar.id()), good));
+    assert_eq!(next_announced(&mut a).await, (node_id(&liar.id()).unwrap(), word));
+}
+
+#[tokio::test]
+async fn words_of_whoever_reaches_the_same_peers_are_taken_and_not_relayed() {
+    let mut a = Node::start("f", &[]).await;
+    let mut author = Rogue::dialling("f", &a.address);
+    let mut witness = Rogue::dialling("f", &a.address);
+    let connected = async {
+        let mut count = 0;
+        while count < 2 {
+            a.wait("both", |event| matches!(event, SwarmEvent::PeerConnected { .. }).then_some(())).await;
+            count += 1;
+        }
+    };
+    tokio::select! {
+        () = connected => {}
+        () = async { loop { author.swarm.select_next_some().await; } } => {}
+        () = async { loop { witness.swarm.select_next_some().await; } } => {}
+    }
+    let all = [author.id(), witness.id()].iter().filter_map(node_id).chain([a.id]).collect::<Vec<_>>();
+    let same = Announcement::Summary(summary(3));
+    let other = Announcement::Summary(summary(4));
+    let words = [
+        neighbourhood::encode(Neighbourhood::of(all), &same).unwrap(),
+        neighbourhood::encode(Neighbourhood::of([a.id, node_id(&author.id()).unwrap()]), &other).unwrap(),
+    ];
+    let heard = first_relayed(&mut author, &mut witness, &words).await;
+    assert_eq!((heard.source, &heard.data), (Some(author.id()), &words[1]));
+    let from = node_id(&author.id()).unwrap();
+    assert_eq!(next_announced(&mut a).await, (from, same));
+    assert_eq!(next_announced(&mut a).await, (from, other));
 }
 
 #[tokio::test]

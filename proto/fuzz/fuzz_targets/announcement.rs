@@ -1,12 +1,12 @@
-//! Any bytes are one announcement or none.
+//! Any bytes are one gossip message or none.
 
 #![no_main]
 
-use layermesh_proto::wire::codec::{decode_announcement, encode_announcement};
+use layermesh_proto::wire::neighbourhood;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
-    if let Ok(announcement) = decode_announcement(bytes) {
-        assert_eq!(encode_announcement(&announcement).as_deref(), Ok(bytes));
+    if let Ok((author, announcement)) = neighbourhood::decode(bytes) {
+        assert_eq!(neighbourhood::encode(author, &announcement).as_deref(), Ok(bytes));
     }
 });

@@ -54,6 +54,9 @@ pub enum DecodeError {
     /// A message with a value outside its limits.
     #[error("outside the protocol's limits: {0}")]
     Limit(#[from] LimitError),
+    /// Fewer bytes than stand before every announcement in gossip.
+    #[error("too short for gossip: no neighbourhood before the announcement")]
+    NoNeighbourhood,
     /// A message that this version would have written otherwise.
     #[error("not the one encoding of its value, or from another version of the protocol")]
     NotCanonical,

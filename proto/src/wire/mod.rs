@@ -7,6 +7,7 @@ pub mod announcement;
 pub mod codec;
 pub mod control;
 mod limits;
+pub mod neighbourhood;
 pub mod release;
 mod scan;
 #[cfg(test)]
@@ -15,7 +16,7 @@ mod strategies;
 mod tests;
 
 /// Version of the wire protocol. Nodes of another version are not talked to; it is part of every protocol name.
-pub const PROTOCOL_VERSION: u32 = 6;
+pub const PROTOCOL_VERSION: u32 = 7;
 
 pub use announcement::{
     ANNOUNCEMENT_BYTES_MAX, Announcement, Claim, HASHES_PER_ANNOUNCEMENT_MAX, Having, Part, Stripe,
