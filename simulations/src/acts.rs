@@ -7,7 +7,8 @@ use layermesh_proto::{
     engine::event::{Action, CallId, Event, FetchId, RequestId},
     wire::{
         Announcement, ControlRequest, ControlResponse,
-        codec::{encode_announcement, encode_control_request, encode_control_response},
+        codec::{encode_control_request, encode_control_response},
+        neighbourhood::{self, Neighbourhood},
     },
 };
 use rand_chacha::rand_core::Rng;
@@ -145,7 +146,7 @@ impl World {
 
     /// Everybody hears it who is connected, maybe through others, which takes another way.
     fn gossip(&mut self, node: NodeIndex, announcement: Announcement) -> Result<(), String> {
-        let bytes = checks::encoded(encode_announcement(&announcement))?;
+        let bytes = checks::encoded(neighbourhood::encode(Neighbourhood::default(), &announcement))?;
         let from = self.nodes[node].id;
         let sequence = self.nodes[node].id();
         self.nodes[node].traffic.sent += bytes * self.mesh.degree(node) as u64;
