@@ -328,7 +328,7 @@ impl World {
     /// The fetch from the origin, and where it ends.
     fn asked(&self) -> Option<(FetchId, PieceIndex)> {
         let transfer = self.engine.transfers.open.get(&blob("A"))?;
-        transfer.origin_fetch().map(|(id, fetch)| (id, fetch.run.end))
+        transfer.origin_fetch().map(|(id, fetch)| (id, fetch.run.end.min(PIECES)))
     }
 
     /// Nobody else claims anything here, so a fetch that ends early made way for peers.
@@ -344,7 +344,8 @@ impl World {
         self.engine.handle(self.now, event);
         let mut then = Vec::new();
         while let Some(action) = self.engine.poll_action() {
-            self.perform(action, before.map(|(fetch, _)| fetch), &mut then);
+            // Whoever is first to say how large the blob is goes on alone: that makes way for nobody's word.
+            self.perform(action, before.filter(|_| !starts).map(|(fetch, _)| fetch), &mut then);
         }
         if let (Some((fetch, end)), Some((same, now))) = (before, self.asked())
             && (fetch == same && now < end && !starts)
