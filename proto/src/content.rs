@@ -96,6 +96,7 @@ pub struct ContentId {
 /// By algorithm, then by digest. Nearly all differ in the first eight bytes, which are compared at once: sorted maps of blobs
 /// are looked into for each message.
 impl Ord for ContentId {
+    #[inline]
     fn cmp(&self, other: &Self) -> Ordering {
         let head = |[a, b, c, d, e, f, g, h, ..]: &[u8; 64]| u64::from_be_bytes([*a, *b, *c, *d, *e, *f, *g, *h]);
         let by_algorithm = self.algorithm.cmp(&other.algorithm);
@@ -108,8 +109,12 @@ impl Ord for ContentId {
 }
 
 /// Whether bytes are equal: for a few dozen, less than a call.
+#[inline]
 pub(crate) fn same<const N: usize>(one: &[u8; N], other: &[u8; N]) -> bool {
-    one.iter().zip(other).fold(0, |differs, (one, other)| differs | (one ^ other)) == 0
+    let (one, other) = (one.as_chunks::<8>(), other.as_chunks::<8>());
+    let differs = |(one, other): (&[u8; 8], &[u8; 8])| u64::from_ne_bytes(*one) ^ u64::from_ne_bytes(*other);
+    let all = one.0.iter().zip(other.0).fold(0, |before, both| before | differs(both));
+    all == 0 && one.1 == other.1
 }
 
 impl PartialOrd for ContentId {

@@ -27,6 +27,7 @@ pub struct NodeId([u8; 32]);
 /// By their bytes. Nearly all differ in the first eight, which are compared at once: sorted maps of nodes are looked into for
 /// each message.
 impl Ord for NodeId {
+    #[inline]
     fn cmp(&self, other: &Self) -> Ordering {
         let head = |Self([a, b, c, d, e, f, g, h, ..]): &Self| u64::from_be_bytes([*a, *b, *c, *d, *e, *f, *g, *h]);
         // What is looked for is mostly found.

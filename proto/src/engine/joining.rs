@@ -377,6 +377,10 @@ impl Engine {
     /// gets more time: it may only be busy.
     fn is_elsewhere(&self, content: &ContentId, piece: PieceIndex, fetch: &Fetch) -> bool {
         let Some(transfer) = self.transfers.open.get(content) else { return false };
+        if self.now.since(fetch.moved) < self.config.stream_patience {
+            // Who has it is dear to find out on a large site.
+            return false;
+        }
         let holders = self.directory.holders(content).map(|(peer, _)| peer);
         let having = self.site.havers(content, piece).chain(holders).filter(|node| self.can_ask(transfer, node));
         let (source, others): (Vec<_>, Vec<_>) = having.partition(|node| fetch.peer() == Some(*node));
