@@ -4,10 +4,7 @@
 //! (`site.rs`). Invariants: a claim is said before the origin is asked; a transfer asks an origin for one run at a time, and
 //! only for pieces that it owns.
 
-use std::{
-    cmp::{Ordering, Reverse},
-    time::Duration,
-};
+use std::{cmp::Reverse, time::Duration};
 
 use super::{
     Engine,
@@ -150,19 +147,19 @@ impl Engine {
         let (trees, claims) = (self.config.trees, self.site.all_claims(self.now));
         let passed = |tree: u8| claims.iter().filter(|(_, claim)| claim.stripe.tree == tree).count();
         let passed: Vec<_> = (0..trees.max(1)).map(passed).collect();
-        let load = |node: &NodeId| {
-            let own = claims.iter().filter(|(owner, _)| owner == node).count();
-            (own, passed.get(usize::from(tree_of(node, trees))).copied())
+        let own = |node: &NodeId| claims.iter().filter(|(owner, _)| owner == node).count();
+        let rank = |own: usize, node: &NodeId, party: &Party| {
+            let passed = passed.get(usize::from(tree_of(node, trees))).copied();
+            (own, passed, Reverse(party.weight(first)), *node)
         };
-        let candidates = self.site.candidates(content, self.now).filter(|(node, _)| self.trusts_for(transfer, node));
+        let trusted = |(node, _): &(&NodeId, &Party)| self.trusts_for(transfer, node);
         let me = self.site.candidate(content, &self.node, self.now).filter(|_| self.trusts_for(transfer, &self.node));
-        let Some(me) = me else { return candidates.count() };
-        let (mine, weight) = (load(&self.node), me.weight(first));
-        let before = |(node, party): &(&NodeId, &Party)| match load(node).cmp(&mine) {
-            Ordering::Equal => (Reverse(party.weight(first)), **node) < (Reverse(weight), self.node),
-            other => other == Ordering::Less,
+        let Some(mine) = me.map(|party| rank(own(&self.node), &self.node, party)) else {
+            return self.site.candidates(content, self.now, |_, _| true).filter(trusted).count();
         };
-        candidates.filter(before).count()
+        // Whoever comes later even without a stripe of its own need not be looked at any further.
+        let before = self.site.candidates(content, self.now, |node, party| rank(0, node, party) < mine);
+        before.filter(trusted).filter(|(node, party)| rank(own(node), node, party) < mine).count()
     }
 
     /// From when on the candidates for what begins at `first` have their turns: once this node has heard who takes part, which

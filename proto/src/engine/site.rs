@@ -612,12 +612,18 @@ impl Site {
             .copied()
     }
 
-    /// Who may fetch something of a blob from the origin: those that fetch nothing of it.
-    pub(super) fn candidates(&self, content: &ContentId, now: Instant) -> impl Iterator<Item = (&NodeId, &Party)> {
-        let parts = self.blobs.get(content);
-        parts.into_iter().flat_map(move |parts| {
-            parts.parties.iter().filter(move |(node, party)| party.waits(now) && parts.stripe_of(node, now).is_none())
-        })
+    /// Who may fetch something of a blob from the origin, of those that fit: those that fetch nothing of it.
+    pub(super) fn candidates(
+        &self,
+        content: &ContentId,
+        now: Instant,
+        fits: impl Fn(&NodeId, &Party) -> bool,
+    ) -> impl Iterator<Item = (&NodeId, &Party)> {
+        let all = self.blobs.get(content).into_iter().flat_map(|parts| parts.parties.iter().map(move |of| (parts, of)));
+        let fits = move |(parts, (node, party)): &(&Parts, (&NodeId, &Party))| {
+            fits(node, party) && party.waits(now) && parts.stripe_of(node, now).is_none()
+        };
+        all.filter(fits).map(|(_, of)| of)
     }
 
     /// A node that may fetch something of a blob from the origin.
@@ -716,7 +722,7 @@ mod tests {
     /// The candidates, the first in order first.
     fn order(site: &Site, first: PieceIndex, now: u64) -> Vec<NodeId> {
         let content = blob(0);
-        let candidates = site.candidates(&content, at(now));
+        let candidates = site.candidates(&content, at(now), |_, _| true);
         let mut order: Vec<_> = candidates.map(|(node, party)| (Reverse(party.weight(first)), *node)).collect();
         order.sort_unstable();
         order.into_iter().map(|(_, node)| node).collect()
