@@ -1,7 +1,7 @@
 """The ways to get one image onto all devices of a site: what is compared with each other.
 
-All but the last use an unchanged skopeo into a plain directory on every device: nothing is unpacked, so its time is
-the transfer's. The registry is asked over TLS and without a password, since the caches cannot log in.
+All but BitTorrent use an unchanged skopeo on every device, into an OCI layout or a plain directory: nothing is unpacked, so
+its time is the transfer's. The registry is asked over TLS and without a password, since the caches cannot log in.
 """
 
 from __future__ import annotations
@@ -116,6 +116,8 @@ class Bench:
     central: str
     """One more machine on the LAN, for what has a centre."""
     binary: Path | None
+    into: str = "oci"
+    """What clients copy into: `oci`, several layers at once, or `dir`, one after the other."""
 
 
 class Client:
@@ -169,6 +171,7 @@ class Way:
         """Starts what has to run before the clients, and prepares those."""
         for device in self.bench.devices:
             skopeo = Skopeo(self.bench.lab, self.bench.site, device, self.bench.served.image, self.mirror or Mirror())
+            skopeo.into = self.bench.into
             skopeo.start()
             if self.mirror is None:
                 skopeo.registries_conf.write_text("", encoding="utf-8")
@@ -178,7 +181,7 @@ class Way:
         """Starts the device's client."""
         bench, skopeo = self.bench, self._skopeos[device]
         argv = ["skopeo", "copy", "--quiet", "--policy", str(skopeo.policy), "--registries-conf",
-                str(skopeo.registries_conf), f"docker://{skopeo.reference('tag')}", f"dir:{skopeo.dir}/image"]
+                str(skopeo.registries_conf), f"docker://{skopeo.reference('tag')}", skopeo.destination]
         hosts = bench.served.hosts if self.knows_registry else None
         env = bench.lab.environment(SSL_CERT_FILE=str(bench.served.ca_file))
         return Client(bench, device, bench.site.within(device, argv, hosts), env)
