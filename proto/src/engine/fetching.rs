@@ -380,28 +380,6 @@ impl Engine {
         }
     }
 
-    /// A peer that had not the whole blob did not go on. It may not have begun yet, so nothing is final; an owner that
-    /// brings nothing is not waited for by anybody for a while. Of one that sent other bytes than somebody vouched for, one of
-    /// the two lies.
-    fn upstream_failed(&mut self, content: ContentId, running: &Fetch, error: SourceError) {
-        let Some(peer) = running.peer() else { return };
-        // Whoever gets all of it anew from its beginning brings nothing for long, and all others would take its claim for none.
-        let anew = self.transfers.open.get(&content).is_some_and(|transfer| transfer.unranged);
-        match error {
-            SourceError::WrongBytes => self.dispute(content, peer, &running.run),
-            SourceError::Unreachable(_) if !anew && matches!(running.kind, Kind::Stripe(owner, _) if owner == peer) => {
-                self.suspect(peer);
-            }
-            _ => {}
-        }
-        let Some(transfer) = self.transfers.open.get_mut(&content) else { return };
-        let error = match error {
-            SourceError::NotFound => SourceError::Failed("it has not begun the blob".to_owned()),
-            other => other,
-        };
-        transfer.fail(running.source.clone(), error);
-    }
-
     /// What a failure says of the source beyond this transfer.
     fn learn_from_failure(&mut self, content: ContentId, source: &Source, error: &SourceError) {
         match source {

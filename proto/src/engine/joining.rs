@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::{
     Engine,
     electing::TURN_WHOLE,
-    event::{Action, FetchId, Instant, Source},
+    event::{Action, FetchId, Instant, Source, SourceError},
     select,
     site::{Heard, Room, Site, Word},
     timers::Timer,
@@ -264,6 +264,7 @@ impl Engine {
             until,
         };
         let heard = self.site.wanted(content, from, word, self.now, self.room());
+        self.pardon_if_not_dry(content, from);
         match &heard {
             None => {
                 self.site.expire(self.now);
@@ -357,8 +358,19 @@ impl Engine {
                 None => !told() || stale(),
             }
         });
-        for fetch in dry.map(|(id, _)| *id).collect::<Vec<FetchId>>() {
+        // Whoever waits for what others have is not asked for it again before it has it: two might wait for each other for ever.
+        let waits = |fetch: &Fetch| {
+            let (peer, next) = (fetch.peer()?, transfer.next_of(fetch)?);
+            let lacks = !self.site.has(&content, &peer, next) && self.is_elsewhere(&content, next, fetch);
+            lacks.then_some((peer, next))
+        };
+        let dry: Vec<_> = dry.map(|(id, fetch)| (*id, waits(fetch))).collect();
+        for (fetch, waits) in dry {
             self.cancel_one(fetch);
+            if let Some(((peer, piece), transfer)) = waits.zip(self.transfers.open.get_mut(&content)) {
+                transfer.fail(Source::Peer(peer), SourceError::Failed("it waits for it, too".to_owned()));
+                transfer.dry.insert(peer, piece);
+            }
         }
     }
 
@@ -386,6 +398,48 @@ impl Engine {
         let (source, others): (Vec<_>, Vec<_>) = having.partition(|node| fetch.peer() == Some(*node));
         let patience = self.config.stream_patience * if source.is_empty() { 1 } else { 4 };
         others.iter().any(|node| *node != self.node) && self.now.since(fetch.moved) >= patience
+    }
+
+    /// A peer that had not the whole blob did not go on. It may not have begun yet, so nothing is final; an owner that
+    /// brings nothing is not waited for by anybody for a while, nor is whoever does not have what it says. Of one that sent other
+    /// bytes than somebody vouched for, one of the two lies.
+    pub(super) fn upstream_failed(&mut self, content: ContentId, running: &Fetch, error: SourceError) {
+        let Some(peer) = running.peer() else { return };
+        // Whoever gets all of it anew from its beginning brings nothing for long, and all others would take its claim for none.
+        let anew = self.transfers.open.get(&content).is_some_and(|transfer| transfer.unranged);
+        let next = self.transfers.open.get(&content).and_then(|transfer| transfer.next_of(running));
+        let has = |piece| self.site.has(&content, &peer, piece);
+        match error {
+            SourceError::WrongBytes => self.dispute(content, peer, &running.run),
+            SourceError::Unreachable(_) if !anew && matches!(running.kind, Kind::Stripe(owner, _) if owner == peer) => {
+                self.suspect(peer);
+            }
+            SourceError::NotFound if next.is_some_and(has) => self.suspect(peer),
+            _ => {}
+        }
+        // It may have waited for it in vain itself.
+        let dry = next
+            .filter(|piece| matches!(error, SourceError::Unreachable(_)) && !self.site.has(&content, &peer, *piece));
+        let Some(transfer) = self.transfers.open.get_mut(&content) else { return };
+        let error = match error {
+            SourceError::NotFound => SourceError::Failed("it has not begun the blob".to_owned()),
+            other => other,
+        };
+        transfer.fail(running.source.clone(), error);
+        match dry {
+            Some(piece) => transfer.dry.insert(peer, piece),
+            None => transfer.dry.remove(&peer),
+        };
+    }
+
+    /// A peer says what it has: if its stream ended for want of a piece that it has now, it may be asked again.
+    pub(super) fn pardon_if_not_dry(&mut self, content: ContentId, peer: NodeId) {
+        let Some(transfer) = self.transfers.open.get_mut(&content) else { return };
+        let Some(piece) = transfer.dry.get(&peer) else { return };
+        if self.site.has(&content, &peer, *piece) {
+            transfer.dry.remove(&peer);
+            transfer.pardon(peer);
+        }
     }
 
     /// A peer is gone: whatever waited for it looks again, and everybody says what they have, since it may have been the

@@ -660,6 +660,12 @@ impl Site {
         parties.filter(move |(_, party)| has(party)).map(|(node, _)| *node)
     }
 
+    /// Whether a node that takes part has a piece, by what it says.
+    pub(super) fn has(&self, content: &ContentId, node: &NodeId, piece: PieceIndex) -> bool {
+        let party = self.blobs.get(content).and_then(|parts| parts.parties.get(node));
+        party.and_then(|party| party.having.as_ref()).is_some_and(|set| set.contains(piece))
+    }
+
     /// Whether somebody else wants the blob too.
     pub(super) fn is_shared(&self, content: &ContentId, me: &NodeId, now: Instant) -> bool {
         self.parties(content).any(|(node, party)| node != me && party.wanted_until > now)

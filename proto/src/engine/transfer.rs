@@ -186,6 +186,8 @@ pub(super) struct Transfer {
     from_origin: Option<FetchId>,
     /// Sources that failed, and how: for this round if it may pass, else for the life of the transfer.
     pub(super) failures: BTreeMap<Source, SourceError>,
+    /// Those of them whose streams ended for want of a piece that they had not either, as far as is known, and which.
+    pub(super) dry: BTreeMap<NodeId, PieceIndex>,
     /// Rounds of sources since the last piece.
     pub(super) rounds: u32,
     /// How often pieces were missing when all should have been there.
@@ -245,6 +247,7 @@ impl Transfer {
             fetches: BTreeMap::new(),
             from_origin: None,
             failures: BTreeMap::new(),
+            dry: BTreeMap::new(),
             rounds: 0,
             losses: 0,
             rejections: 0,
@@ -324,6 +327,12 @@ impl Transfer {
         } else {
             PieceState::Missing
         }
+    }
+
+    /// The piece that a fetch brings next, once the size is known.
+    pub(super) fn next_of(&self, fetch: &Fetch) -> Option<PieceIndex> {
+        let next = self.pieces.as_ref()?.durable.next_missing(fetch.run.start);
+        next.filter(|piece| fetch.run.contains(piece))
     }
 
     /// The pieces that are durable or in flight; `None` while the size is not known.
@@ -438,6 +447,7 @@ impl Transfer {
     /// Begins another round: what failed and may pass is tried again.
     pub(super) fn next_round(&mut self) {
         self.rounds = self.rounds.saturating_add(1);
+        self.dry.clear();
         self.failures.retain(|_, error| !is_transient(error));
     }
 

@@ -678,3 +678,70 @@ fn a_slow_owner_that_another_relieved_is_not_relieved_again() {
     ",
     );
 }
+
+#[test]
+fn who_waited_in_vain_itself_is_asked_again_once_it_has_what_it_waited_for() {
+    run_site(
+        "
+        0ms P connects                -> ask P hello
+        2s P wants A
+        2s R claims A 0..4/8
+        2s want 1 A from app          -> want told A; fetch 0 A from growing P 0..4
+     2001ms R vouches A 0..4/8        -> expect 0: 0 1 2 3
+     2002ms fetch 0 started 8
+    11900ms tick                      -> *
+    12500ms tick                      -> cancel 0; A of P stalled; connect R; claim told A 4..8
+    12600ms P wants A 1..4/8
+    12700ms P wants A 0..4/8          -> fetch 2 A from growing P 0..4
+    ",
+    );
+}
+
+#[test]
+fn who_does_not_send_what_it_has_is_not_asked_again_for_having_more() {
+    run_site(
+        "
+        0ms P connects                -> ask P hello
+        2s P wants A 0..4/8
+        2s want 1 A from app          -> want told A; ask P hashes A 0..
+     2001ms P hashes A 0..4/8         -> fetch 0 A from growing P 0..4
+     2002ms fetch 0 started 8
+    11900ms tick                      -> *
+    12500ms tick                      -> cancel 0; A of P stalled
+    12600ms P wants A 0..5/8
+    ",
+    );
+}
+
+#[test]
+fn who_does_not_have_what_it_says_that_it_has_is_not_believed_for_a_while() {
+    run_site(
+        "
+        0ms P connects                -> ask P hello
+        2s P wants A 0..4/8
+        2s want 1 A from app          -> want told A; ask P hashes A 0..
+     2001ms P hashes A 0..4/8         -> fetch 0 A from growing P 0..4
+     2002ms fetch 0 ended notfound    -> A of P failed
+     2003ms P claims A 4..8/8 has 0..4
+     3100ms tick                      -> claim told A 0.. turn 1; fetch 1 A from app 0..
+    ",
+    );
+}
+
+#[test]
+fn who_waits_for_what_others_have_is_left_for_them_and_not_asked_again_before_it_has_it() {
+    run_site(
+        "
+        0ms P connects                -> ask P hello
+        0ms Q connects                -> ask Q hello
+        2s P wants A
+        2s R claims A 0..4/8
+        2s want 1 A from app          -> want told A; fetch 0 A from growing P 0..4
+     2001ms R vouches A 0..4/8        -> expect 0: 0 1 2 3
+     2002ms fetch 0 started 8
+     2003ms R claims A 4..8/8         -> fetch 1 A from growing P 4..8
+     3000ms Q wants A 0..4/8
+     6500ms tick                      -> cancel 0; cancel 1; fetch 2 A from growing Q 0..4; claim told A 4..8; fetch 3 A from app 4..8
+    ",
+    );
+}
