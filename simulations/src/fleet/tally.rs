@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use super::{plan::Step, pulls::Pull, site::Outcome};
 use crate::{
-    report::{Broken, FaultSpan, POINTS_MAX, ReleaseMark, Report, SLOWEST_MAX, SiteReport, SlowDevice, Totals},
+    report::{Broken, FaultSpan, POINTS_MAX, ReleaseMark, Report, SLOWEST_MAX, SiteReport, SlowDevice, Totals, units},
     scenario::{FaultKind, Release, Scenario, Scope},
 };
 
+/// Up to so many times what the uplink alone needs, nothing else is named as a device's reason: what words and the last piece take.
+const AS_FAST_AS_UPLINK: f64 = 1.1;
 /// Devices that a broken liveness rule names.
 const NAMED_MAX: usize = 5;
 
@@ -225,14 +227,22 @@ fn slowest(scenario: &Scenario, outcomes: &[Outcome]) -> Vec<SlowDevice> {
             took_s,
             origin_bytes,
             peer_bytes,
-            why: why(scenario, outcome, device),
+            why: why(scenario, outcome, device).unwrap_or_else(|| beside_uplink(took_s, outcome.uplink_only)),
         }
     });
     named.collect()
 }
 
-/// What is known of why a device took long.
-fn why(scenario: &Scenario, outcome: &Outcome, device: usize) -> String {
+/// Of a device that nothing befell: how much of its time the uplink accounts for.
+fn beside_uplink(took_s: Option<f64>, uplink_only: Duration) -> String {
+    let alone = uplink_only.as_secs_f64();
+    let Some(took) = took_s.filter(|_| alone > 0.0) else { return String::new() };
+    let uplink = format!("the uplink alone needs {}", units::duration(alone));
+    if took <= alone * AS_FAST_AS_UPLINK { uplink } else { format!("{uplink}, the mesh the rest") }
+}
+
+/// What befell a device that took long, as far as is known.
+fn why(scenario: &Scenario, outcome: &Outcome, device: usize) -> Option<String> {
     let mut reasons = Vec::new();
     let away = outcome.away[device];
     if away > Duration::ZERO {
@@ -259,5 +269,18 @@ fn why(scenario: &Scenario, outcome: &Outcome, device: usize) -> String {
     if let Some(rate) = group.disk_bytes_per_s {
         reasons.push(format!("its disk takes {:.1} MB/s", rate as f64 / 1e6));
     }
-    reasons.join(", ")
+    (!reasons.is_empty()).then(|| reasons.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_that_nothing_befell_is_held_against_its_uplink() {
+        let minute = Duration::from_secs(60);
+        assert_eq!(beside_uplink(Some(63.0), minute), "the uplink alone needs 1 min 00 s");
+        assert_eq!(beside_uplink(Some(70.0), minute), "the uplink alone needs 1 min 00 s, the mesh the rest");
+        assert_eq!((beside_uplink(None, minute), beside_uplink(Some(1.0), Duration::ZERO)), Default::default());
+    }
 }

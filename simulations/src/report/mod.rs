@@ -11,7 +11,7 @@ mod html;
 mod json;
 mod summary;
 mod text;
-mod units;
+pub(crate) mod units;
 
 #[cfg(test)]
 mod sample;
@@ -148,6 +148,7 @@ pub struct SlowDevice {
     pub origin_bytes: u64,
     /// From peers.
     pub peer_bytes: u64,
-    /// Why, as far as the world knows: it was down so long, joined late, had a slow disk; empty if nothing is known.
+    /// Why, as far as the world knows: it was down so long, joined late, had a slow disk; if nothing befell it,
+    /// what its uplink needs for all that is wanted at its site; empty if nothing is known.
     pub why: String,
 }
