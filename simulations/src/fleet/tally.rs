@@ -238,7 +238,7 @@ fn beside_uplink(took_s: Option<f64>, uplink_only: Duration) -> String {
     let alone = uplink_only.as_secs_f64();
     let Some(took) = took_s.filter(|_| alone > 0.0) else { return String::new() };
     let uplink = format!("the uplink alone needs {}", units::duration(alone));
-    if took <= alone * AS_FAST_AS_UPLINK { uplink } else { format!("{uplink}, the mesh the rest") }
+    if took <= alone * AS_FAST_AS_UPLINK { uplink } else { format!("{uplink}, the LAN and the mesh the rest") }
 }
 
 /// What befell a device that took long, as far as is known.
@@ -280,7 +280,10 @@ mod tests {
     fn a_device_that_nothing_befell_is_held_against_its_uplink() {
         let minute = Duration::from_secs(60);
         assert_eq!(beside_uplink(Some(63.0), minute), "the uplink alone needs 1 min 00 s");
-        assert_eq!(beside_uplink(Some(70.0), minute), "the uplink alone needs 1 min 00 s, the mesh the rest");
+        assert_eq!(
+            beside_uplink(Some(70.0), minute),
+            "the uplink alone needs 1 min 00 s, the LAN and the mesh the rest"
+        );
         assert_eq!((beside_uplink(None, minute), beside_uplink(Some(1.0), Duration::ZERO)), Default::default());
     }
 }
