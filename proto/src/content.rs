@@ -16,6 +16,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use sha2::{Digest as _, Sha256, Sha512};
 use thiserror::Error;
 
+use crate::bytes;
+
 /// Multicodec of a raw binary block (multicodec table, `raw`).
 const RAW_CODEC: u64 = 0x55;
 
@@ -93,28 +95,12 @@ pub struct ContentId {
     digest: [u8; 64],
 }
 
-/// By algorithm, then by digest. Nearly all differ in the first eight bytes, which are compared at once: sorted maps of blobs
-/// are looked into for each message.
+/// By algorithm, then by digest.
 impl Ord for ContentId {
     #[inline]
     fn cmp(&self, other: &Self) -> Ordering {
-        let head = |[a, b, c, d, e, f, g, h, ..]: &[u8; 64]| u64::from_be_bytes([*a, *b, *c, *d, *e, *f, *g, *h]);
-        let by_algorithm = self.algorithm.cmp(&other.algorithm);
-        let by_head = by_algorithm.then(head(&self.digest).cmp(&head(&other.digest)));
-        // What is looked for is mostly found.
-        by_head.then_with(|| {
-            if same(&self.digest, &other.digest) { Ordering::Equal } else { self.digest.cmp(&other.digest) }
-        })
+        self.algorithm.cmp(&other.algorithm).then_with(|| bytes::compare(&self.digest, &other.digest))
     }
-}
-
-/// Whether bytes are equal: for a few dozen, less than a call.
-#[inline]
-pub(crate) fn same<const N: usize>(one: &[u8; N], other: &[u8; N]) -> bool {
-    let (one, other) = (one.as_chunks::<8>(), other.as_chunks::<8>());
-    let differs = |(one, other): (&[u8; 8], &[u8; 8])| u64::from_ne_bytes(*one) ^ u64::from_ne_bytes(*other);
-    let all = one.0.iter().zip(other.0).fold(0, |before, both| before | differs(both));
-    all == 0 && one.1 == other.1
 }
 
 impl PartialOrd for ContentId {

@@ -10,7 +10,7 @@ use cid::multibase::Base;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use thiserror::Error;
 
-use crate::content::same;
+use crate::bytes;
 
 /// Identity multihash of 36 bytes holding a protobuf of an Ed25519 key (libp2p peer-ids spec).
 const PEER_ID_PREFIX: [u8; 6] = [0x00, 0x24, 0x08, 0x01, 0x12, 0x20];
@@ -24,15 +24,11 @@ pub struct NodeIdError;
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct NodeId([u8; 32]);
 
-/// By their bytes. Nearly all differ in the first eight, which are compared at once: sorted maps of nodes are looked into for
-/// each message.
+/// By their bytes.
 impl Ord for NodeId {
     #[inline]
     fn cmp(&self, other: &Self) -> Ordering {
-        let head = |Self([a, b, c, d, e, f, g, h, ..]): &Self| u64::from_be_bytes([*a, *b, *c, *d, *e, *f, *g, *h]);
-        // What is looked for is mostly found.
-        let rest = || if same(&self.0, &other.0) { Ordering::Equal } else { self.0.cmp(&other.0) };
-        head(self).cmp(&head(other)).then_with(rest)
+        bytes::compare(&self.0, &other.0)
     }
 }
 

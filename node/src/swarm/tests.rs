@@ -353,10 +353,8 @@ async fn words_of_whoever_reaches_the_same_peers_are_taken_and_not_relayed() {
     let mut author = Rogue::dialling("f", &a.address);
     let mut witness = Rogue::dialling("f", &a.address);
     let connected = async {
-        let mut count = 0;
-        while count < 2 {
+        for _ in 0..2 {
             a.wait("both", |event| matches!(event, SwarmEvent::PeerConnected { .. }).then_some(())).await;
-            count += 1;
         }
     };
     tokio::select! {

@@ -339,15 +339,13 @@ impl Engine {
     /// their owner fetches: it had not said yet where its stripe ends, or it gave up a part.
     fn leave_dry_streams(&mut self, content: ContentId) {
         let Some(transfer) = self.transfers.open.get(&content) else { return };
-        let Some(pieces) = &transfer.pieces else { return };
         if !transfer.fetches.values().any(|fetch| matches!(fetch.kind, Kind::Stripe(..))) {
             return;
         }
         let claims = self.claims(&content);
         let dry = transfer.fetches.iter().filter(|(_, fetch)| {
             let Kind::Stripe(owner, first) = fetch.kind else { return false };
-            let next = pieces.durable.next_missing(fetch.run.start);
-            let Some(next) = next.filter(|piece| fetch.run.contains(piece)) else { return false };
+            let Some(next) = transfer.next_of(fetch) else { return false };
             let told = || self.vouched(transfer, next).is_some();
             // It is somewhere; should nothing come, upstream may be waiting for this node.
             let stale = || self.is_elsewhere(&content, next, fetch);
@@ -377,9 +375,9 @@ impl Engine {
     /// Whether a stream's next piece has not landed at its owner either, whose claim still counts: the uplink takes so long.
     pub(super) fn waits_for_owner(&self, fetch: FetchId) -> bool {
         let Some((content, transfer)) = self.transfers.of_fetch(fetch) else { return false };
-        let (Some(fetch), Some(pieces)) = (transfer.fetches.get(&fetch), &transfer.pieces) else { return false };
+        let Some(fetch) = transfer.fetches.get(&fetch) else { return false };
         let Kind::Stripe(owner, first) = fetch.kind else { return false };
-        let next = pieces.durable.next_missing(fetch.run.start).filter(|piece| fetch.run.contains(piece));
+        let next = transfer.next_of(fetch);
         let claim = self.site.claim_of(&content, &owner, self.now).filter(|claim| claim.stripe.first == first);
         let Some((next, claim)) = next.zip(claim) else { return false };
         next >= claim.next && !transfer.vouches.is_known(next) && self.trusts_for(transfer, &owner)
@@ -406,20 +404,20 @@ impl Engine {
     pub(super) fn upstream_failed(&mut self, content: ContentId, running: &Fetch, error: SourceError) {
         let Some(peer) = running.peer() else { return };
         // Whoever gets all of it anew from its beginning brings nothing for long, and all others would take its claim for none.
-        let anew = self.transfers.open.get(&content).is_some_and(|transfer| transfer.unranged);
-        let next = self.transfers.open.get(&content).and_then(|transfer| transfer.next_of(running));
-        let has = |piece| self.site.has(&content, &peer, piece);
+        let transfer = self.transfers.open.get(&content);
+        let anew = transfer.is_some_and(|transfer| transfer.unranged);
+        let next = transfer.and_then(|transfer| transfer.next_of(running));
+        let has = next.is_some_and(|piece| self.site.has(&content, &peer, piece));
         match error {
             SourceError::WrongBytes => self.dispute(content, peer, &running.run),
             SourceError::Unreachable(_) if !anew && matches!(running.kind, Kind::Stripe(owner, _) if owner == peer) => {
                 self.suspect(peer);
             }
-            SourceError::NotFound if next.is_some_and(has) => self.suspect(peer),
+            SourceError::NotFound if has => self.suspect(peer),
             _ => {}
         }
         // It may have waited for it in vain itself.
-        let dry = next
-            .filter(|piece| matches!(error, SourceError::Unreachable(_)) && !self.site.has(&content, &peer, *piece));
+        let dry = next.filter(|_| matches!(error, SourceError::Unreachable(_)) && !has);
         let Some(transfer) = self.transfers.open.get_mut(&content) else { return };
         let error = match error {
             SourceError::NotFound => SourceError::Failed("it has not begun the blob".to_owned()),

@@ -17,7 +17,7 @@ use super::{
     trees::Shape,
     vouches::Vouch,
 };
-use crate::{ContentId, NodeId, PieceIndex, PieceSet, piece::PieceLayout, wire::Stripe};
+use crate::{ContentId, NodeId, PieceIndex, PieceSet, bytes, piece::PieceLayout, wire::Stripe};
 
 /// What a transfer does next.
 pub(super) enum Choice {
@@ -304,8 +304,7 @@ impl Engine {
 
     /// A number for a peer that is another one at every node.
     fn apart(&self, peer: &NodeId) -> u64 {
-        let bytes = peer.public_key().iter().zip(self.node.public_key()).take(8);
-        bytes.fold(0, |number, (theirs, mine)| number << 8 | u64::from(theirs ^ mine))
+        bytes::head(peer.public_key()) ^ bytes::head(self.node.public_key())
     }
 
     /// The first piece that nobody on the site has or fetches, as far as this node has heard: from where a reader waits on,

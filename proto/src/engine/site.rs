@@ -18,7 +18,7 @@ use std::{
 };
 
 use super::{event::Instant, fetching::RATE_BYTES_MIN};
-use crate::{ContentId, NodeId, PieceIndex, PieceLayout, PieceSet, wire::Stripe};
+use crate::{ContentId, NodeId, PieceIndex, PieceLayout, PieceSet, bytes, wire::Stripe};
 
 /// A word that a node fetches a stripe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,11 +96,6 @@ impl Party {
     /// The node's weight for what begins at a piece.
     pub(super) const fn weight(&self, first: PieceIndex) -> u64 {
         weight_at(self.weight, first)
-    }
-
-    /// Whether it waits for the blob and could ask the origin.
-    fn waits(&self, now: Instant) -> bool {
-        self.origin && self.wanted_until > now
     }
 
     fn bytes(&self) -> usize {
@@ -195,6 +190,11 @@ impl Parts {
         self.claims.get(node).filter(|claim| claim.counts(now)).map(|claim| claim.stripe)
     }
 
+    /// Whether one of the parties waits for the blob, could ask the origin for it, and does not yet.
+    fn is_candidate(&self, node: &NodeId, party: &Party, now: Instant) -> bool {
+        party.origin && party.wanted_until > now && self.stripe_of(node, now).is_none()
+    }
+
     /// What a node fetches from now on, by its word.
     fn claims_now(&mut self, node: NodeId, claim: Option<(Stripe, Instant)>, patience: Duration, now: Instant) {
         let Some(party) = self.parties.get_mut(&node) else { return };
@@ -279,8 +279,7 @@ const fn weight_at(of_blob: u64, first: PieceIndex) -> u64 {
 
 /// A number from what was hashed.
 pub(super) fn hashed(hasher: &blake3::Hasher) -> u64 {
-    let [a, b, c, d, e, f, g, h, ..] = *hasher.finalize().as_bytes();
-    u64::from_be_bytes([a, b, c, d, e, f, g, h])
+    bytes::head(hasher.finalize().as_bytes())
 }
 
 impl Site {
@@ -418,7 +417,7 @@ impl Site {
 
     /// How large the blob is, as a node says.
     pub(super) fn size_said(&self, content: &ContentId, node: &NodeId) -> Option<u64> {
-        self.blobs.get(content)?.parties.get(node)?.size
+        self.party(content, node)?.size
     }
 
     /// How large the blob is, as somebody says who takes part: whoever fetches of it, else the first in order.
@@ -545,7 +544,7 @@ impl Site {
 
     /// When a node was first heard to take part in a blob.
     pub(super) fn joined(&self, content: &ContentId, node: &NodeId) -> Option<Instant> {
-        Some(self.blobs.get(content)?.parties.get(node)?.since)
+        Some(self.party(content, node)?.since)
     }
 
     /// How many others want a blob.
@@ -621,7 +620,7 @@ impl Site {
     ) -> impl Iterator<Item = (&NodeId, &Party)> {
         let all = self.blobs.get(content).into_iter().flat_map(|parts| parts.parties.iter().map(move |of| (parts, of)));
         let fits = move |(parts, (node, party)): &(&Parts, (&NodeId, &Party))| {
-            fits(node, party) && party.waits(now) && parts.stripe_of(node, now).is_none()
+            fits(node, party) && parts.is_candidate(node, party, now)
         };
         all.filter(fits).map(|(_, of)| of)
     }
@@ -629,8 +628,7 @@ impl Site {
     /// A node that may fetch something of a blob from the origin.
     pub(super) fn candidate(&self, content: &ContentId, node: &NodeId, now: Instant) -> Option<&Party> {
         let parts = self.blobs.get(content)?;
-        let party = parts.parties.get(node).filter(|party| party.waits(now));
-        party.filter(|_| parts.stripe_of(node, now).is_none())
+        parts.parties.get(node).filter(|party| parts.is_candidate(node, party, now))
     }
 
     /// Those of a blob's parties that `fits`, the first in order first.
@@ -662,8 +660,7 @@ impl Site {
 
     /// Whether a node that takes part has a piece, by what it says.
     pub(super) fn has(&self, content: &ContentId, node: &NodeId, piece: PieceIndex) -> bool {
-        let party = self.blobs.get(content).and_then(|parts| parts.parties.get(node));
-        party.and_then(|party| party.having.as_ref()).is_some_and(|set| set.contains(piece))
+        self.party(content, node).and_then(|party| party.having.as_ref()).is_some_and(|set| set.contains(piece))
     }
 
     /// Whether somebody else wants the blob too.

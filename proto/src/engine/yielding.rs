@@ -84,7 +84,7 @@ impl Engine {
                 .any(|(peer, _)| self.can_ask(transfer, &peer))
                 .then_some(Yield::All);
         };
-        let on_its_way = pieces.durable.next_missing(fetch.run.start).filter(|piece| fetch.run.contains(piece))?;
+        let on_its_way = transfer.next_of(fetch)?;
         let here =
             |piece: &PieceIndex| !pieces.durable.contains(*piece) && self.is_here(content, transfer, pieces, *piece);
         // What comes after it would have to be sent anew from the blob's beginning.

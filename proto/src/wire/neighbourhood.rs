@@ -12,7 +12,7 @@ use super::{
     announcement::Announcement,
     codec::{DecodeError, EncodeError, decode_announcement, encode_announcement},
 };
-use crate::NodeId;
+use crate::{NodeId, bytes};
 
 /// Bytes before an announcement.
 pub const NEIGHBOURHOOD_BYTES: usize = 8;
@@ -25,10 +25,7 @@ pub struct Neighbourhood(u64);
 impl Neighbourhood {
     /// Of these nodes, each given once.
     pub fn of(nodes: impl IntoIterator<Item = NodeId>) -> Self {
-        Self(nodes.into_iter().fold(0, |all, node| {
-            let [a, b, c, d, e, f, g, h, ..] = *node.public_key();
-            all ^ u64::from_be_bytes([a, b, c, d, e, f, g, h])
-        }))
+        Self(nodes.into_iter().fold(0, |all, node| all ^ bytes::head(node.public_key())))
     }
 
     /// Whether a node that has this neighbourhood may reach somebody whom an author with the other one does not.
