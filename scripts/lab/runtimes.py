@@ -284,20 +284,21 @@ class Skopeo(ContainersImage):
     into = "dir"
     """Or `oci`."""
 
-    @property
-    def destination(self) -> str:
-        """Where it copies to, in its words."""
-        return f"{self.into}:{self.dir}/image" + (":copied" if self.into == "oci" else "")
+    def copy(self, reference: str) -> list[str]:
+        """The command that copies an image."""
+        destination = f"{self.into}:{self.dir}/image" + (":copied" if self.into == "oci" else "")
+        return ["skopeo", "copy", "--quiet", "--policy", str(self.policy), "--registries-conf",
+                str(self.registries_conf), f"docker://{reference}", destination]
 
     def pull(self, reference: str) -> None:
-        self.command("skopeo", "copy", "--quiet", "--policy", str(self.policy), "--registries-conf",
-                     str(self.registries_conf), f"docker://{reference}", self.destination,
-                     seconds=PULL_SECONDS_MAX)
+        self.command(*self.copy(reference), seconds=PULL_SECONDS_MAX)
 
     def verify(self, reference: str) -> None:
-        place = "blobs/sha256/" if self.into == "oci" else ""
-        files = {place + self.expected.manifest.hex if place else "manifest.json": self.expected.manifest}
-        files |= {place + blob.hex: blob for blob in [self.expected.config, *self.expected.layers]}
+        blobs = [self.expected.config, *self.expected.layers]
+        if self.into == "oci":
+            files = {f"blobs/sha256/{blob.hex}": blob for blob in [self.expected.manifest, *blobs]}
+        else:
+            files = {"manifest.json": self.expected.manifest} | {blob.hex: blob for blob in blobs}
         for name, blob in files.items():
             digest = hashlib.sha256((self.dir / "image" / name).read_bytes()).hexdigest()
             self.demand(name, f"sha256:{digest}", blob.digest)

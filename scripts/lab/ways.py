@@ -180,8 +180,7 @@ class Way:
     def launch(self, device: str) -> Client:
         """Starts the device's client."""
         bench, skopeo = self.bench, self._skopeos[device]
-        argv = ["skopeo", "copy", "--quiet", "--policy", str(skopeo.policy), "--registries-conf",
-                str(skopeo.registries_conf), f"docker://{skopeo.reference('tag')}", skopeo.destination]
+        argv = skopeo.copy(skopeo.reference("tag"))
         hosts = bench.served.hosts if self.knows_registry else None
         env = bench.lab.environment(SSL_CERT_FILE=str(bench.served.ca_file))
         return Client(bench, device, bench.site.within(device, argv, hosts), env)
