@@ -13,6 +13,7 @@ pub mod config;
 pub mod contents;
 pub mod counters;
 pub mod daemon;
+pub mod delta;
 pub mod driver;
 pub mod embedded;
 pub mod exchange;

@@ -9,6 +9,7 @@
 mod bytes;
 pub mod content;
 pub mod engine;
+pub mod gzip;
 pub mod name;
 pub mod node_id;
 pub mod piece;

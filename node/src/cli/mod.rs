@@ -13,6 +13,7 @@ mod blobs;
 mod bring;
 mod bundle;
 mod check;
+mod delta;
 mod demo;
 mod exit;
 mod gc;
@@ -102,6 +103,9 @@ enum Command {
     /// Make releases: signed sets of images that devices fetch ahead of time and install by tag
     #[command(subcommand)]
     Release(release::ReleaseCommand),
+    /// Look at what deltas between layers need
+    #[command(subcommand)]
+    Delta(delta::DeltaCommand),
     /// Show the mesh at work: devices on this machine share an image while its registry is switched off
     Demo(demo::DemoArgs),
 }
@@ -161,6 +165,7 @@ async fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         Command::Verify(args) => verify::run(args, &global).await,
         Command::Gc(args) => gc::run(args, &global).await,
         Command::Release(command) => Box::pin(release::run(command, &global)).await,
+        Command::Delta(command) => delta::run(command, &global).await,
         Command::Demo(args) => demo::run(args, &global).await,
     }
 }
