@@ -11,7 +11,7 @@ use super::{
 };
 
 /// The longest code of the format.
-const CODE_BITS_MAX: usize = 15;
+pub(super) const CODE_BITS_MAX: usize = 15;
 /// Items of one row of package-merge: each symbol, and one package for each two items of the row before.
 const ROW_MAX: usize = 2 * LITERALS;
 
@@ -35,6 +35,20 @@ impl<const N: usize> Default for Codes<N> {
 impl<const N: usize> Codes<N> {
     /// The best code for these frequencies with at most `bits_max` bits a symbol.
     pub(super) fn of(frequencies: &[u32; N], bits_max: usize) -> Self {
+        Self::made(frequencies, |used| depths(&taken_by_row(used, bits_max), used.len()))
+    }
+
+    /// The same by Huffman's tree, if that is not too deep. Of two codes that are equally good it may be the other one.
+    pub(super) fn by_tree(frequencies: &[u32; N], bits_max: usize) -> Self {
+        Self::made(frequencies, |used| {
+            let tree = if used.len() > 2 { tree_depths(used) } else { [0; LITERALS] };
+            let fits = used.len() > 2 && tree.iter().all(|depth| usize::from(*depth) <= bits_max);
+            if fits { tree } else { depths(&taken_by_row(used, bits_max), used.len()) }
+        })
+    }
+
+    /// The code in which the symbols that are used, in order of frequency, have the lengths that `lengths_of` gives.
+    fn made(frequencies: &[u32; N], lengths_of: impl Fn(&[(u32, u16)]) -> [u8; LITERALS]) -> Self {
         let mut lengths = [0_u8; N];
         let mut used = [(0_u32, 0_u16); N];
         let mut count = 0;
@@ -44,10 +58,8 @@ impl<const N: usize> Codes<N> {
         }
         let used = &mut used[..count];
         used.sort_unstable();
-        let reach = taken_by_row(used, bits_max);
-        for (rank, (_, symbol)) in used.iter().enumerate() {
-            // A symbol's code has one bit for each row that took it.
-            lengths[usize::from(*symbol)] = reach.iter().filter(|taken| **taken > rank).count() as u8;
+        for ((_, symbol), length) in used.iter().zip(lengths_of(used)) {
+            lengths[usize::from(*symbol)] = length;
         }
         Self::with_lengths(&lengths)
     }
@@ -84,6 +96,11 @@ impl<const N: usize> Codes<N> {
         self.0.iter().zip(frequencies).map(|(code, frequency)| u32::from(code.len) * frequency).sum()
     }
 
+    /// Whether every symbol that occurs has a code.
+    pub(super) fn covers(&self, frequencies: &[u32; N]) -> bool {
+        self.0.iter().zip(frequencies).all(|(code, frequency)| *frequency == 0 || code.len > 0)
+    }
+
     #[inline]
     pub(super) fn put(&self, symbol: usize, sink: &mut BitSink) {
         let code = self.0[symbol];
@@ -109,6 +126,49 @@ impl Codes<DISTANCES> {
     pub(super) fn fixed() -> Self {
         Self::with_lengths(&[5; DISTANCES])
     }
+}
+
+/// A symbol's code has one bit for each row that took it.
+fn depths(taken: &[usize; CODE_BITS_MAX], count: usize) -> [u8; LITERALS] {
+    let mut depths = [0; LITERALS];
+    for (rank, depth) in depths[..count].iter_mut().enumerate() {
+        *depth = taken.iter().filter(|taken| **taken > rank).count() as u8;
+    }
+    depths
+}
+
+/// Huffman's tree: how deep each symbol is in it. Of the same weight a symbol goes before a node. Depths end at the
+/// largest number that there is. `used` is in order, and has two symbols at least.
+fn tree_depths(used: &[(u32, u16)]) -> [u8; LITERALS] {
+    let (mut parents, mut weights) = ([0_usize; 2 * LITERALS], [0_u32; LITERALS]);
+    let (mut symbols, mut nodes) = (0, 0);
+    for made in 0..used.len() - 1 {
+        for _ in 0..2 {
+            let symbol = used.get(symbols).map(|(weight, _)| *weight);
+            match symbol {
+                Some(weight) if nodes >= made || weight <= weights[nodes] => {
+                    weights[made] += weight;
+                    parents[symbols] = made;
+                    symbols += 1;
+                }
+                _ => {
+                    weights[made] += weights[nodes];
+                    parents[LITERALS + nodes] = made;
+                    nodes += 1;
+                }
+            }
+        }
+    }
+    // The last node that was made is the root; each has its parent after it.
+    let mut of_nodes = [0_u8; LITERALS];
+    for node in (0..used.len() - 2).rev() {
+        of_nodes[node] = of_nodes[parents[LITERALS + node]].saturating_add(1);
+    }
+    let mut depths = [0; LITERALS];
+    for (symbol, depth) in depths[..used.len()].iter_mut().enumerate() {
+        *depth = of_nodes[parents[symbol]].saturating_add(1);
+    }
+    depths
 }
 
 /// Package-merge: for each row, how many of the lightest symbols the cheapest code takes there. `used` is in order.
@@ -164,6 +224,23 @@ mod tests {
         // 0, 110, 111, 10, from the lowest bit on.
         assert_eq!(codes.0.map(|code| code.bits), [0b0, 0b011, 0, 0b111, 0b01]);
         assert_eq!(codes.cost(&[5, 1, 0, 1, 2]), 5 + 3 + 3 + 4);
+        assert!(codes.covers(&[1, 1, 0, 1, 1]) && !codes.covers(&[0, 0, 1, 0, 0]));
+    }
+
+    #[test]
+    fn a_tree_s_code_is_as_good() {
+        let mut frequencies = [0_u32; 60];
+        for (symbol, frequency) in frequencies.iter_mut().enumerate() {
+            *frequency = (symbol as u32).pow(2) / 7 % 40;
+        }
+        let (tree, merged) = (Codes::by_tree(&frequencies, 15), Codes::of(&frequencies, 15));
+        assert_eq!(tree.cost(&frequencies), merged.cost(&frequencies));
+        assert_eq!(lengths(&Codes::by_tree(&[1, 1, 2, 2], 15)), [2, 2, 2, 2]);
+        assert_eq!(lengths(&Codes::of(&[1, 1, 2, 2], 15)), [3, 3, 2, 1]);
+        // Too deep for a tree.
+        let powers: [u32; 10] = std::array::from_fn(|power| 1 << power);
+        assert_eq!(lengths(&Codes::by_tree(&powers, 7)), lengths(&Codes::of(&powers, 7)));
+        assert_eq!(lengths(&Codes::by_tree(&[0, 7, 0], 7)), [0, 1, 0]);
     }
 
     #[test]

@@ -194,16 +194,28 @@ mod tests {
         identifier.finish()
     }
 
-    #[test]
-    fn each_encoder_is_found_by_what_it_makes() {
-        for data in [input("tar", 700_000), input("text", 30_000), Vec::new(), input("zeros", 3_000_000)] {
-            for id in EncoderId::all() {
-                let stream = deflated(id, &data);
-                // One that makes the very same comes first where two do.
-                let first = EncoderId::all().find(|other| deflated(*other, &data) == stream).unwrap();
-                assert_eq!(identified(&stream, 10_007), Ok(first), "{id} {}", data.len());
+    /// Each stream of `data` is known by its encoder, or by the first that makes the very same.
+    fn all_are_found(data: &[u8]) {
+        let streams: Vec<_> = EncoderId::all().map(|id| (id, deflated(id, data))).collect();
+        for (index, (id, stream)) in streams.iter().enumerate() {
+            let first = streams.iter().find(|(_, other)| other == stream).map(|(first, _)| *first);
+            if index % 5 == 0 || first != Some(*id) {
+                assert_eq!(identified(stream, 10_007).ok(), first, "{id} {}", data.len());
             }
         }
+    }
+
+    #[test]
+    fn each_encoder_is_found_by_what_it_makes() {
+        for data in [input("tar", 150_000), input("text", 3000), Vec::new()] {
+            all_are_found(&data);
+        }
+    }
+
+    #[test]
+    fn among_many_that_agree_for_long_the_right_one_is_found() {
+        // Zeros look the same to most encoders, and then comes something else.
+        all_are_found(&[input("zeros", 300_000), input("tar", 60_000)].concat());
     }
 
     #[test]

@@ -8,6 +8,13 @@
 //! | id | what | which versions |
 //! |---|---|---|
 //! | `go-gzip/1:LEVEL` | Go's `compress/gzip`, first generation: docker, BuildKit, crane, ko | Go up to 1.26 |
+//! | `go-gzip/2:LEVEL` | the second | Go from 1.27 on |
+//! | `pgzip/1:LEVEL` | github.com/klauspost/pgzip: buildah, podman, skopeo | klauspost/compress 1.15.11 to 1.18.0; levels 7 to 9: from 1.15.15 |
+//! | `pgzip/2:LEVEL` | the same | 1.18.2 to 1.20.3 |
+//! | `pgzip/3:LEVEL` | the same | from 1.20.4 on |
+//!
+//! An encoder holds 0.4 to 1.2 MB, whatever it compresses: a window or some blocks of history, hash tables, and the tokens
+//! of one block.
 //!
 //! The encoders are written anew to the published algorithms and checked against the tools themselves
 //! (`scripts/golden-gzip`). Default levels are named by the number that they stand for.
@@ -17,11 +24,13 @@
 
 mod bits;
 mod go1;
+mod go2;
 mod header;
 mod huffman;
 mod identify;
 mod symbols;
 mod tables;
+mod tally;
 #[cfg(test)]
 mod tests;
 
@@ -29,6 +38,7 @@ use std::{fmt, str::FromStr};
 
 use thiserror::Error;
 
+use go2::{Variant, pgzip::Pgzip};
 pub use header::{HEADER_MAX, Header, HeaderError};
 pub use identify::{Identifier, NoEncoder};
 
@@ -39,20 +49,32 @@ pub const TRAILER_LEN: usize = 8;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Family {
     Go1,
+    Go2,
+    Pgzip1,
+    Pgzip2,
+    Pgzip3,
 }
 
 impl Family {
-    const ALL: [Self; 1] = [Self::Go1];
+    const ALL: [Self; 5] = [Self::Go1, Self::Go2, Self::Pgzip1, Self::Pgzip2, Self::Pgzip3];
 
     const fn name(self) -> &'static str {
         match self {
             Self::Go1 => "go-gzip/1",
+            Self::Go2 => "go-gzip/2",
+            Self::Pgzip1 => "pgzip/1",
+            Self::Pgzip2 => "pgzip/2",
+            Self::Pgzip3 => "pgzip/3",
         }
     }
 
     const fn tool(self) -> &'static str {
         match self {
             Self::Go1 => "Go up to 1.26",
+            Self::Go2 => "Go from 1.27 on",
+            Self::Pgzip1 => "pgzip with klauspost/compress 1.15.11 to 1.18.0",
+            Self::Pgzip2 => "pgzip with klauspost/compress 1.18.2 to 1.20.3",
+            Self::Pgzip3 => "pgzip with klauspost/compress from 1.20.4 on",
         }
     }
 }
@@ -141,6 +163,8 @@ pub struct Deflater(Inner);
 #[derive(Debug)]
 enum Inner {
     Go1(go1::Go1),
+    Go2(go2::Go2),
+    Pgzip(go2::pgzip::Pgzip),
 }
 
 impl Deflater {
@@ -148,6 +172,10 @@ impl Deflater {
     pub fn new(id: EncoderId) -> Self {
         Self(match id.family {
             Family::Go1 => Inner::Go1(go1::Go1::new(id.level)),
+            Family::Go2 => Inner::Go2(go2::Go2::new(id.level, Variant::GO)),
+            Family::Pgzip1 => Inner::Pgzip(Pgzip::new(id.level, Variant::FILLED)),
+            Family::Pgzip2 => Inner::Pgzip(Pgzip::new(id.level, Variant::TRIMMED)),
+            Family::Pgzip3 => Inner::Pgzip(Pgzip::new(id.level, Variant::BY_TREE)),
         })
     }
 
@@ -155,6 +183,8 @@ impl Deflater {
     pub fn write(&mut self, input: &[u8], out: &mut Vec<u8>) {
         match &mut self.0 {
             Inner::Go1(go1) => go1.write(input, out),
+            Inner::Go2(go2) => go2.write(input, out),
+            Inner::Pgzip(pgzip) => pgzip.write(input, out),
         }
     }
 
@@ -162,6 +192,8 @@ impl Deflater {
     pub fn finish(self, out: &mut Vec<u8>) {
         match self.0 {
             Inner::Go1(go1) => go1.finish(out),
+            Inner::Go2(go2) => go2.finish(out),
+            Inner::Pgzip(pgzip) => pgzip.finish(out),
         }
     }
 }

@@ -44,6 +44,7 @@ impl Tables {
         literals: usize,
         distance_codes: &Codes<DISTANCES>,
         distances: usize,
+        by_tree: bool,
     ) -> Self {
         let lengths = (0..literals).map(|symbol| literal_codes.len_of(symbol));
         let runs = runs(lengths.chain((0..distances).map(|symbol| distance_codes.len_of(symbol))));
@@ -51,7 +52,11 @@ impl Tables {
         for (symbol, _) in &runs {
             frequencies[usize::from(*symbol)] += 1;
         }
-        let codes = Codes::of(&frequencies, LENGTH_BITS_MAX);
+        let codes = if by_tree {
+            Codes::by_tree(&frequencies, LENGTH_BITS_MAX)
+        } else {
+            Codes::of(&frequencies, LENGTH_BITS_MAX)
+        };
         let unused = ORDER.iter().rev().take_while(|symbol| frequencies[**symbol] == 0).count();
         let sent = (LENGTHS - unused).max(LENGTHS_SENT_MIN);
         let extra: u32 = runs.iter().map(|(symbol, _)| extra_bits(*symbol)).sum();

@@ -4,13 +4,12 @@
 
 use super::super::{
     bits::BitSink,
-    huffman::Codes,
-    symbols::{DISTANCES, END_OF_BLOCK, FIRST_LENGTH, LENGTH_EXTRA, LITERALS, STORED_MAX, Token, distance_extra},
+    huffman::{CODE_BITS_MAX, Codes},
+    symbols::{END_OF_BLOCK, LITERALS, STORED_MAX, Token},
     tables::Tables,
+    tally::{BlockCodes, Tally, put_tokens, stored_bits},
 };
 
-/// The longest code of a symbol.
-const CODE_BITS_MAX: usize = 15;
 /// The kind of a block with the fixed code, in two bits.
 const FIXED: u32 = 1;
 
@@ -18,67 +17,26 @@ const FIXED: u32 = 1;
 #[derive(Debug)]
 pub(super) struct Blocks {
     pub(super) sink: BitSink,
-    fixed: (Codes<LITERALS>, Codes<DISTANCES>),
-}
-
-/// How often each symbol occurs in a block, and how many symbols its tables list.
-struct Tally {
-    literals: [u32; LITERALS],
-    distances: [u32; DISTANCES],
-    literals_used: usize,
-    distances_used: usize,
-}
-
-impl Tally {
-    fn of(tokens: &[Token]) -> Self {
-        let (mut literals, mut distances) = ([0; LITERALS], [0; DISTANCES]);
-        for token in tokens {
-            match token.as_literal() {
-                Some(byte) => literals[usize::from(byte)] += 1,
-                None => {
-                    literals[FIRST_LENGTH + token.length().symbol] += 1;
-                    distances[token.distance().symbol] += 1;
-                }
-            }
-        }
-        literals[END_OF_BLOCK] = 1;
-        let used = |frequencies: &[u32]| frequencies.iter().rposition(|n| *n > 0).map_or(0, |last| last + 1);
-        if used(&distances) == 0 {
-            // A block without matches still has a code of distances, as if there were one.
-            distances[0] = 1;
-        }
-        Self { literals_used: used(&literals), distances_used: used(&distances), literals, distances }
-    }
-
-    /// Bits that follow the symbols.
-    fn extra_bits(&self) -> u32 {
-        let lengths = self.literals[FIRST_LENGTH..].iter().zip(LENGTH_EXTRA).map(|(n, bits)| n * u32::from(bits));
-        let distances = self.distances.iter().enumerate().map(|(symbol, n)| n * distance_extra(symbol));
-        lengths.sum::<u32>() + distances.sum::<u32>()
-    }
-}
-
-/// Bits of a stored block, if `len` bytes fit into one.
-const fn stored_bits(len: usize) -> Option<u32> {
-    if len <= STORED_MAX { Some((len as u32 + 5) * 8) } else { None }
+    fixed: BlockCodes,
 }
 
 impl Blocks {
     pub(super) fn new() -> Self {
-        Self { sink: BitSink::default(), fixed: (Codes::<LITERALS>::fixed(), Codes::<DISTANCES>::fixed()) }
+        Self { sink: BitSink::default(), fixed: BlockCodes::fixed() }
     }
 
     /// Writes `tokens` in the form that takes the fewest bits. `input` is what they stand for, if it is still at hand:
     /// without it the block cannot be stored.
     pub(super) fn smallest(&mut self, tokens: &[Token], input: Option<&[u8]>) {
-        let tally = Tally::of(tokens);
+        let mut tally = Tally::of(tokens);
+        tally.complete();
         let stored = input.and_then(|input| stored_bits(input.len()));
         // They count only against the stored form: the other two have the same.
         let extra = if stored.is_some() { tally.extra_bits() } else { 0 };
-        let fixed = 3 + self.fixed.0.cost(&tally.literals) + self.fixed.1.cost(&tally.distances) + extra;
-        let codes = (Codes::of(&tally.literals, CODE_BITS_MAX), Codes::of(&tally.distances, CODE_BITS_MAX));
-        let tables = Tables::new(&codes.0, tally.literals_used, &codes.1, tally.distances_used);
-        let dynamic = tables.bits() + codes.0.cost(&tally.literals) + codes.1.cost(&tally.distances) + extra;
+        let fixed = 3 + self.fixed.cost(&tally) + extra;
+        let codes = BlockCodes::of(&tally, false);
+        let tables = codes.tables(&tally, false);
+        let dynamic = tables.bits() + codes.cost(&tally) + extra;
         if let (Some(input), Some(stored)) = (input, stored)
             && stored < dynamic.min(fixed)
         {
@@ -86,22 +44,25 @@ impl Blocks {
         } else if dynamic < fixed {
             tables.put(&mut self.sink);
             put_tokens(tokens, &codes, &mut self.sink);
+            codes.put_end(&mut self.sink);
         } else {
             self.sink.put(FIXED << 1, 3);
             put_tokens(tokens, &self.fixed, &mut self.sink);
+            self.fixed.put_end(&mut self.sink);
         }
     }
 
     /// Writes `tokens` with a code of their own, or stores `input` if that would hardly be shorter.
     pub(super) fn dynamic(&mut self, tokens: &[Token], input: &[u8]) {
-        let tally = Tally::of(tokens);
-        let codes = (Codes::of(&tally.literals, CODE_BITS_MAX), Codes::of(&tally.distances, CODE_BITS_MAX));
-        let tables = Tables::new(&codes.0, tally.literals_used, &codes.1, tally.distances_used);
+        let mut tally = Tally::of(tokens);
+        tally.complete();
+        let codes = BlockCodes::of(&tally, false);
+        let tables = codes.tables(&tally, false);
         // Without the extra bits, too: that is what Go compares.
-        let bits = tables.bits() + codes.0.cost(&tally.literals) + codes.1.cost(&tally.distances);
-        if worth(bits, input) {
+        if worth(tables.bits() + codes.cost(&tally), input) {
             tables.put(&mut self.sink);
             put_tokens(tokens, &codes, &mut self.sink);
+            codes.put_end(&mut self.sink);
         } else {
             self.stored(input);
         }
@@ -116,7 +77,7 @@ impl Blocks {
         frequencies[END_OF_BLOCK] = 1;
         let codes = Codes::of(&frequencies, CODE_BITS_MAX);
         let distances = Codes::of(&std::array::from_fn(|symbol| u32::from(symbol == 0)), CODE_BITS_MAX);
-        let tables = Tables::new(&codes, END_OF_BLOCK + 1, &distances, 1);
+        let tables = Tables::new(&codes, END_OF_BLOCK + 1, &distances, 1, false);
         // The one bit is that of a distance which never comes.
         if worth(tables.bits() + codes.cost(&frequencies) + 1, input) {
             tables.put(&mut self.sink);
@@ -145,19 +106,4 @@ impl Blocks {
 /// Whether `bits` instead of `input` stored saves at least about a sixteenth.
 fn worth(bits: u32, input: &[u8]) -> bool {
     stored_bits(input.len()).is_none_or(|stored| stored >= bits + (bits >> 4))
-}
-
-fn put_tokens(tokens: &[Token], (literals, distances): &(Codes<LITERALS>, Codes<DISTANCES>), sink: &mut BitSink) {
-    for token in tokens {
-        if let Some(byte) = token.as_literal() {
-            literals.put(usize::from(byte), sink);
-            continue;
-        }
-        let (length, distance) = (token.length(), token.distance());
-        literals.put(FIRST_LENGTH + length.symbol, sink);
-        sink.put(length.extra, length.extra_bits);
-        distances.put(distance.symbol, sink);
-        sink.put(distance.extra, distance.extra_bits);
-    }
-    literals.put(END_OF_BLOCK, sink);
 }

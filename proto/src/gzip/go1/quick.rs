@@ -21,8 +21,8 @@ const SEARCHED_MIN: usize = 128;
 const STORED_ALWAYS: usize = 16;
 /// Misses until the search takes steps of one byte more.
 const MISSES_PER_STEP: usize = 32;
-/// Positions in the table are kept below this.
-const POSITION_REBASE: u32 = 1 << 31;
+/// Positions in the table are kept below this. In tests they come to it.
+const POSITION_REBASE: u32 = if cfg!(test) { 1 << 17 } else { 1 << 31 };
 
 #[derive(Debug, Clone, Copy, Default)]
 struct Entry {
