@@ -23,6 +23,10 @@ use thiserror::Error;
 use super::{
     announcement::Announcement,
     control::{ControlRequest, ControlResponse},
+    fleet::{
+        CREDENTIAL_BYTES_MAX, Credential, Enrolment, FLEET_MESSAGE_BYTES_MAX, FleetRequest, FleetResponse, Membership,
+        REVOCATIONS_PER_MESSAGE_MAX, Revocation, STATEMENT_BYTES_MAX,
+    },
     limits::LimitError,
     scan::{Bounds, ScanError, scan},
 };
@@ -129,6 +133,102 @@ pub fn decode_control_response(bytes: &[u8]) -> Result<ControlResponse, DecodeEr
     decode(bytes)
 }
 
+/// The bytes of a membership.
+///
+/// # Errors
+/// If it is outside the limits of [`Membership`].
+pub fn encode_membership(membership: &Membership) -> Result<Vec<u8>, EncodeError> {
+    encode(membership)
+}
+
+/// A membership from its bytes.
+///
+/// # Errors
+/// If they are not the one encoding of a membership within its limits.
+pub fn decode_membership(bytes: &[u8]) -> Result<Membership, DecodeError> {
+    decode(bytes)
+}
+
+/// The bytes of an enrolment.
+///
+/// # Errors
+/// If it is outside the limits of [`Enrolment`].
+pub fn encode_enrolment(enrolment: &Enrolment) -> Result<Vec<u8>, EncodeError> {
+    encode(enrolment)
+}
+
+/// An enrolment from its bytes.
+///
+/// # Errors
+/// If they are not the one encoding of an enrolment within its limits.
+pub fn decode_enrolment(bytes: &[u8]) -> Result<Enrolment, DecodeError> {
+    decode(bytes)
+}
+
+/// The bytes of a revocation.
+///
+/// # Errors
+/// If it is outside the limits of [`Revocation`].
+pub fn encode_revocation(revocation: &Revocation) -> Result<Vec<u8>, EncodeError> {
+    encode(revocation)
+}
+
+/// A revocation from its bytes.
+///
+/// # Errors
+/// If they are not the one encoding of a revocation within its limits.
+pub fn decode_revocation(bytes: &[u8]) -> Result<Revocation, DecodeError> {
+    decode(bytes)
+}
+
+/// The bytes of a credential.
+///
+/// # Errors
+/// If it is outside the limits of [`Credential`].
+pub fn encode_credential(credential: &Credential) -> Result<Vec<u8>, EncodeError> {
+    encode(credential)
+}
+
+/// A credential from its bytes.
+///
+/// # Errors
+/// If they are not the one encoding of a credential within its limits.
+pub fn decode_credential(bytes: &[u8]) -> Result<Credential, DecodeError> {
+    decode(bytes)
+}
+
+/// The bytes of a request about revocations.
+///
+/// # Errors
+/// If it is outside the limits of [`FleetRequest`].
+pub fn encode_fleet_request(request: &FleetRequest) -> Result<Vec<u8>, EncodeError> {
+    encode(request)
+}
+
+/// A request about revocations from its bytes.
+///
+/// # Errors
+/// If they are not the one encoding of a request about revocations within its limits.
+pub fn decode_fleet_request(bytes: &[u8]) -> Result<FleetRequest, DecodeError> {
+    decode(bytes)
+}
+
+/// The bytes of an answer about revocations.
+///
+/// # Errors
+/// If it is outside the limits of [`FleetResponse`].
+pub fn encode_fleet_response(response: &FleetResponse) -> Result<Vec<u8>, EncodeError> {
+    encode(response)
+}
+
+/// An answer about revocations from its bytes.
+///
+/// # Errors
+/// If they are not the one encoding of an answer about revocations within its limits.
+pub fn decode_fleet_response(bytes: &[u8]) -> Result<FleetResponse, DecodeError> {
+    decode(bytes)
+}
+
 /// The bytes of a piece set, for the record of a partial blob.
 ///
 /// # Errors
@@ -143,6 +243,57 @@ pub fn encode_piece_set(pieces: &PieceSet) -> Result<Vec<u8>, EncodeError> {
 /// If they are not the one encoding of a piece set.
 pub fn decode_piece_set(bytes: &[u8]) -> Result<PieceSet, DecodeError> {
     decode(bytes)
+}
+
+/// A statement has four fields at most.
+const STATEMENT_BOUNDS: Bounds = Bounds { bytes_max: STATEMENT_BYTES_MAX, entries_max: 4 };
+
+impl Message for Membership {
+    const BOUNDS: Bounds = STATEMENT_BOUNDS;
+
+    fn check(&self) -> Result<(), LimitError> {
+        Ok(())
+    }
+}
+
+impl Message for Enrolment {
+    const BOUNDS: Bounds = STATEMENT_BOUNDS;
+
+    fn check(&self) -> Result<(), LimitError> {
+        Ok(())
+    }
+}
+
+impl Message for Revocation {
+    const BOUNDS: Bounds = STATEMENT_BOUNDS;
+
+    fn check(&self) -> Result<(), LimitError> {
+        Ok(())
+    }
+}
+
+impl Message for Credential {
+    const BOUNDS: Bounds = Bounds { bytes_max: CREDENTIAL_BYTES_MAX, entries_max: 2 };
+
+    fn check(&self) -> Result<(), LimitError> {
+        Self::check(self)
+    }
+}
+
+impl Message for FleetRequest {
+    const BOUNDS: Bounds = Bounds { bytes_max: FLEET_MESSAGE_BYTES_MAX, entries_max: REVOCATIONS_PER_MESSAGE_MAX };
+
+    fn check(&self) -> Result<(), LimitError> {
+        Self::check(self)
+    }
+}
+
+impl Message for FleetResponse {
+    const BOUNDS: Bounds = Bounds { bytes_max: FLEET_MESSAGE_BYTES_MAX, entries_max: REVOCATIONS_PER_MESSAGE_MAX };
+
+    fn check(&self) -> Result<(), LimitError> {
+        Self::check(self)
+    }
 }
 
 impl Message for PieceSet {

@@ -6,6 +6,7 @@
 pub mod announcement;
 pub mod codec;
 pub mod control;
+pub mod fleet;
 mod limits;
 pub mod neighbourhood;
 pub mod release;

@@ -2,6 +2,12 @@
 
 use proptest::{collection::vec, prelude::*};
 
+use serde_bytes::ByteBuf;
+
+use super::fleet::{
+    Credential, Enrolment, FleetRequest, FleetResponse, Membership, RECORD_BYTES_MAX, REVOCATIONS_PER_MESSAGE_MAX,
+    Revocation,
+};
 use super::release::{FOLLOWED_CHANNELS_MAX, Following, PROGRESS_MAX, Progress, Rollout};
 use super::{
     Announcement, Binding, Change, Claim, ControlRequest, ControlResponse, Entry, Having, Hello, InventoryPage,
@@ -203,6 +209,55 @@ pub(super) fn control_response() -> impl Strategy<Value = ControlResponse> {
         tag_word().prop_map(ControlResponse::Tag),
         Just(ControlResponse::Noted),
     ]
+}
+
+fn key() -> impl Strategy<Value = NodeId> {
+    any::<[u8; 32]>().prop_map(NodeId::from_public_key)
+}
+
+pub(super) fn membership() -> impl Strategy<Value = Membership> {
+    (key(), key(), number(), proptest::option::of(number())).prop_map(
+        |(authority, peer, issued_unix_s, expires_unix_s)| Membership { authority, peer, issued_unix_s, expires_unix_s },
+    )
+}
+
+pub(super) fn enrolment() -> impl Strategy<Value = Enrolment> {
+    (key(), key(), number(), number()).prop_map(|(authority, key, issued_unix_s, expires_unix_s)| Enrolment {
+        authority,
+        key,
+        issued_unix_s,
+        expires_unix_s,
+    })
+}
+
+pub(super) fn revocation() -> impl Strategy<Value = Revocation> {
+    (key(), key(), number()).prop_map(|(authority, subject, when_unix_s)| Revocation { authority, subject, when_unix_s })
+}
+
+fn record() -> impl Strategy<Value = Vec<u8>> {
+    prop_oneof![vec(any::<u8>(), 0..40), vec(any::<u8>(), RECORD_BYTES_MAX)]
+}
+
+pub(super) fn credential() -> impl Strategy<Value = Credential> {
+    (record(), proptest::option::of(record().prop_map(ByteBuf::from)))
+        .prop_map(|(membership, enrolment)| Credential { membership, enrolment })
+}
+
+fn records() -> impl Strategy<Value = Vec<ByteBuf>> {
+    prop_oneof![4 => vec(record().prop_map(ByteBuf::from), 0..4),
+        1 => Just(vec![ByteBuf::from(vec![0; RECORD_BYTES_MAX]); REVOCATIONS_PER_MESSAGE_MAX])]
+}
+
+pub(super) fn fleet_request() -> impl Strategy<Value = FleetRequest> {
+    prop_oneof![
+        (any::<[u8; 32]>(), proptest::option::of((key(), key())))
+            .prop_map(|(known, after)| FleetRequest::Sync { known, after }),
+        records().prop_map(|records| FleetRequest::News { records }),
+    ]
+}
+
+pub(super) fn fleet_response() -> impl Strategy<Value = FleetResponse> {
+    (records(), any::<bool>()).prop_map(|(records, more)| FleetResponse { records, more })
 }
 
 /// The longest label.

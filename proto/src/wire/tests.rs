@@ -77,6 +77,30 @@ proptest! {
     }
 
     #[test]
+    fn statements_of_a_fleet_survive(
+        membership in strategies::membership(),
+        enrolment in strategies::enrolment(),
+        revocation in strategies::revocation(),
+        mutation in mutation(),
+    ) {
+        survives(encode_membership, decode_membership, &membership, mutation)?;
+        survives(encode_enrolment, decode_enrolment, &enrolment, mutation)?;
+        survives(encode_revocation, decode_revocation, &revocation, mutation)?;
+    }
+
+    #[test]
+    fn messages_about_a_fleet_survive(
+        credential in strategies::credential(),
+        request in strategies::fleet_request(),
+        response in strategies::fleet_response(),
+        mutation in mutation(),
+    ) {
+        survives(encode_credential, decode_credential, &credential, mutation)?;
+        survives(encode_fleet_request, decode_fleet_request, &request, mutation)?;
+        survives(encode_fleet_response, decode_fleet_response, &response, mutation)?;
+    }
+
+    #[test]
     fn piece_sets_survive(
         pieces in prop_oneof![0..200_u32, 0..=PIECES_MAX],
         indices in prop::collection::vec(any::<prop::sample::Index>(), 0..100),
@@ -95,6 +119,12 @@ proptest! {
         one_encoding(encode_control_request, decode_control_request, &bytes)?;
         one_encoding(encode_control_response, decode_control_response, &bytes)?;
         one_encoding(encode_piece_set, decode_piece_set, &bytes)?;
+        one_encoding(encode_membership, decode_membership, &bytes)?;
+        one_encoding(encode_enrolment, decode_enrolment, &bytes)?;
+        one_encoding(encode_revocation, decode_revocation, &bytes)?;
+        one_encoding(encode_credential, decode_credential, &bytes)?;
+        one_encoding(encode_fleet_request, decode_fleet_request, &bytes)?;
+        one_encoding(encode_fleet_response, decode_fleet_response, &bytes)?;
     }
 }
 
