@@ -18,6 +18,7 @@ pub mod driver;
 pub mod embedded;
 pub mod exchange;
 pub mod fetch;
+pub mod fleet;
 pub mod identity;
 pub mod image;
 pub mod mesh;

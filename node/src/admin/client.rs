@@ -27,7 +27,10 @@ use super::types::{
     PullRequest, SeedBlob, SeedNeed, SeedPlan, SeedPlanRequest, SeedRequest, SeedSummary, Tag, UnpinRequest,
     VerifyEvent, VerifyRequest,
 };
-use crate::release::{MetadataSet, status::SiteReleases};
+use crate::{
+    fleet::routes::{FleetStatus, RecordText, RevocationsTaken},
+    release::{MetadataSet, status::SiteReleases},
+};
 
 /// A node that is alive answers its own device well within this.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
@@ -262,6 +265,30 @@ impl AdminClient {
     /// As [`Self::status`].
     pub async fn releases(&self) -> Result<SiteReleases, ClientError> {
         self.get("/v1/releases").await
+    }
+
+    /// How the fleet stands on this node.
+    ///
+    /// # Errors
+    /// As [`Self::status`].
+    pub async fn fleet(&self) -> Result<FleetStatus, ClientError> {
+        self.get("/v1/fleet").await
+    }
+
+    /// Gives the node its membership.
+    ///
+    /// # Errors
+    /// As [`Self::pull`], or if others would not let it in with that.
+    pub async fn join_fleet(&self, membership: &RecordText) -> Result<FleetStatus, ClientError> {
+        self.ask("/v1/fleet/membership", membership).await
+    }
+
+    /// Gives the node revocations, which it spreads.
+    ///
+    /// # Errors
+    /// As [`Self::pull`], or if the node does not believe them.
+    pub async fn revoke(&self, revocations: &RecordText) -> Result<RevocationsTaken, ClientError> {
+        self.ask("/v1/fleet/revocations", revocations).await
     }
 
     /// Reads a blob that the node holds.

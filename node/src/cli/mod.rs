@@ -16,6 +16,7 @@ mod check;
 mod delta;
 mod demo;
 mod exit;
+mod fleet;
 mod gc;
 mod logging;
 mod node;
@@ -106,6 +107,9 @@ enum Command {
     /// Look at what deltas between layers need
     #[command(subcommand)]
     Delta(delta::DeltaCommand),
+    /// Say which devices belong to the fleet; nobody else is let in
+    #[command(subcommand)]
+    Fleet(fleet::FleetCommand),
     /// Show the mesh at work: devices on this machine share an image while its registry is switched off
     Demo(demo::DemoArgs),
 }
@@ -166,6 +170,7 @@ async fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         Command::Gc(args) => gc::run(args, &global).await,
         Command::Release(command) => Box::pin(release::run(command, &global)).await,
         Command::Delta(command) => delta::run(command, &global).await,
+        Command::Fleet(command) => Box::pin(fleet::run(command, &global)).await,
         Command::Demo(args) => demo::run(args, &global).await,
     }
 }

@@ -7,7 +7,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Nothing runs this version of the program before this moment: 2026-11-01. Moved along with the program's version.
-const BUILT_UNIX_S: u64 = 1_793_491_200;
+pub const BUILT_UNIX_S: u64 = 1_793_491_200;
 
 /// What the device knows of the time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
