@@ -15,6 +15,7 @@ use futures::{AsyncReadExt as _, AsyncWriteExt as _, FutureExt as _, StreamExt a
 use layermesh::{
     counters::Counters,
     exchange::{BlobRead, BlobSource, BulkClient, BulkServer},
+    fleet::Fleet,
 };
 use layermesh_proto::{Algorithm, ContentId, NodeId, PieceMap};
 use libp2p::{
@@ -161,11 +162,13 @@ impl Bulk {
     async fn new(blob: &OneBlob) -> Self {
         let keypair = Keypair::generate_ed25519();
         let counters = Arc::<Counters>::default();
-        let server = BulkServer::bind(([127, 0, 0, 1], 0).into(), &keypair, blob.clone(), counters).await.unwrap();
+        let server = BulkServer::bind(([127, 0, 0, 1], 0).into(), &keypair, &Fleet::open(), blob.clone(), counters)
+            .await
+            .unwrap();
         let (addr, stop) = (server.local_addr(), CancellationToken::new());
         tokio::spawn(server.run(stop.clone()));
         let node = layermesh::identity::node_id(&keypair).unwrap();
-        let client = BulkClient::new(&Keypair::generate_ed25519()).unwrap();
+        let client = BulkClient::new(&Keypair::generate_ed25519(), &Fleet::open()).unwrap();
         Self { client, node, addr, content: blob.content, _server: stop.drop_guard() }
     }
 

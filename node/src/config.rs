@@ -19,6 +19,7 @@ use layermesh_proto::engine::{Uplink, tags::TagRules};
 use libp2p::Multiaddr;
 
 mod file;
+mod fleet;
 mod layer;
 mod paths;
 mod tags;
@@ -30,6 +31,7 @@ pub use crate::origin::{Credentials, OriginConfig};
 pub use crate::store::{Quota, room::QUOTA_SHARE_PERCENT_DEFAULT};
 use crate::{
     contents::Platform,
+    fleet::FleetOptions,
     release::{Channel, Trusted},
 };
 pub use layer::{ConfigError, ConfigErrors, Layer, Setting};
@@ -64,8 +66,10 @@ pub struct Config {
     pub bulk: SocketAddr,
     /// Address of health, metrics and status.
     pub status: SocketAddr,
-    /// The fleet; nodes of other fleets are not talked to.
+    /// The fleet's name; nodes with another are not talked to.
     pub fleet: String,
+    /// Who is let in.
+    pub admission: FleetOptions,
     /// Whether nodes on the LAN are found by multicast DNS.
     pub mdns: bool,
     /// Nodes to connect to besides those found.

@@ -35,6 +35,7 @@ use crate::{
     driver::{Driver, Parts, TASK_EVENT_QUEUE_LEN},
     exchange::{BulkClient, BulkServer, gather_entropy},
     fetch::FetchContext,
+    fleet::{self, Fleet},
     identity,
     mesh::Mesh,
     mirror::{self, MirrorState},
@@ -44,7 +45,7 @@ use crate::{
     remembered::Remembered,
     seed, status,
     store::{Inventory, Opened, Store, StoreOptions},
-    swarm::{self, SwarmOptions},
+    swarm::{self, SwarmEvent, SwarmHandle, SwarmOptions},
     wall_clock,
 };
 
@@ -65,7 +66,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
             tracing::info!(
                 peer_id = run_file.peer_id,
                 mirror = %run_file.mirror,
-                bulk = %run_file.bulk,
+                bulk = run_file.bulk.map(tracing::field::display),
                 status = %run_file.status,
                 "the node runs"
             );
@@ -94,7 +95,8 @@ struct Node {
 /// Real addresses of the listeners.
 struct Listen {
     mirror: SocketAddr,
-    bulk: SocketAddr,
+    /// Absent of a node that serves its own device only.
+    bulk: Option<SocketAddr>,
     status: SocketAddr,
 }
 
@@ -111,10 +113,11 @@ impl Node {
         let admin = AdminServer::bind(&config.data_dir.join(ADMIN_SOCKET)).await?;
         let mirror_listener = listen("mirror", "--mirror-addr", config.mirror).await?;
         let status_listener = listen("status", "--status-addr", config.status).await?;
-        let bulk = bind_bulk(config, &keypair, &store, &counters).await?;
+        let fleet = Fleet::load(&keypair, config.admission.clone(), &config.data_dir)?;
+        let bulk = bind_bulk(config, &keypair, &fleet, &store, &counters).await?;
         let listen = Listen {
             mirror: mirror_listener.local_addr()?,
-            bulk: bulk.local_addr(),
+            bulk: bulk.as_ref().map(BulkServer::local_addr),
             status: status_listener.local_addr()?,
         };
 
@@ -124,21 +127,22 @@ impl Node {
         let (fronts_stop, core_stop) = (CancellationToken::new(), CancellationToken::new());
         let (mut fronts, mut core) = (JoinSet::new(), JoinSet::new());
 
-        let (swarm, swarm_events, swarm_task) =
-            swarm::spawn(swarm_options(config, &keypair, &remembered), core_stop.clone())?;
-        core.spawn(async move { drop(swarm_task.await) });
+        let options = swarm_options(config, &keypair, &fleet, &remembered);
+        let (swarm, swarm_events) = start_swarm(options, &mut core, &core_stop)?;
+        core.spawn(fleet.clone().run(core_stop.clone()));
         core.spawn(saver.run(core_stop.clone()));
         let (task_events_in, task_events) = mpsc::channel(TASK_EVENT_QUEUE_LEN);
         let fetches = FetchContext {
             store: store.clone(),
             origins: origins.clone(),
-            bulk: BulkClient::new(&keypair)?,
+            bulk: BulkClient::new(&keypair, &fleet)?,
             uplink: Arc::new(Pace::new(config.uplink_bytes_per_s)),
             counters: Arc::clone(&counters),
             events: task_events_in,
         };
         tell_the_time(config, &fetches, &mut core, &core_stop);
-        let engine = Engine::new(engine_config(config, listen.bulk.port()), node, rand::random());
+        let engine =
+            Engine::new(engine_config(config, listen.bulk.map_or(0, |bulk| bulk.port())), node, rand::random());
         let (examines, examining) = mpsc::channel(EXAMINE_QUEUE_LEN);
         let parts = Parts {
             engine,
@@ -157,14 +161,16 @@ impl Node {
 
         let releasing = Releasing { mesh: &mesh, store: &store, origins: &origins, counters: &counters };
         let (releases, more) = releasing.start(config, examining, &mut fronts, &fronts_stop);
-        let more = more.merge(seed::routes(store.clone(), mesh.clone()));
-        let facts = Arc::new(node_facts(config, node, &listen, (addresses, releases)));
+        let more = more.merge(seed::routes(store.clone(), mesh.clone())).merge(fleet::routes::routes(fleet.clone()));
+        let facts = Arc::new(node_facts(config, node, &listen, (addresses, releases, fleet)));
         let (store_view, mesh_view) = (store.clone(), mesh.clone());
         let view = NodeView { mesh: mesh_view, store: store_view, counters: counters.clone(), facts: facts.clone() };
         let (limits, discovery) = (mirror::Limits::default(), Lists { origins, mesh: mesh.clone() });
         let state = MirrorState { node, mesh, store, discovery, counters, limits };
         fronts.spawn(mirror::serve(mirror_listener, state, fronts_stop.clone()));
-        fronts.spawn(bulk.run(fronts_stop.clone()));
+        if let Some(bulk) = bulk {
+            fronts.spawn(bulk.run(fronts_stop.clone()));
+        }
         fronts.spawn(status::run(status_listener, view.clone(), fronts_stop.clone()));
         fronts.spawn(admin.run(view, more, fronts_stop.clone()));
         Ok(Self { facts, listen, fronts_stop, fronts, core_stop, core })
@@ -173,7 +179,8 @@ impl Node {
     /// Says that the node runs, and where, once libp2p has said where it listens.
     async fn announce(&self, config: &Config) -> anyhow::Result<RunFile> {
         let mut addresses = self.facts.addresses.clone();
-        let listening = addresses.wait_for(|addresses| !addresses.is_empty());
+        let alone = self.facts.fleet_of_node.is_alone();
+        let listening = addresses.wait_for(|addresses| alone || !addresses.is_empty());
         let peers = match tokio::time::timeout(LISTEN_TIMEOUT, listening).await {
             Ok(Ok(peers)) => peers.clone(),
             _ => return Err(anyhow!("cannot listen for peers on {}; give another with --peers-addr", config.peers)),
@@ -230,14 +237,18 @@ fn make_data_dir(dir: &Path) -> anyhow::Result<()> {
 async fn bind_bulk(
     config: &Config,
     keypair: &Keypair,
+    fleet: &Fleet,
     store: &Store,
     counters: &Arc<Counters>,
-) -> anyhow::Result<BulkServer<Store>> {
-    let bulk = BulkServer::bind(config.bulk, keypair, store.clone(), Arc::clone(counters))
+) -> anyhow::Result<Option<BulkServer<Store>>> {
+    if fleet.is_alone() {
+        return Ok(None);
+    }
+    let bulk = BulkServer::bind(config.bulk, keypair, fleet, store.clone(), Arc::clone(counters))
         .await
         .context("the bulk exchange cannot start; give another address with --bulk-addr")?;
     bulk.limit_rate(config.lan_bytes_per_s);
-    Ok(bulk)
+    Ok(Some(bulk))
 }
 
 async fn listen(what: &str, flag: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
@@ -246,11 +257,33 @@ async fn listen(what: &str, flag: &str, address: SocketAddr) -> anyhow::Result<T
         .with_context(|| format!("the {what} cannot listen on {address}; give another address with {flag}"))
 }
 
-fn swarm_options(config: &Config, keypair: &Keypair, remembered: &Remembered) -> SwarmOptions {
+/// Starts the swarm. A node without a fleet has none: it listens to nobody and looks for nobody.
+fn start_swarm(
+    options: SwarmOptions,
+    core: &mut JoinSet<()>,
+    stop: &CancellationToken,
+) -> anyhow::Result<(SwarmHandle, mpsc::Receiver<SwarmEvent>)> {
+    if options.admission.is_alone() {
+        tracing::warn!(problem = options.admission.status().problem, "nobody is let in");
+        let (silence, events) = mpsc::channel(1);
+        let stop = stop.clone();
+        core.spawn(async move {
+            stop.cancelled().await;
+            drop(silence);
+        });
+        return Ok((SwarmHandle::of_nothing(), events));
+    }
+    let (swarm, events, task) = swarm::spawn(options, stop.clone())?;
+    core.spawn(async move { drop(task.await) });
+    Ok((swarm, events))
+}
+
+fn swarm_options(config: &Config, keypair: &Keypair, fleet: &Fleet, remembered: &Remembered) -> SwarmOptions {
     SwarmOptions {
         keypair: keypair.clone(),
         listen: config.peers,
         fleet: config.fleet.clone(),
+        admission: fleet.clone(),
         mdns: config.mdns,
         static_peers: config.static_peers.clone(),
         remembered: remembered.addresses(),
@@ -268,20 +301,22 @@ fn node_facts(
     config: &Config,
     node: NodeId,
     listen: &Listen,
-    (addresses, releases): (watch::Receiver<Vec<String>>, ReleasesView),
+    (addresses, releases, fleet): (watch::Receiver<Vec<String>>, ReleasesView, Fleet),
 ) -> NodeFacts {
+    let nowhere = || "nowhere".to_owned();
     NodeFacts {
         peer_id: node.to_string(),
         fleet: config.fleet.clone(),
         started: tokio::time::Instant::now(),
         listen: ListenStatus {
             mirror: listen.mirror.to_string(),
-            peers: config.peers.to_string(),
-            bulk: listen.bulk.to_string(),
+            peers: if fleet.is_alone() { nowhere() } else { config.peers.to_string() },
+            bulk: listen.bulk.map_or_else(nowhere, |bulk| bulk.to_string()),
             status: listen.status.to_string(),
         },
         addresses,
         releases,
+        fleet_of_node: fleet,
     }
 }
 

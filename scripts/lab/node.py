@@ -70,7 +70,7 @@ class Node:
         """Starts the node."""
         config = self.dir / "layermesh.toml"
         config.write_text((self._origins() if self.registry else "") + self.settings, encoding="utf-8")
-        node = [str(self.binary), "run", "--data-dir", str(self.data_dir), "--config", str(config)]
+        node = [str(self.binary), "run", "--open", "--data-dir", str(self.data_dir), "--config", str(config)]
         unprivileged = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--no-new-privs"]
         if self.reads_all:
             unprivileged += ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]

@@ -26,10 +26,11 @@ pub struct RunFile {
     pub version: String,
     /// Address of the mirror.
     pub mirror: std::net::SocketAddr,
-    /// Multiaddresses of the control plane.
+    /// Multiaddresses of the control plane; none of such a node.
     pub peers: Vec<String>,
-    /// Address of the bulk exchange.
-    pub bulk: std::net::SocketAddr,
+    /// Address of the bulk exchange; absent of a node that serves its own device only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bulk: Option<std::net::SocketAddr>,
     /// Address of health, metrics and status.
     pub status: std::net::SocketAddr,
     /// Path of the admin socket.
@@ -79,7 +80,7 @@ mod tests {
             version: "0.1.0".to_owned(),
             mirror: ([127, 0, 0, 1], 1).into(),
             peers: vec!["/ip4/127.0.0.1/tcp/2".to_owned()],
-            bulk: ([127, 0, 0, 1], 3).into(),
+            bulk: Some(([127, 0, 0, 1], 3).into()),
             status: ([127, 0, 0, 1], 4).into(),
             admin: dir.path().join(ADMIN_SOCKET),
         };

@@ -248,6 +248,7 @@ impl World {
             listen,
             addresses: watch::channel(vec!["/ip4/10.0.0.1/tcp/2".to_owned()]).1,
             releases: crate::release::status::ReleasesView::none(),
+            fleet_of_node: crate::fleet::Fleet::open(),
         };
         NodeView { mesh, store, counters, facts: Arc::new(facts) }
     }

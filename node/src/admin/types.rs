@@ -7,7 +7,10 @@ mod keeping;
 
 use serde::{Deserialize, Serialize};
 
-use crate::release::{ReleasedImage, status::ReleasesStatus};
+use crate::{
+    fleet::AdmissionStatus,
+    release::{ReleasedImage, status::ReleasesStatus},
+};
 pub use keeping::{
     AttachRequest, Attached, DetachRequest, GcItem, GcReport, GcRequest, PinRequest, PinnedImage, PinsOfOwner,
     UnpinRequest, VerifyEvent, VerifyRequest, VerifySummary,
@@ -69,6 +72,9 @@ pub struct NodeStatus {
     /// How signed releases stand; absent if none are followed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub releases: Option<ReleasesStatus>,
+    /// Who is let in; absent of versions that let everybody in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub admission: Option<AdmissionStatus>,
 }
 
 /// Addresses that a node listens on, with the ports that were really bound.

@@ -17,6 +17,7 @@ use crate::{
     config::units::show_duration,
     contents::Platform,
     counters::Counters,
+    fleet::Fleet,
     mesh::{self, Mesh},
     release::status::ReleasesView,
     store::{AttachedStore, Collected, CollectedKind, PinOwner},
@@ -115,6 +116,8 @@ pub struct NodeFacts {
     pub addresses: watch::Receiver<Vec<String>>,
     /// How signed releases stand.
     pub releases: ReleasesView,
+    /// Who is let in.
+    pub fleet_of_node: Fleet,
 }
 
 /// The node as its admin and status servers see it. Cheap to clone.
@@ -165,6 +168,7 @@ impl<S: StoreView> NodeView<S> {
                 .collect(),
             transfers: mesh.transfers.into_iter().map(TransferStatus::from).collect(),
             releases: facts.releases.status(),
+            admission: Some(facts.fleet_of_node.status()),
         }
     }
 

@@ -32,7 +32,20 @@ pub(super) struct RunArgs {
     /// Another node's address, such as /ip4/192.168.1.10/tcp/7118; may be given several times
     #[arg(long = "peer", value_name = "MULTIADDR")]
     peers: Vec<String>,
-    /// Fleet that this node belongs to [default: default]
+    /// Id of the fleet's authority, which `layermesh fleet init` printed: nobody else's members are let in; may be given
+    /// several times
+    #[arg(long = "fleet-authority", value_name = "ID")]
+    authorities: Vec<String>,
+    /// This device's membership, which `layermesh fleet admit` signed [default: what `layermesh fleet join` was given]
+    #[arg(long, value_name = "FILE")]
+    fleet_membership: Option<PathBuf>,
+    /// A key that `layermesh fleet enrolment-key` made: without a membership this device admits itself with it
+    #[arg(long, value_name = "FILE")]
+    fleet_enrolment_key: Option<PathBuf>,
+    /// Let everybody on the LAN in, and give them all that this node holds
+    #[arg(long)]
+    open: bool,
+    /// Name of the fleet: nodes with another are not talked to [default: default]
     #[arg(long, value_name = "NAME")]
     fleet: Option<String>,
     /// Do not look for other nodes by multicast DNS
@@ -117,6 +130,9 @@ impl RunArgs {
             (Setting::Bulk, self.bulk_addr),
             (Setting::Status, self.status_addr),
             (Setting::Fleet, self.fleet),
+            (Setting::Open, self.open.then(|| "true".to_owned())),
+            (Setting::Membership, path(self.fleet_membership)),
+            (Setting::EnrolmentKey, path(self.fleet_enrolment_key)),
             (Setting::Mdns, self.no_mdns.then(|| "false".to_owned())),
             (Setting::FreeBytesMin, self.free_bytes_min),
             (Setting::Quota, self.quota),
@@ -140,6 +156,7 @@ impl RunArgs {
             }
         }
         layer.flag_peers(self.peers);
+        layer.flag_authorities(self.authorities);
         layer.flag_windows(self.uplink_windows);
         layer.flag_releases(self.channels, self.releases_platforms);
         layer.flag_origins(self.origins);
@@ -194,6 +211,9 @@ mod tests {
             "--peer=/ip4/10.0.0.1/tcp/1",
             "--peer=/ip4/10.0.0.2/tcp/1",
             "--fleet=f",
+            "--fleet-authority=12D3KooWBtg3aaRMjxwedh83aGiUkwSxDwUZkzuJcfaqUmo7R3pq",
+            "--fleet-membership=/m",
+            "--fleet-enrolment-key=/k",
             "--no-mdns",
             "--origin=a.test=http://127.0.0.1:5",
             "--docker-config=/c",

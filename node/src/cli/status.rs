@@ -2,7 +2,7 @@
 
 use std::{fmt::Write as _, time::Duration};
 
-use super::{Exit, Failure, Global, node, output};
+use super::{Exit, Failure, Global, fleet, node, output};
 use crate::{
     admin::types::NodeStatus,
     config::units::{show_bytes, show_duration},
@@ -32,6 +32,7 @@ fn shown(status: &NodeStatus) -> String {
         ("peer id", status.peer_id.clone()),
         ("version", format!("{}, process {}, up {}", status.version, status.pid, show_duration(uptime))),
         ("fleet", format!("{}, platform {}", status.fleet, status.platform)),
+        ("admission", status.admission.as_ref().map_or_else(|| "open".to_owned(), fleet::in_a_line)),
         ("mirror", format!("http://{}", status.listen.mirror)),
         ("metrics", format!("http://{}/metrics", status.listen.status)),
         (

@@ -13,11 +13,17 @@ use toml::{
 use super::layer::{ConfigError, Given, Layer, Place, RawAttached, RawOrigin, RawRegistry, Setting, nearest};
 
 /// Tables of the file, besides the top level.
-const TABLES: [&str; 8] = ["listen", "mesh", "store", "uplink", "lan", "tags", "releases", "log"];
+const TABLES: [&str; 9] = ["listen", "fleet", "mesh", "store", "uplink", "lan", "tags", "releases", "log"];
 /// Tables and keys that are lists.
-const LISTS: [(&str, &str); 4] =
-    [("mesh", "peers"), ("uplink", "windows"), ("releases", "channels"), ("releases", "platforms")];
+const LISTS: [(&str, &str); 5] = [
+    ("fleet", "authorities"),
+    ("mesh", "peers"),
+    ("uplink", "windows"),
+    ("releases", "channels"),
+    ("releases", "platforms"),
+];
 const PEERS_EXAMPLE: &str = r#"["/ip4/192.168.1.10/tcp/7118"]"#;
+const AUTHORITIES_EXAMPLE: &str = r#"["12D3KooW..."]"#;
 const CHANNELS_EXAMPLE: &str = r#"["stable"]"#;
 const PLATFORMS_EXAMPLE: &str = r#"["linux/amd64", "linux/arm64"]"#;
 const WINDOWS_EXAMPLE: &str = r#"["mon-fri 22:00-06:00", "sat,sun"]"#;
@@ -85,6 +91,9 @@ impl Reader<'_> {
         for (key, value) in table {
             match (name, key.get_ref().as_ref()) {
                 ("mesh", "peers") => self.layer.peers = self.list("peers", PEERS_EXAMPLE, value),
+                ("fleet", "authorities") => {
+                    self.layer.authorities = self.list("authorities", AUTHORITIES_EXAMPLE, value);
+                }
                 ("store", "attached") => self.attached_stores(value),
                 ("releases", "channels") => self.layer.channels = self.list("channels", CHANNELS_EXAMPLE, value),
                 ("releases", "platforms") => self.layer.platforms = self.list("platforms", PLATFORMS_EXAMPLE, value),

@@ -24,6 +24,12 @@ pub enum Setting {
     Status,
     /// Name of the fleet.
     Fleet,
+    /// Whether everybody is let in.
+    Open,
+    /// File with the node's membership.
+    Membership,
+    /// File with an enrolment key.
+    EnrolmentKey,
     /// Whether multicast DNS is used.
     Mdns,
     /// Bytes to leave free.
@@ -60,7 +66,7 @@ pub enum Setting {
 
 impl Setting {
     /// All of them.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 26] = [
         Self::DataDir,
         Self::DockerConfig,
         Self::Mirror,
@@ -68,6 +74,9 @@ impl Setting {
         Self::Bulk,
         Self::Status,
         Self::Fleet,
+        Self::Open,
+        Self::Membership,
+        Self::EnrolmentKey,
         Self::Mdns,
         Self::FreeBytesMin,
         Self::Quota,
@@ -96,6 +105,9 @@ impl Setting {
             Self::Bulk => ("listen", "bulk"),
             Self::Status => ("listen", "status"),
             Self::Fleet => ("mesh", "fleet"),
+            Self::Open => ("fleet", "open"),
+            Self::Membership => ("fleet", "membership"),
+            Self::EnrolmentKey => ("fleet", "enrolment_key"),
             Self::Mdns => ("mesh", "mdns"),
             Self::FreeBytesMin => ("store", "free_bytes_min"),
             Self::Quota => ("store", "quota"),
@@ -125,6 +137,9 @@ impl Setting {
             Self::Bulk => "LAYERMESH_BULK_ADDR",
             Self::Status => "LAYERMESH_STATUS_ADDR",
             Self::Fleet => "LAYERMESH_FLEET",
+            Self::Open => "LAYERMESH_OPEN",
+            Self::Membership => "LAYERMESH_FLEET_MEMBERSHIP",
+            Self::EnrolmentKey => "LAYERMESH_FLEET_ENROLMENT_KEY",
             Self::Mdns => "LAYERMESH_MDNS",
             Self::FreeBytesMin => "LAYERMESH_FREE_BYTES_MIN",
             Self::Quota => "LAYERMESH_QUOTA",
@@ -154,6 +169,9 @@ impl Setting {
             Self::Bulk => "--bulk-addr",
             Self::Status => "--status-addr",
             Self::Fleet => "--fleet",
+            Self::Open => "--open",
+            Self::Membership => "--fleet-membership",
+            Self::EnrolmentKey => "--fleet-enrolment-key",
             Self::Mdns => "--no-mdns",
             Self::FreeBytesMin => "--free-bytes-min",
             Self::Quota => "--quota",
@@ -176,6 +194,10 @@ impl Setting {
 
 /// Variable with static peers, separated by commas or spaces.
 pub(super) const PEERS_VARIABLE: &str = "LAYERMESH_PEERS";
+/// Variable with the ids of the fleet's authorities, separated by commas or spaces.
+pub(super) const AUTHORITIES_VARIABLE: &str = "LAYERMESH_FLEET_AUTHORITIES";
+/// Variable with the directory of an authority's key, read by `layermesh fleet`.
+pub(super) const FLEET_DIR_VARIABLE: &str = "LAYERMESH_FLEET_DIR";
 /// Variable with windows for background work, separated by semicolons: a window has commas and spaces itself.
 pub(super) const WINDOWS_VARIABLE: &str = "LAYERMESH_UPLINK_WINDOWS";
 /// Variable with channels of releases, separated by commas or spaces.
@@ -276,6 +298,7 @@ pub struct Layer {
     pub(super) values: BTreeMap<Setting, Given>,
     pub(super) peers: Option<Vec<Given>>,
     pub(super) windows: Option<Vec<Given>>,
+    pub(super) authorities: Option<Vec<Given>>,
     pub(super) channels: Option<Vec<Given>>,
     pub(super) platforms: Option<Vec<Given>>,
     pub(super) origins: Vec<RawOrigin>,
@@ -296,6 +319,14 @@ impl Layer {
         if !peers.is_empty() {
             let given = |text| Given { text, place: Place::Flag("--peer") };
             self.peers = Some(peers.into_iter().map(given).collect());
+        }
+    }
+
+    /// Takes the values of `--fleet-authority`; none leaves the weaker sources' authorities.
+    pub fn flag_authorities(&mut self, authorities: Vec<String>) {
+        if !authorities.is_empty() {
+            let given = |text| Given { text, place: Place::Flag("--fleet-authority") };
+            self.authorities = Some(authorities.into_iter().map(given).collect());
         }
     }
 
@@ -338,7 +369,11 @@ impl Layer {
             let given = |text: &str| Given { text: text.to_owned(), place: Place::Variable(PEERS_VARIABLE) };
             layer.peers = Some(peers.map(given).collect());
         }
-        for (name, list_of) in [(CHANNELS_VARIABLE, &mut layer.channels), (PLATFORMS_VARIABLE, &mut layer.platforms)] {
+        for (name, list_of) in [
+            (CHANNELS_VARIABLE, &mut layer.channels),
+            (PLATFORMS_VARIABLE, &mut layer.platforms),
+            (AUTHORITIES_VARIABLE, &mut layer.authorities),
+        ] {
             let given = |text: &str| Given { text: text.to_owned(), place: Place::Variable(name) };
             *list_of = list(name).map(|words| words.map(given).collect());
         }
@@ -353,6 +388,8 @@ impl Layer {
         let known = || {
             Setting::ALL.into_iter().map(Setting::variable).chain([
                 PEERS_VARIABLE,
+                AUTHORITIES_VARIABLE,
+                FLEET_DIR_VARIABLE,
                 WINDOWS_VARIABLE,
                 CHANNELS_VARIABLE,
                 PLATFORMS_VARIABLE,
@@ -380,6 +417,7 @@ impl Layer {
         if stronger.windows.is_some() {
             self.windows = stronger.windows;
         }
+        self.authorities = stronger.authorities.or(self.authorities);
         self.channels = stronger.channels.or(self.channels);
         self.platforms = stronger.platforms.or(self.platforms);
         let registry = |origin: &RawOrigin| origin.registry.as_ref().map(|given| given.text.clone());

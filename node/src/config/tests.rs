@@ -347,3 +347,30 @@ fn attached_stores_are_directories_of_the_file() {
     );
     assert_eq!(wrong.len(), 4, "{wrong:?}");
 }
+
+#[test]
+fn a_fleet_has_authorities_or_is_open_and_without_either_the_node_is_alone() {
+    let (old, new) = (
+        "12D3KooWBtg3aaRMjxwedh83aGiUkwSxDwUZkzuJcfaqUmo7R3pq",
+        layermesh_proto::NodeId::from_public_key([7; 32]).to_string(),
+    );
+    let text = format!("[fleet]\nauthorities = [\"{old}\", \"{new}\", \"{old}\"]\nmembership = \"m.pem\"\n");
+    let of = |text: &str, variables: &[(&str, &str)]| with_file(text, variables, Layer::default()).unwrap().admission;
+    let admission = of(&text, &[]);
+    assert_eq!(admission.authorities.iter().map(ToString::to_string).collect::<Vec<_>>(), [old, new.as_str()]);
+    assert!(admission.membership.unwrap().ends_with("m.pem") && !admission.open);
+    assert_eq!(of(&text, &[("LAYERMESH_FLEET_AUTHORITIES", new.as_str())]).authorities.len(), 1);
+    assert!(of("", &[]).is_alone());
+    assert!(!of("[fleet]\nopen = true\n", &[]).is_alone());
+    assert!(of("", &[("LAYERMESH_OPEN", "true")]).open);
+
+    let wrong = format!(
+        "[fleet]\nopen = true\nauthorities = [\"x\", \"{old}\", \"{old}\", \"{old}\", \"{old}\"]\n[mesh]\nopen = true\n"
+    );
+    let found = mistakes(&wrong);
+    for part in ["is not an authority's id", "more than 4 authorities", "leave out one of the two", "`[fleet]`"] {
+        assert!(found.iter().any(|mistake| mistake.contains(part)), "{part}: {found:?}");
+    }
+    let found = mistakes("[fleet]\nenrolment_key = \"k\"\n");
+    assert!(found[0].contains("needs the fleet's authority"), "{found:?}");
+}

@@ -111,6 +111,7 @@ impl Validator {
             bulk: self.address(Setting::Bulk, BULK_DEFAULT),
             status: self.address(Setting::Status, STATUS_DEFAULT),
             fleet: self.value(Setting::Fleet, parse_fleet).unwrap_or_else(|| FLEET_DEFAULT.to_owned()),
+            admission: self.admission(),
             mdns: self.value(Setting::Mdns, parse_bool).unwrap_or(true),
             static_peers: self.static_peers(),
             origins: self.origins(),
@@ -381,7 +382,7 @@ fn parse_address(text: &str) -> Result<SocketAddr, String> {
     })
 }
 
-fn parse_bool(text: &str) -> Result<bool, String> {
+pub(super) fn parse_bool(text: &str) -> Result<bool, String> {
     match text {
         "true" | "1" => Ok(true),
         "false" | "0" => Ok(false),

@@ -12,6 +12,7 @@ use super::*;
 use crate::{
     counters::Counters,
     exchange::BulkClient,
+    fleet::Fleet,
     mesh::Mesh,
     origin::Origins,
     pace::Pace,
@@ -42,7 +43,7 @@ impl Rig {
         let fetches = FetchContext {
             store: store.clone(),
             origins: Origins::new(Vec::new(), None, node, Arc::clone(&counters)).unwrap(),
-            bulk: BulkClient::new(&Keypair::generate_ed25519()).unwrap(),
+            bulk: BulkClient::new(&Keypair::generate_ed25519(), &Fleet::open()).unwrap(),
             uplink: Arc::new(Pace::new(None)),
             counters,
             events,

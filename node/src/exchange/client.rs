@@ -22,7 +22,7 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use layermesh_proto::{ContentId, NodeId, PieceIndex, PieceLayout, PieceMap, engine::event::SourceError};
 use libp2p::identity::Keypair;
-use rustls::pki_types::ServerName;
+use rustls::{AlertDescription, pki_types::ServerName};
 use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::TlsConnector;
 
@@ -32,6 +32,8 @@ use super::{
     pool::{Key, Pool, Sender},
     tls::{self, ClientTls},
 };
+
+use crate::fleet::Fleet;
 
 /// A peer on the LAN answers a SYN in milliseconds; this leaves room for two retransmissions.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
@@ -49,6 +51,7 @@ const RETRY_AFTER_MAX: Duration = Duration::from_secs(600);
 #[derive(Debug, Clone)]
 pub struct BulkClient {
     tls: ClientTls,
+    fleet: Fleet,
     pool: Arc<Pool>,
     maps: Arc<Mutex<Maps>>,
     stall_max: Duration,
@@ -74,12 +77,13 @@ impl fmt::Debug for BulkBody {
 }
 
 impl BulkClient {
-    /// A client that proves to be the node of `keypair`.
+    /// A client that proves to be the node of `keypair`, and asks nobody whom the fleet does not let in.
     ///
     /// # Errors
     /// If no certificate can be made for the key.
-    pub fn new(keypair: &Keypair) -> Result<Self, TlsSetupError> {
-        Ok(Self { tls: ClientTls::new(keypair)?, pool: Arc::default(), maps: Arc::default(), stall_max: STALL_MAX })
+    pub fn new(keypair: &Keypair, fleet: &Fleet) -> Result<Self, TlsSetupError> {
+        let (tls, fleet) = (ClientTls::new(keypair)?, fleet.clone());
+        Ok(Self { tls, fleet, pool: Arc::default(), maps: Arc::default(), stall_max: STALL_MAX })
     }
 
     /// Asks `peer` at `addr` for a run of a blob's pieces. `size` is what the blob's size is known to be.
@@ -266,6 +270,8 @@ impl BulkClient {
     }
 
     async fn connect(&self, (peer, addr): Key) -> Result<Sender, SourceError> {
+        let admitted = self.fleet.admits(&peer);
+        admitted.map_err(|refusal| unreachable(format!("it does not belong to the fleet: {refusal}")))?;
         let permit = self.pool.permit(peer).ok_or(SourceError::RateLimited { retry_after: None })?;
         let stream = timeout(CONNECT_TIME_MAX, TcpStream::connect(addr))
             .await
@@ -283,10 +289,15 @@ impl BulkClient {
         let (sender, connection) =
             http1::handshake(TokioIo::new(stream)).await.map_err(|error| request_error(&error))?;
         // Ends when the sender is dropped and its last answer read or dropped. Counted by its permit.
+        let fleet = self.fleet.clone();
         tokio::spawn(async move {
             let _permit = permit;
-            // What went wrong is told to the request that it went wrong for.
-            let _ = connection.await;
+            tokio::select! {
+                // What went wrong is told to the request that it went wrong for.
+                _ = connection => {}
+                // Nothing more is read from it; a body that was on its way breaks off.
+                _ = fleet.until_out(peer) => {}
+            }
         });
         Ok(sender)
     }
@@ -400,6 +411,8 @@ fn tls_error(error: &std::io::Error) -> Option<SourceError> {
         rustls::Error::InvalidCertificate(rustls::CertificateError::ApplicationVerificationFailure) => {
             failed("another node is at the peer's address")
         }
+        // It may have restarted, and not know this node yet; or it may have revoked it.
+        rustls::Error::AlertReceived(AlertDescription::AccessDenied) => unreachable("the peer refuses this node"),
         other => failed(format!("TLS: {other}")),
     })
 }

@@ -1,6 +1,7 @@
 //! The serving half: accepts connections of nodes, whose requests are answered by `answer`.
 //!
-//! Invariant: a peer that has proved who it is has a bounded number of connections, each with a deadline on
+//! Invariant: nobody is answered whom the fleet does not let in, and a connection ends when its peer is out. A peer that has
+//! proved who it is has a bounded number of connections, each with a deadline on
 //! everything that it may leave undone. Before that, a connection is one of the total for the handshake's time.
 
 use std::{
@@ -33,7 +34,11 @@ use super::{
     uploads::{self, Uploads},
     write_guard::WriteGuard,
 };
-use crate::{counters::Counters, pace::Pace};
+use crate::{
+    counters::Counters,
+    fleet::{Door, Fleet, Refusal},
+    pace::Pace,
+};
 
 /// Connections in all. A busy one holds about half a MiB (a chunk, TLS and socket buffers).
 pub(super) const CONNECTIONS_MAX: usize = 100;
@@ -107,6 +112,7 @@ pub struct BulkServer<S> {
 
 struct Shared<S> {
     tls: TlsAcceptor,
+    fleet: Fleet,
     answers: Answers<S>,
     peers: Mutex<BTreeMap<NodeId, usize>>,
 }
@@ -119,27 +125,28 @@ impl<S: BlobSource> BulkServer<S> {
     pub async fn bind(
         addr: SocketAddr,
         keypair: &Keypair,
+        fleet: &Fleet,
         source: S,
         counters: Arc<Counters>,
     ) -> Result<Self, BindError> {
-        Self::bind_with(addr, keypair, source, counters, DEADLINES, uploads::LIMITS).await
+        Self::bind_with(addr, (keypair, fleet), source, counters, DEADLINES, uploads::LIMITS).await
     }
 
     pub(super) async fn bind_with(
         addr: SocketAddr,
-        keypair: &Keypair,
+        (keypair, fleet): (&Keypair, &Fleet),
         source: S,
         counters: Arc<Counters>,
         deadlines: Deadlines,
         limits: slots::Limits,
     ) -> Result<Self, BindError> {
-        let tls = TlsAcceptor::from(tls::server_config(keypair)?);
+        let tls = TlsAcceptor::from(tls::server_config(keypair, fleet)?);
         let listen = |error| BindError::Listen { addr, error };
         let listener = TcpListener::bind(addr).await.map_err(listen)?;
         let local_addr = listener.local_addr().map_err(listen)?;
         let (lan, uploads) = (Arc::new(Pace::new(None)), Arc::new(Uploads::new(limits)));
         let answers = Answers { source, counters, deadlines, lan, uploads };
-        let shared = Shared { tls, answers, peers: Mutex::default() };
+        let shared = Shared { tls, fleet: fleet.clone(), answers, peers: Mutex::default() };
         Ok(Self { listener, local_addr, shared: Arc::new(shared) })
     }
 
@@ -204,14 +211,24 @@ impl<S: BlobSource> Shared<S> {
         let deadlines = self.answers.deadlines;
         let stream = match timeout(deadlines.handshake, self.tls.accept(stream)).await {
             Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => return debug!(%from, %error, "bulk handshake failed"),
-            Err(_) => return debug!(%from, "bulk handshake took too long"),
+            Ok(Err(error)) => {
+                // Whom the fleet does not let in has been counted by the verifier.
+                if !tls::is_refusal(&error) {
+                    self.fleet.note_refused(None, Refusal::Broken, Door::Bulk);
+                }
+                return debug!(%from, %error, "bulk handshake failed");
+            }
+            Err(_) => {
+                self.fleet.note_refused(None, Refusal::Slow, Door::Bulk);
+                return debug!(%from, "bulk handshake took too long");
+            }
         };
         let session = stream.get_ref().1;
         // A client that names no protocol at all passes the handshake.
         let Some(peer) =
             tls::node_of(session.peer_certificates()).filter(|_| session.alpn_protocol() == Some(tls::ALPN))
         else {
+            self.fleet.note_refused(None, Refusal::Broken, Door::Bulk);
             return debug!(%from, "not a bulk client");
         };
         let slot = PeerSlot::take(Arc::clone(&self), peer);
@@ -232,8 +249,12 @@ impl<S: BlobSource> Shared<S> {
         let mut connection = std::pin::pin!(connection);
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
+            refusal = self.fleet.until_out(peer) => {
+                return self.fleet.note_refused(Some(peer), refusal, Door::Bulk);
+            }
             () = shutdown.cancelled() => {
                 connection.as_mut().graceful_shutdown();
+                // At the end nobody is turned out any more; transfers have seconds.
                 connection.await
             }
         };

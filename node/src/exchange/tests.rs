@@ -22,12 +22,13 @@ use super::{
     uploads::Uploads,
     *,
 };
-use crate::counters::Counters;
+use crate::{counters::Counters, fleet::Fleet};
 
 /// Nothing here takes a tenth of it, unless it has failed.
 const PATIENCE: Duration = Duration::from_secs(30);
 const PIECE: u64 = PIECE_LEN_MIN as u64;
 
+mod admission;
 mod uploads_of_a_server;
 
 struct Server {
@@ -54,19 +55,23 @@ async fn server_with(deadlines: Deadlines) -> Server {
 }
 
 async fn server_of(deadlines: Deadlines, limits: Limits) -> Server {
-    let keypair = Keypair::generate_ed25519();
+    server_in(Keypair::generate_ed25519(), &Fleet::open(), deadlines, limits).await
+}
+
+async fn server_in(keypair: Keypair, fleet: &Fleet, deadlines: Deadlines, limits: Limits) -> Server {
     let (source, counters, shutdown) = (MemorySource::default(), Arc::<Counters>::default(), CancellationToken::new());
     let loopback = ([127, 0, 0, 1], 0).into();
-    let server = BulkServer::bind_with(loopback, &keypair, source.clone(), Arc::clone(&counters), deadlines, limits)
-        .await
-        .unwrap();
+    let server =
+        BulkServer::bind_with(loopback, (&keypair, fleet), source.clone(), Arc::clone(&counters), deadlines, limits)
+            .await
+            .unwrap();
     let (addr, peers, uploads) = (server.local_addr(), Box::new(server.count_peers()), server.uploads());
     let ended = tokio::spawn(server.run(shutdown.clone()));
     Server { peer: node_of(&keypair), addr, source, counters, peers, uploads, shutdown, ended }
 }
 
 fn client() -> BulkClient {
-    BulkClient::new(&Keypair::generate_ed25519()).unwrap()
+    BulkClient::new(&Keypair::generate_ed25519(), &Fleet::open()).unwrap()
 }
 
 fn blob(len: u64) -> Vec<u8> {
@@ -397,7 +402,7 @@ async fn a_peer_over_its_connections_is_told_to_wait_and_others_are_served() {
         timeout(PATIENCE, stream.read(&mut [0; 12])).await.unwrap().unwrap();
         held.push(stream);
     }
-    let crowded = BulkClient::new(&crowd).unwrap();
+    let crowded = BulkClient::new(&crowd, &Fleet::open()).unwrap();
     let busy = server.open(&crowded, content, 0..1).await.unwrap_err();
     assert_eq!(busy, SourceError::RateLimited { retry_after: Some(Duration::from_secs(1)) });
     assert_eq!(server.fetch(&client(), content, 0..1).await, blob(9));
@@ -456,7 +461,7 @@ async fn an_idle_connection_that_the_server_closed_is_replaced() {
 /// A peer that answers questions for piece maps and for blobs with these bytes.
 async fn scripted(map: String, blob: String) -> (NodeId, SocketAddr) {
     let keypair = Keypair::generate_ed25519();
-    let acceptor = TlsAcceptor::from(tls::server_config(&keypair).unwrap());
+    let acceptor = TlsAcceptor::from(tls::server_config(&keypair, &Fleet::open()).unwrap());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
     tokio::spawn(async move {

@@ -8,6 +8,8 @@
 //!   overrules the client's order, so the slower end decides.
 //! - X25519 alone. The post-quantum hybrid adds 2 KiB and a noticeable time on small CPUs to each handshake, and
 //!   would protect nothing while the control plane's Noise handshake is plain X25519.
+//! - Whoever the fleet does not let in is refused in the handshake, so no request of it is read; a client certificate is
+//!   demanded, since that is what says who it is.
 //! - No resumption: connections are kept open instead, so a server keeps no session per peer and every
 //!   connection has seen its peer's certificate.
 
@@ -36,6 +38,8 @@ use rustls::{
 };
 use thiserror::Error;
 
+use crate::fleet::{Door, Fleet};
+
 /// Name of the bulk protocol in the handshake (RFC 7301).
 pub(super) const ALPN: &[u8] = b"layermesh-bulk/1";
 
@@ -51,10 +55,10 @@ pub enum TlsSetupError {
 }
 
 /// The server's side of all connections.
-pub(super) fn server_config(keypair: &Keypair) -> Result<Arc<ServerConfig>, TlsSetupError> {
+pub(super) fn server_config(keypair: &Keypair, fleet: &Fleet) -> Result<Arc<ServerConfig>, TlsSetupError> {
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])?
-        .with_client_cert_verifier(Arc::new(PeerVerifier { expected: None }))
+        .with_client_cert_verifier(Arc::new(PeerVerifier { expected: None, fleet: Some(fleet.clone()) }))
         .with_cert_resolver(own_certificate(keypair)?);
     config.alpn_protocols = vec![ALPN.to_vec()];
     config.ignore_client_order = !has_aes();
@@ -72,7 +76,7 @@ impl ClientTls {
         let mut config = ClientConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&rustls::version::TLS13])?
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(PeerVerifier { expected: None }))
+            .with_custom_certificate_verifier(Arc::new(PeerVerifier { expected: None, fleet: None }))
             .with_client_cert_resolver(own_certificate(keypair)?);
         config.alpn_protocols = vec![ALPN.to_vec()];
         config.resumption = Resumption::disabled();
@@ -82,7 +86,7 @@ impl ClientTls {
     /// A configuration whose handshake succeeds with this node alone.
     pub(super) fn expecting(&self, peer: NodeId) -> Arc<ClientConfig> {
         let mut config = self.0.clone();
-        config.dangerous().set_certificate_verifier(Arc::new(PeerVerifier { expected: Some(peer) }));
+        config.dangerous().set_certificate_verifier(Arc::new(PeerVerifier { expected: Some(peer), fleet: None }));
         Arc::new(config)
     }
 }
@@ -98,10 +102,16 @@ pub(super) fn node_of(chain: Option<&[CertificateDer<'_>]>) -> Option<NodeId> {
     certificate_node(chain?.first()?, &[]).ok()
 }
 
+/// Whether a handshake failed since a verifier here refused the other end's node.
+pub(super) fn is_refusal(error: &std::io::Error) -> bool {
+    let error = error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>());
+    matches!(error, Some(rustls::Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure)))
+}
+
 /// What checks a certificate without expecting anybody, for clients that a node would not be.
 #[cfg(test)]
 pub(super) fn any_node() -> Arc<dyn ServerCertVerifier> {
-    Arc::new(PeerVerifier { expected: None })
+    Arc::new(PeerVerifier { expected: None, fleet: None })
 }
 
 fn own_certificate(keypair: &Keypair) -> Result<Arc<SingleCertAndKey>, TlsSetupError> {
@@ -146,16 +156,25 @@ fn has_aes() -> bool {
     false
 }
 
-/// Checks that the other end is a node and, for a client, which one.
+/// Checks that the other end is a node and, for a client, which one; for a server, that it is let in.
 #[derive(Debug)]
 struct PeerVerifier {
     expected: Option<NodeId>,
+    /// A client asks before it connects.
+    fleet: Option<Fleet>,
 }
 
 impl PeerVerifier {
     fn verify(&self, end_entity: &CertificateDer<'_>, others: &[CertificateDer<'_>]) -> Result<(), rustls::Error> {
         let found = certificate_node(end_entity, others)?;
         if self.expected.is_some_and(|expected| expected != found) {
+            return Err(CertificateError::ApplicationVerificationFailure.into());
+        }
+        if let Some(fleet) = &self.fleet
+            && let Err(refusal) = fleet.admits(&found)
+        {
+            fleet.note_refused(Some(found), refusal, Door::Bulk);
+            // Said to the other end as `access_denied`.
             return Err(CertificateError::ApplicationVerificationFailure.into());
         }
         Ok(())

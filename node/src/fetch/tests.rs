@@ -11,6 +11,7 @@ use super::*;
 use crate::{
     embedded::{Fault, FaultRule, Registry},
     exchange::BulkServer,
+    fleet::Fleet,
     origin::OriginConfig,
     store::{Opened, StoreOptions},
 };
@@ -79,7 +80,7 @@ impl Rig {
         let context = FetchContext {
             store: open(&dir).await.store,
             origins,
-            bulk: BulkClient::new(&Keypair::generate_ed25519()).unwrap(),
+            bulk: BulkClient::new(&Keypair::generate_ed25519(), &Fleet::open()).unwrap(),
             uplink: Arc::new(Pace::new(None)),
             counters,
             events: sender,
@@ -392,7 +393,9 @@ async fn a_growing_blob_comes_from_a_peer_as_others_vouch_for_it() {
     }
     let keypair = Keypair::generate_ed25519();
     let server =
-        BulkServer::bind(([127, 0, 0, 1], 0).into(), &keypair, upstream.clone(), Arc::default()).await.unwrap();
+        BulkServer::bind(([127, 0, 0, 1], 0).into(), &keypair, &Fleet::open(), upstream.clone(), Arc::default())
+            .await
+            .unwrap();
     let bulk = server.local_addr();
     let shutdown = CancellationToken::new();
     tokio::spawn(server.run(shutdown.clone()));

@@ -322,12 +322,8 @@ mod tests {
     fn enrolment_keys_and_credentials_come_back() {
         let dir = tempfile::tempdir().unwrap();
         let (authority, key) = (FleetKey::generate().unwrap(), FleetKey::generate().unwrap());
-        let statement = Enrolment {
-            authority: authority.public(),
-            key: key.public(),
-            issued_unix_s: 1,
-            expires_unix_s: 2,
-        };
+        let statement =
+            Enrolment { authority: authority.public(), key: key.public(), issued_unix_s: 1, expires_unix_s: 2 };
         let record = record::sign(&authority.keypair, &statement).unwrap();
         let path = dir.path().join("key.pem");
         write_enrolment_key(&path, &key, &record).unwrap();

@@ -109,6 +109,8 @@ impl Refusal {
     }
 }
 
+impl std::error::Error for Refusal {}
+
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -214,9 +216,9 @@ fn wall_clock() -> WallClock {
 }
 
 impl Fleet {
-    /// A fleet that lets everybody in.
-    pub fn open(node: NodeId) -> Self {
-        Self::new(node, FleetOptions::open(), Roster::default(), None, wall_clock())
+    /// A fleet that lets everybody in, for parts of a node that are used by themselves.
+    pub fn open() -> Self {
+        Self::new(NodeId::from_public_key([0; 32]), FleetOptions::open(), Roster::default(), None, wall_clock())
     }
 
     fn new(node: NodeId, options: FleetOptions, roster: Roster, dir: Option<PathBuf>, clock: WallClock) -> Self {
@@ -413,7 +415,10 @@ impl Fleet {
                 && !std::mem::replace(&mut state.warned_of_expiry, true)
             {
                 let expires = crate::release::verify::show_time(expires);
-                warn!(expires, "this device's membership expires: renew it with `layermesh fleet admit` and `fleet join`");
+                warn!(
+                    expires,
+                    "this device's membership expires: renew it with `layermesh fleet admit` and `fleet join`"
+                );
             }
             state.roster.sweep(wall)
         };

@@ -30,7 +30,9 @@ pub enum JoinError {
         how: String,
     },
     /// The configuration says where it comes from.
-    #[error("this node reads its membership from {0}, as its configuration says: replace that file and restart the node")]
+    #[error(
+        "this node reads its membership from {0}, as its configuration says: replace that file and restart the node"
+    )]
     Configured(String),
     /// The node has no fleet.
     #[error("this node has no fleet: name the authority in `[fleet] authorities` and restart it")]
@@ -80,13 +82,15 @@ impl Fleet {
         let kept = self.0.dir.as_ref().map(|dir| dir.join(MEMBERSHIP_FILE));
         let Some(path) = options.membership.clone().or(kept) else { return };
         let found = match files::read_credential(&path) {
-            Ok(credential) => self.usable(&credential).map(Some).map_err(|refusal| {
-                format!("{}: {refusal}; {}", path.display(), self.how_to_admit())
-            }),
+            Ok(credential) => self
+                .usable(&credential)
+                .map(Some)
+                .map_err(|refusal| format!("{}: {refusal}; {}", path.display(), self.how_to_admit())),
             Err(error) if error.is_missing() => Ok(None),
             Err(error) => Err(error.to_string()),
         };
-        let still_good = matches!(&found, Ok(Some((_, proved))) if self.state().roster.judge(proved, self.wall()).is_ok());
+        let still_good =
+            matches!(&found, Ok(Some((_, proved))) if self.state().roster.judge(proved, self.wall()).is_ok());
         let found = match &options.enrolment_key {
             Some(key) if !still_good => match self.enrol(key) {
                 Ok(enrolled) => Ok(Some(enrolled)),

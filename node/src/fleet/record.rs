@@ -291,10 +291,8 @@ mod tests {
         assert_eq!(shown(signed(2, &of(1, Some(10))), None), Err(Refusal::Forged));
         assert_eq!(shown(signed(2, &of(1, Some(10))), Some(enrolment(1, 3, 10))), Err(Refusal::Forged));
         assert_eq!(shown(signed(2, &of(1, Some(10))), Some(enrolment(4, 2, 10))), Err(Refusal::Forged));
-        let by_itself = sign(
-            &key(2),
-            &Enrolment { authority: id(1), key: id(2), issued_unix_s: 0, expires_unix_s: 10 },
-        );
+        let by_itself =
+            sign(&key(2), &Enrolment { authority: id(1), key: id(2), issued_unix_s: 0, expires_unix_s: 10 });
         assert_eq!(shown(signed(2, &of(1, Some(10))), Some(by_itself.unwrap())), Err(Refusal::Forged));
         // Beyond the key's own end, or for ever.
         assert_eq!(shown(signed(2, &of(1, Some(11))), Some(enrolment(1, 2, 10))), Err(Refusal::Forged));

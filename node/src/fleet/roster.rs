@@ -36,7 +36,9 @@ pub enum RevocationError {
     #[error("the revocation is not signed by the authority that it names")]
     Forged,
     /// Of an authority that is not trusted here.
-    #[error("authority {0} is not one of this node's fleet: name it in `[fleet] authorities`, or hand this to a node that does")]
+    #[error(
+        "authority {0} is not one of this node's fleet: name it in `[fleet] authorities`, or hand this to a node that does"
+    )]
     UnknownAuthority(NodeId),
     /// Too many.
     #[error("{REVOCATIONS_MAX} revocations are kept already; change the fleet's authority to begin anew")]
@@ -281,8 +283,7 @@ mod tests {
         assert_eq!((roster.floor_unix_s(), roster.admits(&id(8), 0)), (NOW, Ok(())));
         // A stranger's stamp does not, and neither does an enrolment key's.
         assert!(roster.show(id(7), &admitted(2, 7, NOW + 500_000, None), 0).is_err());
-        let statement =
-            Enrolment { authority: id(1), key: id(3), issued_unix_s: NOW, expires_unix_s: NOW + 900_000 };
+        let statement = Enrolment { authority: id(1), key: id(3), issued_unix_s: NOW, expires_unix_s: NOW + 900_000 };
         let enrolment = record::sign(&key(1), &statement).unwrap();
         let enrolled = record::enrol(&key(3), &enrolment, id(6), NOW + 800_000).unwrap();
         roster.show(id(6), &record::to_bytes(&enrolled).unwrap(), 0).unwrap();
@@ -355,10 +356,8 @@ mod tests {
         assert_eq!(roster.members.len(), MEMBERS_MAX);
         assert_eq!(roster.admits(&id(9), NOW), Ok(()));
 
-        let revoked = Revoked {
-            statement: Revocation { authority: id(1), subject: id(9), when_unix_s: 0 },
-            record: Vec::new(),
-        };
+        let revoked =
+            Revoked { statement: Revocation { authority: id(1), subject: id(9), when_unix_s: 0 }, record: Vec::new() };
         for number in 0..u32::try_from(REVOCATIONS_MAX).unwrap() {
             let mut bytes = [0xbb; 32];
             bytes[..4].copy_from_slice(&number.to_be_bytes());

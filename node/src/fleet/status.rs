@@ -127,6 +127,9 @@ impl Fleet {
     }
 
     pub(super) fn how_to_admit(&self) -> String {
-        format!("where the authority is, run `layermesh fleet admit {} --out FILE`, and here `layermesh fleet join FILE`", self.0.node)
+        format!(
+            "where the authority is, run `layermesh fleet admit {} --out FILE`, and here `layermesh fleet join FILE`",
+            self.0.node
+        )
     }
 }

@@ -77,20 +77,33 @@ pub(crate) fn member(
     let node = record::public(keypair).unwrap();
     let roster = Roster::new(&authorities, 0);
     let fleet = Fleet::new(node, FleetOptions { authorities, ..FleetOptions::default() }, roster, None, clock.wall());
-    if let Some(credential) = credential {
+    fleet.show(credential);
+    fleet
+}
+
+impl Fleet {
+    /// A fleet that lets everybody in and shows this all the same.
+    pub(crate) fn showing(credential: Option<Credential>) -> Self {
+        let fleet = Self::open();
+        fleet.show(credential);
+        fleet
+    }
+
+    fn show(&self, credential: Option<Credential>) {
+        let Some(credential) = credential else { return };
         let bytes = record::to_bytes(&credential).unwrap();
         // Whatever it proves: tests show what is not theirs.
+        let peer = self.0.node;
         let proved = record::Proved {
-            authority: node,
-            peer: node,
+            authority: peer,
+            peer,
             issued_unix_s: 0,
             expires_unix_s: None,
             enrolled_by: None,
             stamp_unix_s: 0,
         };
-        fleet.state().own = Some((bytes, proved));
+        self.state().own = Some((bytes, proved));
     }
-    fleet
 }
 
 /// The fleet of a node as it is loaded from a data directory.

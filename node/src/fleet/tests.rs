@@ -127,8 +127,8 @@ fn damaged_revocations_are_no_reason_to_let_everybody_in() {
 
 #[test]
 fn an_open_fleet_lets_everybody_in_and_one_without_a_fleet_is_alone() {
-    let ((keypair, id), (_, other)) = (node(), node());
-    let open = Fleet::open(id);
+    let ((keypair, _), (_, other)) = (node(), node());
+    let open = Fleet::open();
     assert_eq!((open.admit(other, &[]), open.admits(&other)), (Ok(()), Ok(())));
     assert_eq!(open.status().mode, AdmissionMode::Open);
     let dir = tempfile::tempdir().unwrap();

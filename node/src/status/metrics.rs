@@ -87,6 +87,26 @@ fn releases(mesh: &mut Registry, status: &NodeStatus) {
     mesh.register_with_unit("release_held", "Bytes of these that it holds", Unit::Bytes, held);
 }
 
+/// Who was let in, and who was not.
+fn admission(mesh: &mut Registry, status: &NodeStatus) {
+    let Some(admission) = &status.admission else { return };
+    let refusals = Family::<Reason, Counter>::default();
+    for (reason, count) in &admission.refused {
+        refusals.get_or_create(&Reason { reason: reason.clone() }).inc_by(*count);
+    }
+    mesh.register("peers_refused", "Peers that were not let in, by reason", refusals);
+    let refused_by = Counter::<u64>::default();
+    refused_by.inc_by(admission.refused_by_peers);
+    mesh.register("refused_by_peers", "Peers that did not let this node in", refused_by);
+    mesh.register("members", "Members that are let in", gauge(admission.members as u64));
+    mesh.register("revocations", "Revocations that are known", gauge(admission.revocations as u64));
+    mesh.register(
+        "admission_problem",
+        "Whether others do not let this node in, or it has no fleet",
+        gauge(admission.problem.is_some().into()),
+    );
+}
+
 pub(super) fn encode(status: &NodeStatus, process: &ProcessUse) -> Result<String, fmt::Error> {
     let mut registry = Registry::default();
     let mesh = registry.sub_registry_with_prefix("layermesh");
@@ -110,6 +130,7 @@ pub(super) fn encode(status: &NodeStatus, process: &ProcessUse) -> Result<String
     }
     mesh.register("origin_reachable", "Whether the registry answered last time", reachable);
     releases(mesh, status);
+    admission(mesh, status);
     mesh.register("build", "The program", Info::new(vec![("version", status.version.clone())]));
     let resident = gauge(process.resident_bytes);
     registry.register_with_unit("process_resident_memory", "Resident memory", Unit::Bytes, resident);

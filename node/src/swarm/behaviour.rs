@@ -12,14 +12,17 @@ use libp2p::{
     gossipsub::{self, IdentTopic},
     identify,
     identity::Keypair,
-    mdns, noise, ping,
+    mdns, ping,
     request_response::{self, ProtocolSupport},
     swarm::{NetworkBehaviour, behaviour::toggle::Toggle},
     tcp, yamux,
 };
 use tracing::warn;
 
-use super::{FLEET_LEN_MAX, SwarmError, control::ControlCodec, gate::Gate};
+use super::{
+    FLEET_LEN_MAX, SwarmError, admission::Admission, control::ControlCodec, gate::Gate, telling::TellingCodec,
+};
+use crate::fleet::Fleet;
 
 /// Established connections. Above the degree that a node aims for, so that those who look for it find room.
 pub(super) const CONNECTIONS_PER_NODE_MAX: u32 = 64;
@@ -29,12 +32,16 @@ const CONNECTIONS_PER_PEER_MAX: u32 = 4;
 const PENDING_INCOMING_MAX: u32 = 32;
 /// Handshakes of our own under way. The dialer keeps to fewer.
 const PENDING_OUTGOING_MAX: u32 = 16;
-/// Streams that a peer may be opening at once on a connection; five protocols have one each.
+/// Streams that a peer may be opening at once on a connection; six protocols have one each.
 const NEGOTIATING_STREAMS_MAX: usize = 16;
 /// Streams of a connection: those, plus control requests under way.
 const STREAMS_PER_CONNECTION_MAX: usize = 64;
 /// Control requests of one peer under way on a connection.
 const CONTROL_STREAMS_MAX: usize = 16;
+/// Requests about revocations of one peer under way on a connection: a page, and some news.
+const TELLING_STREAMS_MAX: usize = 4;
+/// For such a request; it is answered from memory.
+const TELLING_TIME_MAX: Duration = Duration::from_secs(5);
 /// From sending a control request to having its answer. A page of inventory is 256 KiB at most.
 const CONTROL_TIME_MAX: Duration = Duration::from_secs(10);
 /// Connections are for keeping: a quiet one costs less than making it anew.
@@ -68,6 +75,7 @@ const MDNS_TTL: Duration = Duration::from_secs(390);
 #[derive(Debug, Clone)]
 pub(super) struct Names {
     pub(super) control: StreamProtocol,
+    telling: StreamProtocol,
     pub(super) topic: IdentTopic,
     /// What identify calls the protocol version.
     pub(super) family: String,
@@ -84,6 +92,7 @@ impl Names {
         let family = format!("layermesh/{PROTOCOL_VERSION}/{fleet}");
         Ok(Self {
             control: StreamProtocol::try_from_owned(format!("/{family}/control")).map_err(|_| refused())?,
+            telling: StreamProtocol::try_from_owned(format!("/{family}/revocations")).map_err(|_| refused())?,
             topic: IdentTopic::new(family.clone()),
             gossip: format!("/{family}/gossip"),
             family,
@@ -100,6 +109,7 @@ pub(super) struct Behaviour {
     pub(super) ping: ping::Behaviour,
     pub(super) gossip: gossipsub::Behaviour,
     pub(super) control: request_response::Behaviour<ControlCodec>,
+    pub(super) telling: request_response::Behaviour<TellingCodec>,
     pub(super) mdns: Toggle<mdns::tokio::Behaviour>,
 }
 
@@ -112,9 +122,15 @@ pub(super) enum Multicast {
 }
 
 /// A swarm that neither listens nor dials yet.
-pub(super) fn swarm(keypair: &Keypair, names: &Names, mdns: Multicast) -> Result<Swarm<Behaviour>, SwarmError> {
+pub(super) fn swarm(
+    keypair: &Keypair,
+    names: &Names,
+    mdns: Multicast,
+    fleet: &Fleet,
+) -> Result<Swarm<Behaviour>, SwarmError> {
     let setup = |error: &dyn std::fmt::Display| SwarmError::Setup(error.to_string());
-    let behaviour = behaviour(keypair, names, mdns)?;
+    let behaviour = behaviour(keypair, names, mdns, fleet)?;
+    let admission = |keypair: &Keypair| Admission::new(keypair, fleet.clone());
     let multiplexing = || {
         let mut config = yamux::Config::default();
         config.set_max_num_streams(STREAMS_PER_CONNECTION_MAX);
@@ -122,7 +138,7 @@ pub(super) fn swarm(keypair: &Keypair, names: &Names, mdns: Multicast) -> Result
     };
     let builder = SwarmBuilder::with_existing_identity(keypair.clone())
         .with_tokio()
-        .with_tcp(tcp::Config::default().nodelay(true), noise::Config::new, multiplexing)
+        .with_tcp(tcp::Config::default().nodelay(true), admission, multiplexing)
         .map_err(|error| setup(&error))?
         .with_behaviour(|_| behaviour)
         .map_err(|error| setup(&error))?;
@@ -135,7 +151,7 @@ pub(super) fn swarm(keypair: &Keypair, names: &Names, mdns: Multicast) -> Result
         .build())
 }
 
-fn behaviour(keypair: &Keypair, names: &Names, mdns: Multicast) -> Result<Behaviour, SwarmError> {
+fn behaviour(keypair: &Keypair, names: &Names, mdns: Multicast, fleet: &Fleet) -> Result<Behaviour, SwarmError> {
     let limits = ConnectionLimits::default()
         .with_max_pending_incoming(Some(PENDING_INCOMING_MAX))
         .with_max_pending_outgoing(Some(PENDING_OUTGOING_MAX))
@@ -149,13 +165,17 @@ fn behaviour(keypair: &Keypair, names: &Names, mdns: Multicast) -> Result<Behavi
     let control = request_response::Config::default()
         .with_request_timeout(CONTROL_TIME_MAX)
         .with_max_concurrent_streams(CONTROL_STREAMS_MAX);
+    let telling = request_response::Config::default()
+        .with_request_timeout(TELLING_TIME_MAX)
+        .with_max_concurrent_streams(TELLING_STREAMS_MAX);
     Ok(Behaviour {
-        gate: Gate,
+        gate: Gate(fleet.clone()),
         limits: connection_limits::Behaviour::new(limits),
         identify: identify::Behaviour::new(identify),
         ping: ping::Behaviour::new(ping::Config::new().with_interval(PING_INTERVAL).with_timeout(PING_TIME_MAX)),
         gossip: gossip(keypair, names)?,
         control: request_response::Behaviour::new([(names.control.clone(), ProtocolSupport::Full)], control),
+        telling: request_response::Behaviour::new([(names.telling.clone(), ProtocolSupport::Full)], telling),
         mdns: Toggle::from(multicast(keypair, mdns)),
     })
 }

@@ -63,7 +63,7 @@ impl request_response::Codec for ControlCodec {
     }
 }
 
-async fn read_message<T: AsyncRead + Unpin + Send>(io: &mut T, len_max: usize) -> io::Result<Vec<u8>> {
+pub(super) async fn read_message<T: AsyncRead + Unpin + Send>(io: &mut T, len_max: usize) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     io.take(len_max as u64 + 1).read_to_end(&mut bytes).await?;
     if bytes.len() > len_max {
@@ -72,7 +72,7 @@ async fn read_message<T: AsyncRead + Unpin + Send>(io: &mut T, len_max: usize) -
     Ok(bytes)
 }
 
-fn invalid(error: impl std::error::Error + Send + Sync + 'static) -> io::Error {
+pub(super) fn invalid(error: impl std::error::Error + Send + Sync + 'static) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error)
 }
 

@@ -259,6 +259,19 @@ impl Dialer {
         }
     }
 
+    /// Whatever happened before, everybody is worth a try soon: this node can show itself as it could not before.
+    pub(super) fn begin_anew(&mut self, now: Instant) {
+        let jitter = self.jitter;
+        let known = self.known.values_mut().map(|known| (&mut known.failures, &mut known.state));
+        let fixed = self.fixed.iter_mut().map(|fixed| (&mut fixed.failures, &mut fixed.state));
+        for (failures, state) in known.chain(fixed) {
+            if let State::Waiting(at) = *state {
+                *failures = 0;
+                *state = State::Waiting(at.min(now + jitter(SPREAD)));
+            }
+        }
+    }
+
     /// The next dial that is due.
     pub(super) fn due(&mut self, now: Instant) -> Option<Dial> {
         if self.dialing() >= DIALS_AT_ONCE_MAX {

@@ -1,5 +1,5 @@
-//! Who is let in: asked once a connection, after the handshake has proved the peer's key and before any protocol
-//! is spoken on it.
+//! Who is let in, asked once more when a connection comes about: between the handshake (`admission`) and that moment the
+//! peer may have been revoked. No protocol is spoken on a connection before.
 
 use std::{
     convert::Infallible,
@@ -18,21 +18,29 @@ use libp2p::{
 use thiserror::Error;
 
 use super::node_id;
+use crate::fleet::{Door, Fleet, Refusal};
 
 /// Why a peer is not let in.
 #[derive(Debug, Error)]
-#[error("the peer's key is not an Ed25519 key")]
-struct NotANode;
+enum Denied {
+    #[error("the peer's key is not an Ed25519 key")]
+    NotANode,
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+}
 
 /// Closes connections of peers that are not admitted, before they are established for anybody else.
 #[derive(Debug)]
-pub(super) struct Gate;
+pub(super) struct Gate(pub(super) Fleet);
 
 impl Gate {
-    /// The decision. Every peer with a node's kind of key is admitted: the fleet's name, which is part of each
-    /// protocol's, keeps fleets apart but is no secret.
-    fn admit(peer: &PeerId) -> Result<NodeId, ConnectionDenied> {
-        node_id(peer).ok_or_else(|| ConnectionDenied::new(NotANode))
+    fn admit(&self, peer: &PeerId) -> Result<NodeId, ConnectionDenied> {
+        let node = node_id(peer).ok_or_else(|| ConnectionDenied::new(Denied::NotANode))?;
+        self.0.admits(&node).map_err(|refusal| {
+            self.0.note_refused(Some(node), refusal, Door::Swarm);
+            ConnectionDenied::new(Denied::from(refusal))
+        })?;
+        Ok(node)
     }
 }
 
@@ -47,7 +55,7 @@ impl NetworkBehaviour for Gate {
         _: &Multiaddr,
         _: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        Self::admit(&peer).map(|_| dummy::ConnectionHandler)
+        self.admit(&peer).map(|_| dummy::ConnectionHandler)
     }
 
     fn handle_established_outbound_connection(
@@ -58,7 +66,7 @@ impl NetworkBehaviour for Gate {
         _: Endpoint,
         _: PortUse,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        Self::admit(&peer).map(|_| dummy::ConnectionHandler)
+        self.admit(&peer).map(|_| dummy::ConnectionHandler)
     }
 
     fn on_swarm_event(&mut self, _: FromSwarm<'_>) {}
@@ -79,8 +87,9 @@ mod tests {
     #[test]
     fn only_nodes_keys_are_let_in() {
         let node = NodeId::from_public_key([3; 32]);
-        assert_eq!(Gate::admit(&super::super::peer_id(node)).unwrap(), node);
+        let gate = Gate(Fleet::open());
+        assert_eq!(gate.admit(&super::super::peer_id(node)).unwrap(), node);
         // An identity multihash of something that is no key.
-        assert!(Gate::admit(&PeerId::random()).is_err());
+        assert!(gate.admit(&PeerId::random()).is_err());
     }
 }

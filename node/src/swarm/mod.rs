@@ -7,7 +7,8 @@
 //!
 //! A peer counts as connected once it has shown that it speaks this fleet's protocols in this version; others are
 //! disconnected and left alone for a while. Deliberately absent: what to say, whom to ask, whom to trust with what.
-//! Who is let in at all is decided in one place, `gate`.
+//! Who is let in at all is decided by [`crate::fleet`], which is asked by the handshake (`admission`) before anything
+//! else is said, and by `gate`; what it has revoked is passed on here (`telling`).
 
 use std::{
     io,
@@ -29,13 +30,17 @@ use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use crate::fleet::Fleet;
+
 mod address;
+mod admission;
 mod behaviour;
 mod control;
 mod dialer;
 mod gate;
 mod peers;
 mod task;
+mod telling;
 #[cfg(test)]
 mod tests;
 
@@ -60,6 +65,8 @@ pub struct SwarmOptions {
     pub listen: SocketAddr,
     /// Name of the fleet: 1 to [`FLEET_LEN_MAX`] letters, digits, `.`, `_` and `-`.
     pub fleet: String,
+    /// Who is let in.
+    pub admission: Fleet,
     /// Whether to look for nodes by multicast, in the address family that is listened on.
     pub mdns: bool,
     /// Peers to stay connected to: `/ip4|ip6|dns|dns4|dns6/…/tcp/…`, with or without `/p2p/…`. At most
@@ -214,9 +221,8 @@ impl SwarmHandle {
         }
     }
 
-    /// A handle on no swarm, which drops everything.
-    #[cfg(test)]
-    pub(crate) fn of_nothing() -> Self {
+    /// A handle on no swarm, which drops everything: of a node that talks to nobody.
+    pub fn of_nothing() -> Self {
         Self { commands: mpsc::channel(1).0, refused: mpsc::channel(1).0, dropped: Arc::default() }
     }
 

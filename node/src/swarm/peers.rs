@@ -112,6 +112,11 @@ impl Peers {
         self.peers.values().filter(|peer| peer.proven).map(|peer| peer.node)
     }
 
+    /// All peers that have a connection.
+    pub(super) fn all(&self) -> impl Iterator<Item = (PeerId, NodeId)> {
+        self.peers.iter().map(|(&peer, entry)| (peer, entry.node))
+    }
+
     /// Whether the peer has a connection with this address at its other end.
     pub(super) fn is_at(&self, peer: &PeerId, ip: IpAddr) -> bool {
         self.peers.get(peer).is_some_and(|peer| peer.connections.iter().any(|&(_, at)| at == ip))

@@ -16,6 +16,7 @@ use layermesh_proto::{
     engine::event::{CallId, RequestId},
     wire::{
         Announcement, ControlRequest, ControlResponse,
+        fleet::{FleetRequest, FleetResponse},
         neighbourhood::{self, Neighbourhood},
     },
 };
@@ -24,10 +25,10 @@ use libp2p::{
     multiaddr::Protocol,
     ping,
     request_response::{self, OutboundRequestId, ResponseChannel},
-    swarm::{ConnectionId, DialError, SwarmEvent as Libp2pEvent, dial_opts::DialOpts},
+    swarm::{ConnectionId, DialError, ListenError, SwarmEvent as Libp2pEvent, dial_opts::DialOpts},
 };
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, watch},
     task::JoinSet,
     time::{Instant, sleep_until, timeout},
 };
@@ -37,11 +38,14 @@ use tracing::{debug, info, warn};
 use super::{
     Command, STATIC_PEERS_MAX, SwarmError, SwarmEvent, SwarmOptions, address,
     address::Family,
+    admission::is_of_admission,
     behaviour::{self, Behaviour, BehaviourEvent, Multicast, Names},
     dialer::{Dial, Dialer, Key, Outcome, To},
     node_id, peer_id,
     peers::Peers,
+    telling::Telling,
 };
+use crate::fleet::{Door, Fleet, Refusal};
 
 /// Requests of this node that may be under way; several to each peer that it can be connected to.
 const REQUESTS_MAX: usize = 1024;
@@ -63,6 +67,12 @@ pub(super) struct Task {
     refused: mpsc::Receiver<RequestId>,
     peers: Peers,
     dialer: Dialer,
+    fleet: Fleet,
+    /// Tells when who is let in may have changed.
+    changes: watch::Receiver<u64>,
+    telling: Telling,
+    /// What this node showed of itself last.
+    shown: Vec<u8>,
     /// Dials under way, at most as many as the dialer starts.
     dials: HashMap<ConnectionId, Key>,
     /// Name lookups under way, at most one a static peer.
@@ -95,7 +105,7 @@ impl Task {
             (true, false) => Multicast::V4,
             (true, true) => Multicast::V6,
         };
-        let mut swarm = behaviour::swarm(&options.keypair, &names, multicast)?;
+        let mut swarm = behaviour::swarm(&options.keypair, &names, multicast, &options.admission)?;
         swarm.listen_on(address::multiaddr(options.listen)).map_err(|error| SwarmError::Listen {
             addr: options.listen,
             error: match error {
@@ -111,6 +121,7 @@ impl Task {
                 _ => debug!(%address, "not an address that was remembered"),
             }
         }
+        let fleet = options.admission;
         Ok(Self {
             swarm,
             names,
@@ -119,6 +130,10 @@ impl Task {
             refused,
             peers: Peers::default(),
             dialer,
+            changes: fleet.changes(),
+            telling: Telling::new(fleet.clone()),
+            shown: fleet.credential(),
+            fleet,
             dials: HashMap::new(),
             lookups: JoinSet::new(),
             requests: HashMap::new(),
@@ -144,7 +159,8 @@ impl Task {
                 }
             }
             self.start_dials();
-            let deadline = self.dialer.next_due().into_iter().chain(self.peers.next_deadline()).min();
+            let deadlines = [self.dialer.next_due(), self.peers.next_deadline(), self.telling.next_deadline()];
+            let deadline = deadlines.into_iter().flatten().min();
             tokio::select! {
                 command = self.commands.recv() => match command {
                     Some(command) => self.on_command(command),
@@ -152,6 +168,7 @@ impl Task {
                 },
                 Some(request) = self.refused.recv() => self.tell(SwarmEvent::RequestFailed { request }),
                 event = self.swarm.select_next_some() => self.on_swarm_event(event),
+                Ok(()) = self.changes.changed() => self.on_fleet_changed(),
                 Some(Ok(lookup)) = self.lookups.join_next() => self.on_lookup(lookup),
                 () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => self.on_deadline(),
             }
@@ -168,6 +185,9 @@ impl Task {
             debug!(%peer, "is not needed any more");
             // An error says that it is gone already.
             let _ = self.swarm.disconnect_peer_id(peer);
+        }
+        while let Some((peer, request)) = self.telling.retry(now) {
+            self.ask_of_fleet(&peer, request);
         }
         while let Some(peer) = self.peers.overdue(now) {
             self.turn_away(peer, "it has not shown that it is of the fleet");
@@ -281,10 +301,11 @@ impl Task {
         match event {
             Libp2pEvent::Behaviour(BehaviourEvent::Gossip(event)) => self.on_gossip(event),
             Libp2pEvent::Behaviour(BehaviourEvent::Control(event)) => self.on_control(event),
+            Libp2pEvent::Behaviour(BehaviourEvent::Telling(event)) => self.on_telling(event),
             Libp2pEvent::Behaviour(BehaviourEvent::Identify(event)) => self.on_identify(event),
             Libp2pEvent::Behaviour(BehaviourEvent::Ping(event)) => self.on_ping(event),
             Libp2pEvent::Behaviour(BehaviourEvent::Mdns(event)) => self.on_mdns(event),
-            Libp2pEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
+            Libp2pEvent::ConnectionEstablished { peer_id, connection_id, endpoint, num_established, .. } => {
                 let now = Instant::now();
                 if let Some(key) = self.dials.remove(&connection_id) {
                     self.dialer.ended(key, Outcome::Connected(peer_id), now);
@@ -292,6 +313,11 @@ impl Task {
                 let Some((remote, _)) = address::socket_address(endpoint.get_remote_address()) else { return };
                 self.dialer.connected(peer_id);
                 self.peers.opened(peer_id, connection_id, remote.ip(), now);
+                if num_established.get() == 1
+                    && let Some(request) = self.telling.connected(peer_id)
+                {
+                    self.ask_of_fleet(&peer_id, request);
+                }
                 if endpoint.is_dialer() {
                     self.reachable_at(peer_id, remote);
                 }
@@ -299,6 +325,7 @@ impl Task {
             Libp2pEvent::ConnectionClosed { peer_id, connection_id, cause, .. } => {
                 debug!(peer = %peer_id, ?cause, "connection closed");
                 if self.peers.closed(peer_id, connection_id) {
+                    self.telling.disconnected(&peer_id);
                     self.dialer.disconnected(peer_id, Instant::now());
                 }
             }
@@ -309,6 +336,10 @@ impl Task {
             }
             Libp2pEvent::IncomingConnectionError { send_back_addr, error, .. } => {
                 debug!(from = %send_back_addr, %error, "a connection attempt failed");
+                // What came as far as admission has been counted there, and what the gate refused by the gate.
+                if matches!(error, ListenError::Transport(_)) && !is_of_admission(&error) {
+                    self.fleet.note_refused(None, Refusal::Broken, Door::Swarm);
+                }
             }
             Libp2pEvent::NewListenAddr { address, .. } => {
                 let own = Protocol::P2p(*self.swarm.local_peer_id());
@@ -339,7 +370,10 @@ impl Task {
         // Strict validation has checked the author's signature.
         let author = message.source.as_ref().and_then(node_id);
         let decoded = neighbourhood::decode(&message.data);
+        let revoked = author.is_some_and(|author| self.fleet.is_revoked(&author));
         let verdict = match (&author, &decoded) {
+            // Whoever passed it on may not have heard yet.
+            _ if revoked => gossipsub::MessageAcceptance::Ignore,
             (Some(_), Ok((reached, _))) if self.neighbourhood().passes_on(*reached) => {
                 gossipsub::MessageAcceptance::Accept
             }
@@ -350,6 +384,7 @@ impl Task {
         let gossip = &mut self.swarm.behaviour_mut().gossip;
         gossip.report_message_validation_result(&message_id, &propagation_source, verdict);
         match (author, decoded) {
+            _ if revoked => debug!(?author, via = %propagation_source, "a word of a device that was revoked"),
             (Some(from), Ok((_, announcement))) => {
                 let sequence = message.sequence_number.unwrap_or_default();
                 self.tell(SwarmEvent::Announced { from, sequence, announcement });
@@ -394,6 +429,66 @@ impl Task {
         self.next_call += 1;
         self.calls.insert(call, channel);
         self.tell(SwarmEvent::Requested { call, from, request });
+    }
+
+    // ── The fleet ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    /// Who is out is disconnected, and what was revoked is passed on.
+    fn on_fleet_changed(&mut self) {
+        let mut members = Vec::new();
+        let all: Vec<_> = self.peers.all().collect();
+        for (peer, node) in all {
+            match self.fleet.admits(&node) {
+                Ok(()) => members.push((peer, node)),
+                Err(Refusal::Revoked) => self.turn_away(peer, "it was revoked"),
+                Err(_) => {
+                    // It may come back: a clock is set, a membership renewed. An error says that it is gone already.
+                    let _ = self.swarm.disconnect_peer_id(peer);
+                }
+            }
+        }
+        for (request, from) in self.telling.news() {
+            for (peer, _) in members.iter().filter(|(_, node)| Some(*node) != from) {
+                self.ask_of_fleet(peer, request.clone());
+            }
+        }
+        let shown = self.fleet.credential();
+        if shown != self.shown {
+            self.shown = shown;
+            self.dialer.begin_anew(Instant::now());
+        }
+    }
+
+    fn ask_of_fleet(&mut self, peer: &PeerId, request: FleetRequest) {
+        // An unconnected peer would be dialled, past the dialer.
+        if self.swarm.is_connected(peer) {
+            self.swarm.behaviour_mut().telling.send_request(peer, request);
+        }
+    }
+
+    fn on_telling(&mut self, event: request_response::Event<FleetRequest, FleetResponse>) {
+        match event {
+            request_response::Event::Message { peer, message, .. } => {
+                let Some(from) = node_id(&peer) else { return };
+                match message {
+                    request_response::Message::Request { request, channel, .. } => {
+                        let response = self.telling.answer(from, request);
+                        // An error says that the peer is gone.
+                        let _ = self.swarm.behaviour_mut().telling.send_response(channel, response);
+                    }
+                    request_response::Message::Response { response, .. } => {
+                        if let Some(request) = self.telling.answered(peer, from, &response) {
+                            self.ask_of_fleet(&peer, request);
+                        }
+                    }
+                }
+            }
+            request_response::Event::OutboundFailure { peer, error, .. } => {
+                debug!(%peer, %error, "a request about revocations failed");
+                self.telling.failed(&peer, Instant::now());
+            }
+            request_response::Event::InboundFailure { .. } | request_response::Event::ResponseSent { .. } => {}
+        }
     }
 
     fn on_identify(&mut self, event: identify::Event) {

@@ -24,6 +24,8 @@ use super::{
     *,
 };
 
+mod admission;
+
 /// Nothing here takes a tenth of it, unless it has failed.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -53,10 +55,21 @@ impl Node {
         static_peers: &[&Multiaddr],
         remembered: &[Multiaddr],
     ) -> Self {
+        Self::start_in(keypair, (fleet, Fleet::open()), port, static_peers, remembered).await
+    }
+
+    async fn start_in(
+        keypair: Keypair,
+        (fleet, admission): (&str, Fleet),
+        port: u16,
+        static_peers: &[&Multiaddr],
+        remembered: &[Multiaddr],
+    ) -> Self {
         let options = SwarmOptions {
             keypair: keypair.clone(),
             listen: ([127, 0, 0, 1], port).into(),
             fleet: fleet.to_owned(),
+            admission,
             mdns: false,
             static_peers: static_peers.iter().map(|&address| address.clone()).collect(),
             remembered: remembered.to_vec(),
@@ -274,7 +287,7 @@ struct Rogue {
 impl Rogue {
     fn dialling(fleet: &str, address: &Multiaddr) -> Self {
         let names = Names::new(fleet).unwrap();
-        let mut swarm = behaviour::swarm(&Keypair::generate_ed25519(), &names, Multicast::Off).unwrap();
+        let mut swarm = behaviour::swarm(&Keypair::generate_ed25519(), &names, Multicast::Off, &Fleet::open()).unwrap();
         swarm.dial(DialOpts::unknown_peer_id().address(address.clone()).build()).unwrap();
         Self { swarm, names }
     }
@@ -382,6 +395,7 @@ async fn options_outside_their_limits_are_refused() {
         keypair: Keypair::generate_ed25519(),
         listen: ([127, 0, 0, 1], 0).into(),
         fleet: fleet.to_owned(),
+        admission: Fleet::open(),
         mdns: false,
         static_peers,
         remembered: vec![],

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use layermesh::{
     counters::Counters,
     exchange::{BlobRead, BlobSource, BulkServer},
+    fleet::Fleet,
     swarm::{self, SwarmEvent, SwarmHandle, SwarmOptions},
 };
 use layermesh_proto::{
@@ -91,13 +92,15 @@ impl Liar {
             served: Arc::clone(&served),
         };
         let loopback = ([127, 0, 0, 1], 0).into();
-        let bulk = BulkServer::bind(loopback, &keypair, source, Arc::<Counters>::default()).await.unwrap();
+        let bulk =
+            BulkServer::bind(loopback, &keypair, &Fleet::open(), source, Arc::<Counters>::default()).await.unwrap();
         let bulk_port = bulk.local_addr().port();
         tokio::spawn(bulk.run(shutdown.clone()));
         let options = SwarmOptions {
             keypair: keypair.clone(),
             listen: loopback,
             fleet: fleet.to_owned(),
+            admission: Fleet::open(),
             mdns: false,
             static_peers: Vec::new(),
             remembered: Vec::new(),

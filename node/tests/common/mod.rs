@@ -39,6 +39,8 @@ pub const REGISTRY: &str = "reg.test";
 /// What nothing that works comes near, on a machine that is busy with something else. Where the product's own deadlines
 /// are longer, the test says so.
 pub const PATIENCE: Duration = Duration::from_secs(60);
+/// Instead of a flag: the node is told of no fleet, not even of an open one.
+pub const NO_FLEET: &str = "no fleet";
 /// Between two looks at something that is waited for.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 /// Lines of a node's log that a failure shows.
@@ -93,6 +95,10 @@ impl Site {
         let mut words: Vec<String> = wrapper.iter().map(ToString::to_string).collect();
         words.push(env!("CARGO_BIN_EXE_layermesh").to_owned());
         words.extend(["run", "--until-stdin-closes", "--no-mdns"].map(str::to_owned));
+        // What these tests are about is not who is let in, but where they say so.
+        if !flags.iter().any(|flag| flag.starts_with("--fleet-authority") || *flag == NO_FLEET) {
+            words.push("--open".to_owned());
+        }
         let mut flag = |name: &str, value: &str| words.extend([name.to_owned(), value.to_owned()]);
         flag("--config", &self.dir.path().join("layermesh.toml").to_string_lossy());
         flag("--docker-config", &self.dir.path().join("docker.json").to_string_lossy());
@@ -103,7 +109,7 @@ impl Site {
         flag("--fleet", &self.fleet);
         flag("--origin", &format!("{REGISTRY}={}", self.registry.base_url()));
         peers.iter().for_each(|peer| flag("--peer", peer));
-        words.extend(flags.iter().map(ToString::to_string));
+        words.extend(flags.iter().filter(|flag| **flag != NO_FLEET).map(ToString::to_string));
 
         let log = self.dir.path().join(format!("{name}.log"));
         let stderr = OpenOptions::new().create(true).append(true).open(&log).unwrap();

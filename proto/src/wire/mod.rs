@@ -17,7 +17,7 @@ mod strategies;
 mod tests;
 
 /// Version of the wire protocol. Nodes of another version are not talked to; it is part of every protocol name.
-pub const PROTOCOL_VERSION: u32 = 7;
+pub const PROTOCOL_VERSION: u32 = 8;
 
 pub use announcement::{
     ANNOUNCEMENT_BYTES_MAX, Announcement, Claim, HASHES_PER_ANNOUNCEMENT_MAX, Having, Part, Stripe,

@@ -217,7 +217,12 @@ fn key() -> impl Strategy<Value = NodeId> {
 
 pub(super) fn membership() -> impl Strategy<Value = Membership> {
     (key(), key(), number(), proptest::option::of(number())).prop_map(
-        |(authority, peer, issued_unix_s, expires_unix_s)| Membership { authority, peer, issued_unix_s, expires_unix_s },
+        |(authority, peer, issued_unix_s, expires_unix_s)| Membership {
+            authority,
+            peer,
+            issued_unix_s,
+            expires_unix_s,
+        },
     )
 }
 
@@ -231,7 +236,11 @@ pub(super) fn enrolment() -> impl Strategy<Value = Enrolment> {
 }
 
 pub(super) fn revocation() -> impl Strategy<Value = Revocation> {
-    (key(), key(), number()).prop_map(|(authority, subject, when_unix_s)| Revocation { authority, subject, when_unix_s })
+    (key(), key(), number()).prop_map(|(authority, subject, when_unix_s)| Revocation {
+        authority,
+        subject,
+        when_unix_s,
+    })
 }
 
 fn record() -> impl Strategy<Value = Vec<u8>> {

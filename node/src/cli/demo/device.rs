@@ -58,7 +58,8 @@ impl Site {
 
     fn command(&self, data_dir: &Path) -> Command {
         let mut command = Command::new(&self.program);
-        command.arg("run").arg("--until-stdin-closes").arg("--no-mdns");
+        // All nodes are this machine's, listen on loopback alone and share a name that nobody else knows.
+        command.arg("run").arg("--open").arg("--until-stdin-closes").arg("--no-mdns");
         command.arg("--config").arg(self.dir.join("layermesh.toml"));
         command.arg("--docker-config").arg(self.dir.join("docker.json"));
         command.arg("--data-dir").arg(data_dir);

@@ -22,11 +22,13 @@ use crate::{
         record::{self, SignError},
         routes::RecordText,
     },
-    release::{clock::BUILT_UNIX_S, verify::show_time},
+    release::verify::show_time,
 };
 
 mod show;
 mod sign;
+
+pub(super) use show::in_a_line;
 
 /// Variable with the directory of the authority's key.
 const DIR_VARIABLE: &str = "LAYERMESH_FLEET_DIR";
@@ -166,7 +168,9 @@ fn parse_expiry(text: &str, now_unix_s: u64) -> Result<u64, Failure> {
 
 fn parse_subject(text: &str) -> Result<NodeId, Failure> {
     text.parse().map_err(|_| {
-        Failure::usage(anyhow!("`{text}` is not the peer id of a node: `layermesh status` shows it, such as 12D3KooW..."))
+        Failure::usage(anyhow!(
+            "`{text}` is not the peer id of a node: `layermesh status` shows it, such as 12D3KooW..."
+        ))
     })
 }
 
@@ -199,6 +203,7 @@ struct Signed {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::release::clock::BUILT_UNIX_S;
 
     #[test]
     fn ends_are_times_from_now_dates_or_moments() {

@@ -7,8 +7,8 @@ use layermesh_proto::wire::fleet::{Enrolment, Revocation};
 use serde::Serialize;
 
 use super::{
-    Exit, Failure, FileError, FleetKey, Global, Place, Signed, files, give, hand_revocations, now, output, parse_expiry,
-    parse_subject, record, show_time, signed,
+    Exit, Failure, FileError, FleetKey, Global, Place, Signed, files, give, hand_revocations, now, output,
+    parse_expiry, parse_subject, record, show_time, signed,
 };
 
 /// Arguments of `layermesh fleet init`.
@@ -173,7 +173,9 @@ pub(super) async fn revoke(args: &RevokeArgs, global: &Global) -> Result<Exit, F
         })?;
     } else {
         let path = path.display();
-        output::print(&format!("signed, and not told to anybody yet: run `layermesh fleet announce {path}` at a node\n"))?;
+        output::print(&format!(
+            "signed, and not told to anybody yet: run `layermesh fleet announce {path}` at a node\n"
+        ))?;
     }
     Ok(Exit::Done)
 }
