@@ -113,7 +113,7 @@ impl Node {
         let admin = AdminServer::bind(&config.data_dir.join(ADMIN_SOCKET)).await?;
         let mirror_listener = listen("mirror", "--mirror-addr", config.mirror).await?;
         let status_listener = listen("status", "--status-addr", config.status).await?;
-        let fleet = Fleet::load(&keypair, config.admission.clone(), &config.data_dir)?;
+        let fleet = load_fleet(config, &keypair)?;
         let bulk = bind_bulk(config, &keypair, &fleet, &store, &counters).await?;
         let listen = Listen {
             mirror: mirror_listener.local_addr()?,
@@ -131,18 +131,14 @@ impl Node {
         let (swarm, swarm_events) = start_swarm(options, &mut core, &core_stop)?;
         core.spawn(fleet.clone().run(core_stop.clone()));
         core.spawn(saver.run(core_stop.clone()));
-        let (task_events_in, task_events) = mpsc::channel(TASK_EVENT_QUEUE_LEN);
-        let fetches = FetchContext {
-            store: store.clone(),
-            origins: origins.clone(),
-            bulk: BulkClient::new(&keypair, &fleet)?,
-            uplink: Arc::new(Pace::new(config.uplink_bytes_per_s)),
-            counters: Arc::clone(&counters),
-            events: task_events_in,
-        };
+        let (events, task_events) = mpsc::channel(TASK_EVENT_QUEUE_LEN);
+        let bulk_client = BulkClient::new(&keypair, &fleet)?;
+        let uplink = Arc::new(Pace::new(config.uplink_bytes_per_s));
+        let (of_store, of_origins, counted) = (store.clone(), origins.clone(), Arc::clone(&counters));
+        let fetches =
+            FetchContext { store: of_store, origins: of_origins, bulk: bulk_client, uplink, counters: counted, events };
         tell_the_time(config, &fetches, &mut core, &core_stop);
-        let engine =
-            Engine::new(engine_config(config, listen.bulk.map_or(0, |bulk| bulk.port())), node, rand::random());
+        let engine = Engine::new(engine_config(config, listen.bulk), node, rand::random());
         let (examines, examining) = mpsc::channel(EXAMINE_QUEUE_LEN);
         let parts = Parts {
             engine,
@@ -223,6 +219,12 @@ async fn open_store(config: &Config) -> anyhow::Result<Opened> {
     }
     opened.store.attach_lasting().await?;
     Ok(opened)
+}
+
+fn load_fleet(config: &Config, keypair: &Keypair) -> anyhow::Result<Fleet> {
+    Fleet::load(keypair, config.admission.clone(), &config.data_dir).context(
+        "cannot read who was revoked; restore the file, or remove it and have the node told again by its neighbours",
+    )
 }
 
 fn make_data_dir(dir: &Path) -> anyhow::Result<()> {
@@ -320,10 +322,10 @@ fn node_facts(
     }
 }
 
-fn engine_config(config: &Config, bulk_port: u16) -> engine::config::Config {
+fn engine_config(config: &Config, bulk: Option<SocketAddr>) -> engine::config::Config {
     let default = engine::config::Config::default();
     engine::config::Config {
-        bulk_port,
+        bulk_port: bulk.map_or(0, |bulk| bulk.port()),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         platform: Platform::of_this_device().to_string(),
         uplink: config.uplink.clone(),

@@ -38,6 +38,7 @@ mod behaviour;
 mod control;
 mod dialer;
 mod gate;
+mod members;
 mod peers;
 mod task;
 mod telling;

@@ -16,7 +16,6 @@ use layermesh_proto::{
     engine::event::{CallId, RequestId},
     wire::{
         Announcement, ControlRequest, ControlResponse,
-        fleet::{FleetRequest, FleetResponse},
         neighbourhood::{self, Neighbourhood},
     },
 };
@@ -60,19 +59,19 @@ type Lookup = (usize, Option<PeerId>, io::Result<Vec<SocketAddr>>);
 
 /// The swarm and what belongs to it.
 pub(super) struct Task {
-    swarm: Swarm<Behaviour>,
+    pub(super) swarm: Swarm<Behaviour>,
     names: Names,
     events: mpsc::Sender<SwarmEvent>,
     commands: mpsc::Receiver<Command>,
     refused: mpsc::Receiver<RequestId>,
-    peers: Peers,
-    dialer: Dialer,
-    fleet: Fleet,
+    pub(super) peers: Peers,
+    pub(super) dialer: Dialer,
+    pub(super) fleet: Fleet,
     /// Tells when who is let in may have changed.
     changes: watch::Receiver<u64>,
-    telling: Telling,
+    pub(super) telling: Telling,
     /// What this node showed of itself last.
-    shown: Vec<u8>,
+    pub(super) shown: Vec<u8>,
     /// Dials under way, at most as many as the dialer starts.
     dials: HashMap<ConnectionId, Key>,
     /// Name lookups under way, at most one a static peer.
@@ -357,7 +356,7 @@ impl Task {
         self.peers.reachable_at(peer, address);
     }
 
-    fn turn_away(&mut self, peer: PeerId, why: &'static str) {
+    pub(super) fn turn_away(&mut self, peer: PeerId, why: &'static str) {
         info!(%peer, why, "peer turned away");
         self.dialer.stranger(&peer, Instant::now());
         // An error says that it is gone already.
@@ -429,66 +428,6 @@ impl Task {
         self.next_call += 1;
         self.calls.insert(call, channel);
         self.tell(SwarmEvent::Requested { call, from, request });
-    }
-
-    // ── The fleet ─────────────────────────────────────────────────────────────────────────────────────────────────
-
-    /// Who is out is disconnected, and what was revoked is passed on.
-    fn on_fleet_changed(&mut self) {
-        let mut members = Vec::new();
-        let all: Vec<_> = self.peers.all().collect();
-        for (peer, node) in all {
-            match self.fleet.admits(&node) {
-                Ok(()) => members.push((peer, node)),
-                Err(Refusal::Revoked) => self.turn_away(peer, "it was revoked"),
-                Err(_) => {
-                    // It may come back: a clock is set, a membership renewed. An error says that it is gone already.
-                    let _ = self.swarm.disconnect_peer_id(peer);
-                }
-            }
-        }
-        for (request, from) in self.telling.news() {
-            for (peer, _) in members.iter().filter(|(_, node)| Some(*node) != from) {
-                self.ask_of_fleet(peer, request.clone());
-            }
-        }
-        let shown = self.fleet.credential();
-        if shown != self.shown {
-            self.shown = shown;
-            self.dialer.begin_anew(Instant::now());
-        }
-    }
-
-    fn ask_of_fleet(&mut self, peer: &PeerId, request: FleetRequest) {
-        // An unconnected peer would be dialled, past the dialer.
-        if self.swarm.is_connected(peer) {
-            self.swarm.behaviour_mut().telling.send_request(peer, request);
-        }
-    }
-
-    fn on_telling(&mut self, event: request_response::Event<FleetRequest, FleetResponse>) {
-        match event {
-            request_response::Event::Message { peer, message, .. } => {
-                let Some(from) = node_id(&peer) else { return };
-                match message {
-                    request_response::Message::Request { request, channel, .. } => {
-                        let response = self.telling.answer(from, request);
-                        // An error says that the peer is gone.
-                        let _ = self.swarm.behaviour_mut().telling.send_response(channel, response);
-                    }
-                    request_response::Message::Response { response, .. } => {
-                        if let Some(request) = self.telling.answered(peer, from, &response) {
-                            self.ask_of_fleet(&peer, request);
-                        }
-                    }
-                }
-            }
-            request_response::Event::OutboundFailure { peer, error, .. } => {
-                debug!(%peer, %error, "a request about revocations failed");
-                self.telling.failed(&peer, Instant::now());
-            }
-            request_response::Event::InboundFailure { .. } | request_response::Event::ResponseSent { .. } => {}
-        }
     }
 
     fn on_identify(&mut self, event: identify::Event) {
