@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::limits::LimitError;
 use crate::NodeId;
 
-/// Longest encoded statement, in bytes: the longest there is has 150.
+/// Longest encoded statement, in bytes: the longest there is has under 100.
 pub const STATEMENT_BYTES_MAX: usize = 256;
 /// Longest record, in bytes: a statement, and 150 for the key, the type, the signature and their framing.
 pub const RECORD_BYTES_MAX: usize = 512;

@@ -215,6 +215,76 @@ async fn other_software_gets_no_further_than_the_name_of_the_handshake() {
     assert_eq!(fleet.status().refused.values().sum::<u64>(), 2);
 }
 
+/// Connections that are made one after the other in a measurement, of each kind.
+const MEASURED: usize = 100;
+
+/// Median time of a new connection between two swarms in milliseconds, until the dialling side has it.
+async fn median_ms<B: libp2p::swarm::NetworkBehaviour>(mut make: impl FnMut() -> (Swarm<B>, Swarm<B>)) -> f64 {
+    let mut took = Vec::new();
+    for _ in 0..MEASURED {
+        let (mut listening, mut dialling) = make();
+        listening.listen_on("/ip4/127.0.0.1/tcp/0".parse().unwrap()).unwrap();
+        let address = loop {
+            if let Libp2pEvent::NewListenAddr { address, .. } = listening.select_next_some().await {
+                break address;
+            }
+        };
+        let begun = tokio::time::Instant::now();
+        dialling.dial(DialOpts::unknown_peer_id().address(address).build()).unwrap();
+        loop {
+            tokio::select! {
+                _ = listening.select_next_some() => {}
+                event = dialling.select_next_some() => {
+                    if matches!(event, Libp2pEvent::ConnectionEstablished { .. }) {
+                        break;
+                    }
+                }
+            }
+        }
+        took.push(begun.elapsed().as_secs_f64() * 1e3);
+    }
+    took.sort_by(f64::total_cmp);
+    took[took.len() / 2]
+}
+
+/// `cargo test --release -p layermesh --lib what_a_first_connection_costs -- --ignored --nocapture`.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a measurement"]
+async fn what_a_first_connection_costs() {
+    let plain = median_ms(|| {
+        let swarm = || {
+            SwarmBuilder::with_existing_identity(Keypair::generate_ed25519())
+                .with_tokio()
+                .with_tcp(tcp::Config::default().nodelay(true), noise::Config::new, yamux::Config::default)
+                .unwrap()
+                .with_behaviour(|_| libp2p::swarm::dummy::Behaviour)
+                .unwrap()
+                .build()
+        };
+        (swarm(), swarm())
+    })
+    .await;
+    let names = Names::new("f").unwrap();
+    let of = |keypair: &Keypair, fleet: &Fleet| behaviour::swarm(keypair, &names, Multicast::Off, fleet).unwrap();
+    let open = median_ms(|| {
+        let swarm = || of(&Keypair::generate_ed25519(), &Fleet::open());
+        (swarm(), swarm())
+    })
+    .await;
+    let (authority, key) = (Authority::new(), Keypair::generate_ed25519());
+    let enrolment = authority.enrolment(id_of(&key), NOW + 100);
+    let members = median_ms(|| {
+        let swarm = || {
+            let keypair = Keypair::generate_ed25519();
+            let shown = record::enrol(&key, &enrolment, id_of(&keypair), NOW).unwrap();
+            of(&keypair, &member(&keypair, &[&authority], Some(shown), &TestClock::at(NOW)))
+        };
+        (swarm(), swarm())
+    })
+    .await;
+    eprintln!("first connection, ms | without admission {plain:.2} | open {open:.2} | members {members:.2}");
+}
+
 #[tokio::test]
 async fn a_revocation_takes_effect_on_a_site_of_ten_within_seconds() {
     let authority = Authority::new();
@@ -309,4 +379,48 @@ async fn whoever_expires_is_disconnected_and_comes_back_when_renewed() {
     let mut b = start(of_b, &renewed, 0, &[&a.address]).await;
     b.connected_to(a.id).await;
     a.connected_to(b.id).await;
+}
+
+#[tokio::test]
+async fn words_of_the_revoked_are_not_taken_from_those_who_have_not_heard() {
+    let (authority, clock) = (Authority::new(), TestClock::at(NOW));
+    let (of_relay, of_a) = (Keypair::generate_ed25519(), Keypair::generate_ed25519());
+    // It lets everybody in and never takes a revocation.
+    let relaying = Fleet::showing(Some(authority.admit(id_of(&of_relay), None)));
+    let mut relay = start(of_relay, &relaying, 0, &[]).await;
+    let fleet = member(&of_a, &[&authority], Some(authority.admit(id_of(&of_a), None)), &clock);
+    let mut a = start(of_a, &fleet, 0, &[&relay.address]).await;
+    a.connected_to(relay.id).await;
+    let mut author = Rogue::dialling("f", &relay.address);
+    let author_id = node_id(&author.id()).unwrap();
+    let word = |seq| neighbourhood::encode(Neighbourhood::default(), &Announcement::Summary(summary(seq))).unwrap();
+    let says = async |author: &mut Rogue, seq: u64, hearer: &mut Node| {
+        patiently("a word", async {
+            let mut tick = tokio::time::interval(Duration::from_millis(100));
+            loop {
+                tokio::select! {
+                    _ = author.swarm.select_next_some() => {}
+                    _ = tick.tick() => drop(author.publish(word(seq))),
+                    (from, said) = next_announced(hearer) => {
+                        if (from, said) == (author_id, Announcement::Summary(summary(seq))) {
+                            return;
+                        }
+                    }
+                }
+            }
+        })
+        .await;
+    };
+    says(&mut author, 3, &mut a).await;
+    fleet.revoke(&authority.revoke(author_id), None).unwrap();
+    says(&mut author, 5, &mut relay).await;
+    // What the relay says itself comes after what it has passed on.
+    relay.handle.announce(Announcement::Summary(summary(9)));
+    loop {
+        let (from, said) = next_announced(&mut a).await;
+        if from == relay.id {
+            break;
+        }
+        assert_ne!(said, Announcement::Summary(summary(5)), "{from}");
+    }
 }
