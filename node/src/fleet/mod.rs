@@ -195,8 +195,8 @@ struct Inner {
     /// Counts changes of who is admitted.
     changed: watch::Sender<u64>,
     refused: [AtomicU64; Refusal::ALL.len()],
-    /// Peers that refused this node.
-    refused_by: AtomicU64,
+    /// How often peers refused this node.
+    refused_by: [AtomicU64; Refusal::ALL.len()],
     lines: Lines,
 }
 
@@ -232,7 +232,7 @@ impl Fleet {
             state: Mutex::new(state),
             changed: watch::channel(0).0,
             refused: Default::default(),
-            refused_by: AtomicU64::new(0),
+            refused_by: Default::default(),
             lines: Lines::default(),
         }))
     }
@@ -333,7 +333,7 @@ impl Fleet {
 
     /// A peer refused this node.
     pub fn note_refused_by(&self, peer: NodeId, refusal: Refusal) {
-        self.0.refused_by.fetch_add(1, Ordering::Relaxed);
+        self.0.refused_by[refusal as usize - 1].fetch_add(1, Ordering::Relaxed);
         if self.0.lines.may_log(Some(peer)) {
             warn!(%peer, why = %refusal, "a peer refuses this node; `layermesh fleet show` says what it shows of itself");
         }

@@ -1,6 +1,9 @@
 //! How admission stands, as the admin API says it.
 
-use std::{collections::BTreeMap, sync::atomic::Ordering};
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -38,8 +41,8 @@ pub struct AdmissionStatus {
     pub revocations: usize,
     /// How often peers were refused, by reason.
     pub refused: BTreeMap<String, u64>,
-    /// How often peers refused this node.
-    pub refused_by_peers: u64,
+    /// How often peers refused this node, by the reason that they gave.
+    pub refused_by_peers: BTreeMap<String, u64>,
 }
 
 /// What a node shows of itself.
@@ -68,6 +71,11 @@ pub struct RevocationStatus {
     pub when: String,
 }
 
+fn by_reason(counts: &[AtomicU64; Refusal::ALL.len()]) -> BTreeMap<String, u64> {
+    let counts = Refusal::ALL.iter().zip(counts);
+    counts.map(|(kind, count)| (kind.label().to_owned(), count.load(Ordering::Relaxed))).collect()
+}
+
 impl Fleet {
     /// How admission stands.
     pub fn status(&self) -> AdmissionStatus {
@@ -93,7 +101,6 @@ impl Fleet {
             (_, Some(Err(refusal))) => Some(format!("{refusal}: {}", self.how_to_admit())),
             (_, Some(Ok(()))) => None,
         };
-        let counts = Refusal::ALL.iter().zip(&self.0.refused);
         AdmissionStatus {
             mode,
             authorities: self.0.options.authorities.iter().map(ToString::to_string).collect(),
@@ -106,8 +113,8 @@ impl Fleet {
             problem,
             members: state.roster.count_members(wall),
             revocations: state.roster.revocations().count(),
-            refused: counts.map(|(kind, count)| (kind.label().to_owned(), count.load(Ordering::Relaxed))).collect(),
-            refused_by_peers: self.0.refused_by.load(Ordering::Relaxed),
+            refused: by_reason(&self.0.refused),
+            refused_by_peers: by_reason(&self.0.refused_by),
         }
     }
 

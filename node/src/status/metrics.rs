@@ -2,7 +2,7 @@
 //!
 //! Made anew for each scrape from one status, so that the numbers of one scrape belong together.
 
-use std::{fmt, sync::atomic::AtomicU64};
+use std::{collections::BTreeMap, fmt, sync::atomic::AtomicU64};
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, text},
@@ -90,14 +90,16 @@ fn releases(mesh: &mut Registry, status: &NodeStatus) {
 /// Who was let in, and who was not.
 fn admission(mesh: &mut Registry, status: &NodeStatus) {
     let Some(admission) = &status.admission else { return };
-    let refusals = Family::<Reason, Counter>::default();
-    for (reason, count) in &admission.refused {
-        refusals.get_or_create(&Reason { reason: reason.clone() }).inc_by(*count);
-    }
-    mesh.register("peers_refused", "Peers that were not let in, by reason", refusals);
-    let refused_by = Counter::<u64>::default();
-    refused_by.inc_by(admission.refused_by_peers);
-    mesh.register("refused_by_peers", "Peers that did not let this node in", refused_by);
+    let by_reason = |counts: &BTreeMap<String, u64>| {
+        let family = Family::<Reason, Counter>::default();
+        for (reason, count) in counts {
+            family.get_or_create(&Reason { reason: reason.clone() }).inc_by(*count);
+        }
+        family
+    };
+    let (refused, refused_by) = (by_reason(&admission.refused), by_reason(&admission.refused_by_peers));
+    mesh.register("peers_refused", "Peers that were not let in, by reason", refused);
+    mesh.register("refused_by_peers", "Peers that did not let this node in, by the reason that they gave", refused_by);
     mesh.register("members", "Members that are let in", gauge(admission.members as u64));
     mesh.register("revocations", "Revocations that are known", gauge(admission.revocations as u64));
     mesh.register(

@@ -51,14 +51,10 @@ fn shown(status: &FleetStatus) -> String {
             row("enrolled by", key);
         }
     }
-    let refused: Vec<_> = admission.refused.iter().filter(|(_, count)| **count > 0).collect();
-    let refused: Vec<_> = refused.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
-    row("refused", if refused.is_empty() { "nobody yet" } else { "" });
-    for line in refused {
-        row("", &line);
-    }
-    if admission.refused_by_peers > 0 {
-        row("", &format!("{} times peers refused this node", admission.refused_by_peers));
+    for (name, counts) in [("refused", &admission.refused), ("refused by", &admission.refused_by_peers)] {
+        let counts = counts.iter().filter(|(_, count)| **count > 0);
+        let shown = counts.map(|(reason, count)| format!("{reason} {count}")).collect::<Vec<_>>().join(", ");
+        row(name, if shown.is_empty() { "nobody yet" } else { &shown });
     }
     if !status.revoked.is_empty() {
         let rows = status.revoked.iter().map(|one| vec![one.subject.clone(), one.when.clone(), one.authority.clone()]);
@@ -85,7 +81,7 @@ mod tests {
                 members: 1,
                 revocations: 1,
                 refused: [("expired".to_owned(), 3), ("forged".to_owned(), 0)].into(),
-                refused_by_peers: 0,
+                refused_by_peers: [("revoked".to_owned(), 2)].into(),
             },
             revoked: vec![RevocationStatus {
                 subject: "12D3gone".to_owned(),
@@ -95,7 +91,12 @@ mod tests {
         };
         let text = shown(&status);
         assert!(text.starts_with("NOT ADMITTED: ") && text.contains("\ndo this\n"), "{text}");
-        assert!(text.contains("3 expired") && !text.contains("forged") && text.contains("12D3gone"), "{text}");
+        assert!(
+            text.contains("refused     expired 3\n")
+                && text.contains("refused by  revoked 2\n")
+                && text.contains("12D3gone"),
+            "{text}"
+        );
         status.admission.problem = None;
         status.admission.membership = Some(MembershipStatus {
             authority: "12D3a".to_owned(),

@@ -1,7 +1,15 @@
 //! Who is let in, on real connections.
 
+use futures::{AsyncRead, AsyncWrite};
 use layermesh_proto::wire::fleet::{Credential, Membership};
-use libp2p::{SwarmBuilder, identify, noise, tcp, yamux};
+use libp2p::{
+    SwarmBuilder,
+    core::{
+        UpgradeInfo,
+        upgrade::{InboundConnectionUpgrade, OutboundConnectionUpgrade},
+    },
+    identify, noise, tcp, yamux,
+};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -168,6 +176,79 @@ async fn strangers_that_are_dialled_get_nothing_and_are_counted() {
             assert!(!matches!(event, SwarmEvent::PeerConnected { .. }), "{event:?}");
         }
     }
+}
+
+/// Noise under the name of the handshake, and then nothing of what must follow.
+#[derive(Clone)]
+struct Silent(noise::Config);
+
+impl UpgradeInfo for Silent {
+    type Info = &'static str;
+    type InfoIter = std::iter::Once<Self::Info>;
+
+    fn protocol_info(&self) -> Self::InfoIter {
+        std::iter::once(super::super::admission::PROTOCOL)
+    }
+}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> InboundConnectionUpgrade<T> for Silent {
+    type Output = (PeerId, noise::Output<T>);
+    type Error = noise::Error;
+    type Future = <noise::Config as InboundConnectionUpgrade<T>>::Future;
+
+    fn upgrade_inbound(self, socket: T, info: Self::Info) -> Self::Future {
+        self.0.upgrade_inbound(socket, info)
+    }
+}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> OutboundConnectionUpgrade<T> for Silent {
+    type Output = (PeerId, noise::Output<T>);
+    type Error = noise::Error;
+    type Future = <noise::Config as OutboundConnectionUpgrade<T>>::Future;
+
+    fn upgrade_outbound(self, socket: T, info: Self::Info) -> Self::Future {
+        self.0.upgrade_outbound(socket, info)
+    }
+}
+
+#[tokio::test]
+async fn whoever_goes_on_without_showing_anything_is_refused() {
+    let authority = Authority::new();
+    let (mut a, fleet) = member_of(&authority, &[]).await;
+    let mut rogue = SwarmBuilder::with_existing_identity(Keypair::generate_ed25519())
+        .with_tokio()
+        .with_tcp(
+            tcp::Config::default(),
+            |keypair: &Keypair| noise::Config::new(keypair).map(Silent),
+            yamux::Config::default,
+        )
+        .unwrap()
+        .with_behaviour(|key| identify::Behaviour::new(identify::Config::new("x".to_owned(), key.public())))
+        .unwrap()
+        .build();
+    rogue.dial(DialOpts::unknown_peer_id().address(a.address.clone()).build()).unwrap();
+    patiently("a refusal", async {
+        // What it sends for the muxer is no frame.
+        while fleet.status().refused.values().sum::<u64>() == 0 {
+            tokio::select! {
+                event = rogue.select_next_some() => {
+                    assert!(!matches!(event, Libp2pEvent::Behaviour(identify::Event::Received { .. })), "{event:?}");
+                }
+                () = tokio::time::sleep(Duration::from_millis(10)) => {}
+            }
+        }
+    })
+    .await;
+    assert_eq!(refused(&fleet, Refusal::Broken), 1);
+    while let Ok(event) = a.events.try_recv() {
+        assert!(!matches!(event, SwarmEvent::PeerConnected { .. }), "{event:?}");
+    }
+
+    // The slower of two ends decides: one that says nothing at all is dropped by the clock.
+    let mut stream = TcpStream::connect(("127.0.0.1", a.port())).await.unwrap();
+    let mut got = Vec::new();
+    let _ = patiently("the end", stream.read_to_end(&mut got)).await;
+    assert!(got.len() <= NEGOTIATION_BYTES_MAX, "{got:?}");
 }
 
 #[tokio::test]
