@@ -193,6 +193,9 @@ pub struct Config {
 
     /// Fetches of one blob at the same time. 8: two for each stripe of the window.
     pub fetches_per_transfer: usize,
+    /// Without bytes, after which a stream makes way for an earlier one where all fetches are taken. 1 s: many times what a
+    /// piece takes from hop to hop on a LAN.
+    pub make_way: Duration,
     /// Smallest blob that spreads from its holders along trees if more nodes want it than hold it. 1 MiB: a smaller one is
     /// there before the others' words are.
     pub spread_bytes_min: u64,
@@ -406,6 +409,7 @@ impl Default for Config {
             stripe_bytes_max: 64 << 20,
             takeover_factor: 8,
             fetches_per_transfer: 8,
+            make_way: Duration::from_secs(1),
             spread_bytes_min: 1 << 20,
             sections: 16,
             section_bytes_max: 8 << 20,

@@ -12,6 +12,7 @@ use super::{
     Engine,
     electing::TURN_WHOLE,
     event::{Action, FetchId, Instant, Source, SourceError},
+    planning::Upstream,
     select,
     site::{Heard, Room, Site, Word},
     timers::Timer,
@@ -325,6 +326,7 @@ impl Engine {
         }
         self.stop_asking_origin(content);
         self.leave_dry_streams(content);
+        self.make_way(content);
         self.advance(content, None);
     }
 
@@ -369,6 +371,28 @@ impl Engine {
                 transfer.fail(Source::Peer(peer), SourceError::Failed("it waits for it, too".to_owned()));
                 transfer.dry.insert(peer, piece);
             }
+        }
+    }
+
+    /// Lets the last of the streams go that bring nothing, if something earlier could be had in its place. All nodes then go by the
+    /// order of pieces: else two could each wait for what the other has no fetch left for.
+    fn make_way(&mut self, content: ContentId) {
+        let Some(transfer) = self.transfers.open.get(&content) else { return };
+        let streams = |kind| matches!(kind, Kind::Stripe(..) | Kind::Section);
+        let waits = |fetch: &Fetch| streams(fetch.kind) && self.now.since(fetch.moved) >= self.config.make_way;
+        let waiting = transfer.fetches.iter().filter(|(_, fetch)| waits(fetch));
+        let Some((last, fetch)) = waiting.max_by_key(|(_, fetch)| fetch.run.start) else { return };
+        let Some(taken) = transfer.taken() else { return };
+        let earlier = match fetch.kind {
+            Kind::Section => taken.next_missing(0),
+            _ if transfer.fetches.len() < self.config.fetches_per_transfer => None,
+            _ => match self.ask_upstream(&content, &self.claims(&content), &taken) {
+                Some(Upstream::Ready(step)) => Some(step.run.start),
+                _ => None,
+            },
+        };
+        if earlier.is_some_and(|piece| piece < fetch.run.start) {
+            self.cancel_one(*last);
         }
     }
 

@@ -42,7 +42,7 @@ pub(super) struct Step {
 }
 
 /// What is to be done about what others fetch from the origin.
-enum Upstream {
+pub(super) enum Upstream {
     /// Ask this peer for it.
     Ready(Step),
     /// Nobody upstream is connected; this node is the nearest.
@@ -196,7 +196,12 @@ impl Engine {
     }
 
     /// Pieces that another node fetches from the origin, from whoever is upstream.
-    fn ask_upstream(&self, content: &ContentId, claims: &[(NodeId, Claim)], taken: &PieceSet) -> Option<Upstream> {
+    pub(super) fn ask_upstream(
+        &self,
+        content: &ContentId,
+        claims: &[(NodeId, Claim)],
+        taken: &PieceSet,
+    ) -> Option<Upstream> {
         let transfer = self.transfers.open.get(content)?;
         let size = transfer.size()?;
         let trusted = |node: &NodeId| self.trusts_for(transfer, node);

@@ -246,11 +246,11 @@ fn why(scenario: &Scenario, outcome: &Outcome, device: usize) -> Option<String> 
     let mut reasons = Vec::new();
     let away = outcome.away[device];
     if away > Duration::ZERO {
-        reasons.push(format!("away or down for {:.0} s", away.as_secs_f64()));
+        reasons.push(format!("away or down for {}", units::duration(away.as_secs_f64())));
     }
     let told = outcome.pulls[device].iter().map(|pull| pull.told - scenario.releases[pull.release].at).max();
     if let Some(late) = told.filter(|late| *late > Duration::ZERO) {
-        reasons.push(format!("told {:.0} s after the release", late.as_secs_f64()));
+        reasons.push(format!("told {} after the release", units::duration(late.as_secs_f64())));
     }
     let mut kinds: Vec<FaultKind> = Vec::new();
     for (_, step) in &outcome.plan.steps {

@@ -729,6 +729,23 @@ fn who_does_not_have_what_it_says_that_it_has_is_not_believed_for_a_while() {
 }
 
 #[test]
+fn where_all_fetches_are_taken_the_last_that_waits_makes_way_for_what_comes_earlier() {
+    let config = Config { fetches_per_transfer: 1, ..Config::default() };
+    run_site_with(
+        config,
+        "
+        0ms P connects                  -> ask P hello
+        0ms Q connects                  -> ask Q hello
+        2s want 1 A from app            -> want told A
+     2010ms Q claims A 32..64/64        -> fetch 0 A from growing Q 32..64
+     2011ms P claims A 0..32/64
+     3100ms tick                        -> cancel 0; fetch 1 A from growing P 0..32
+     4200ms tick                                             # nothing comes before it
+    ",
+    );
+}
+
+#[test]
 fn who_waits_for_what_others_have_is_left_for_them_and_not_asked_again_before_it_has_it() {
     run_site(
         "
