@@ -30,6 +30,7 @@ use super::{
     classify::{message, request_error, shown},
     credentials::{Credentials, DockerConfig, Stamp},
     endpoint::Endpoint,
+    internal,
 };
 
 /// Repositories whose authorization is kept. A pull uses one or two; the limit only keeps a node that pulls for
@@ -176,9 +177,14 @@ impl Challenge {
     }
 }
 
-/// oci-client sends credentials to whatever address the challenge names; this keeps them off plain HTTP.
+/// oci-client sends credentials to whatever address the challenge names; this keeps them off plain HTTP, and the request off
+/// the device and its LAN as far as the address says it: names are looked up by oci-client itself.
 fn check_realm(realm: &str, endpoint: &Endpoint) -> Result<(), SourceError> {
     match Url::parse(realm) {
+        Ok(url) if !endpoint.internal() && internal::check(&url).is_err() => Err(SourceError::Failed(format!(
+            "its token service {} is an address of this device or its LAN; if that is meant, add an `[[origin]]` for it",
+            shown(url.authority())
+        ))),
         Ok(url) if url.scheme() == "https" => Ok(()),
         Ok(url) if url.scheme() == "http" && endpoint.plain_http() => Ok(()),
         Ok(url) if url.scheme() == "http" => Err(SourceError::Unauthorized(format!(

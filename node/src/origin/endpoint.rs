@@ -1,7 +1,8 @@
 //! Where an origin is and how it is reached: address, trust, redirects, time-outs.
 //!
 //! Invariant: an origin that is not configured for plain HTTP is never spoken to over it, not on the first
-//! request and not after a redirect, so neither credentials nor bytes travel in the clear unasked.
+//! request and not after a redirect, so neither credentials nor bytes travel in the clear unasked; and one that is not
+//! configured at all is only spoken to outside the device and its LAN (`internal.rs`).
 
 use std::{
     fs,
@@ -15,7 +16,7 @@ use reqwest::redirect::{Attempt, Policy};
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use url::Url;
 
-use super::{OriginConfig, OriginSetupError};
+use super::{OriginConfig, OriginSetupError, internal};
 
 /// How long a connection may take. Longer than two lost SYNs (3 s) on a bad uplink; short enough that a device
 /// that has just gone offline turns to its peers before a person gives up.
@@ -46,16 +47,23 @@ type ExtraRoots = Arc<Vec<CertificateDer<'static>>>;
 pub(super) struct HttpClient {
     roots: ExtraRoots,
     plain_http: bool,
+    /// Whether addresses of the device and its LAN are allowed: whoever wrote the configuration said so.
+    internal: bool,
     made: Arc<OnceLock<reqwest::Client>>,
 }
 
 impl HttpClient {
+    /// A client for registries that somebody named who may: at any address.
+    pub(super) fn anywhere() -> Self {
+        Self { internal: true, ..Self::default() }
+    }
+
     /// The client.
     pub(super) fn get(&self) -> Result<reqwest::Client, reqwest::Error> {
         if let Some(client) = self.made.get() {
             return Ok(client.clone());
         }
-        let client = http_client(&self.roots, self.plain_http)?;
+        let client = http_client(self)?;
         // Should two have been made at once, one is dropped.
         Ok(self.made.get_or_init(|| client).clone())
     }
@@ -71,7 +79,7 @@ pub(super) struct Endpoint {
 }
 
 impl Endpoint {
-    /// The endpoint of a configured origin; `plain` is the client of those that need nothing special.
+    /// The endpoint of a configured origin; `plain` is the client of those that need nothing special, at any address.
     pub(super) fn configured(config: &OriginConfig, plain: &HttpClient) -> Result<Self, OriginSetupError> {
         let base = match &config.endpoint {
             Some(url) => url.clone(),
@@ -80,14 +88,14 @@ impl Endpoint {
         check_base(&config.registry, &base, config.plain_http)?;
         let Some(path) = &config.ca_file else {
             let client = if config.plain_http {
-                HttpClient { plain_http: true, ..HttpClient::default() }
+                HttpClient { plain_http: true, ..HttpClient::anywhere() }
             } else {
                 plain.clone()
             };
             return Ok(Self { base, client });
         };
         let roots = Arc::new(read_roots(path)?);
-        let client = HttpClient { roots, plain_http: config.plain_http, made: Arc::default() };
+        let client = HttpClient { roots, plain_http: config.plain_http, ..HttpClient::anywhere() };
         // PEM says nothing of what it wraps; making the client tells whether that is a certificate.
         client.get().map_err(|error| OriginSetupError::CaFile { path: path.clone(), reason: error.to_string() })?;
         Ok(Self { base, client })
@@ -95,12 +103,25 @@ impl Endpoint {
 
     /// The endpoint of a registry that nothing is configured for.
     pub(super) fn unconfigured(registry: &str, plain: &HttpClient) -> Result<Self, OriginSetupError> {
-        Ok(Self { base: default_base(registry, false)?, client: plain.clone() })
+        let base = default_base(registry, false)?;
+        if !plain.internal {
+            internal::check(&base).map_err(|error| OriginSetupError::Endpoint {
+                registry: registry.to_owned(),
+                endpoint: base.authority().to_owned(),
+                reason: error.to_string(),
+            })?;
+        }
+        Ok(Self { base, client: plain.clone() })
     }
 
     /// Whether plain HTTP is allowed, here and where this origin redirects to.
     pub(super) fn plain_http(&self) -> bool {
         self.client.plain_http
+    }
+
+    /// Whether it may lead to addresses of the device and its LAN.
+    pub(super) fn internal(&self) -> bool {
+        self.client.internal
     }
 
     /// Host and port as a URL has them.
@@ -129,9 +150,14 @@ impl Endpoint {
 }
 
 /// A client that trusts `roots` besides the system's certificates.
-fn http_client(roots: &[CertificateDer<'_>], plain_http: bool) -> Result<reqwest::Client, reqwest::Error> {
+fn http_client(HttpClient { roots, plain_http, internal, .. }: &HttpClient) -> Result<reqwest::Client, reqwest::Error> {
     let roots = roots.iter().map(|root| reqwest::Certificate::from_der(root)).collect::<Result<Vec<_>, _>>()?;
-    reqwest::Client::builder()
+    let (plain_http, internal) = (*plain_http, *internal);
+    let mut builder = reqwest::Client::builder();
+    if let Some(resolver) = internal::resolver().filter(|_| !internal) {
+        builder = builder.dns_resolver(resolver);
+    }
+    builder
         .tls_certs_merge(roots)
         .user_agent(USER_AGENT)
         .http1_only()
@@ -140,14 +166,19 @@ fn http_client(roots: &[CertificateDer<'_>], plain_http: bool) -> Result<reqwest
         .pool_idle_timeout(POOL_IDLE_TIMEOUT)
         .pool_max_idle_per_host(POOL_IDLE_MAX)
         .referer(false)
-        .redirect(Policy::custom(move |attempt| redirect(attempt, plain_http)))
+        .redirect(Policy::custom(move |attempt| redirect(attempt, plain_http, internal)))
         .build()
 }
 
 /// reqwest removes `Authorization` when host, port or scheme change; what is left to decide is whether to go.
-fn redirect(attempt: Attempt<'_>, plain_http: bool) -> reqwest::redirect::Action {
+fn redirect(attempt: Attempt<'_>, plain_http: bool, internal: bool) -> reqwest::redirect::Action {
     if attempt.previous().len() > REDIRECTS_MAX {
         return attempt.error(format!("redirected more than {REDIRECTS_MAX} times"));
+    }
+    if let Err(refused) = internal::check(attempt.url())
+        && !internal
+    {
+        return attempt.error(refused);
     }
     match attempt.url().scheme() {
         "https" => attempt.follow(),
@@ -225,7 +256,7 @@ mod tests {
     }
 
     fn base(registry: &str, endpoint: Option<&str>, plain_http: bool) -> Result<String, String> {
-        Endpoint::configured(&config(registry, endpoint, plain_http), &HttpClient::default())
+        Endpoint::configured(&config(registry, endpoint, plain_http), &HttpClient::anywhere())
             .map(|endpoint| endpoint.base.to_string())
             .map_err(|error| error.to_string())
     }
@@ -237,6 +268,18 @@ mod tests {
         assert_eq!(base("[::1]:5000", None, true).unwrap(), "http://[::1]:5000/");
         assert_eq!(base("localhost", None, false).unwrap(), "https://localhost/");
         assert_eq!(base("a.test", Some("https://b.test:8443"), false).unwrap(), "https://b.test:8443/");
+    }
+
+    #[test]
+    fn what_nobody_configured_is_outside() {
+        let base =
+            |registry, client| Endpoint::unconfigured(registry, &client).map(|endpoint| endpoint.base.to_string());
+        assert_eq!(base("registry.test", HttpClient::default()).unwrap(), "https://registry.test/");
+        for registry in ["127.0.0.1:5000", "[::1]", "localhost:443", "169.254.169.254", "10.0.0.1"] {
+            let refused = base(registry, HttpClient::default()).unwrap_err().to_string();
+            assert!(refused.contains("[[origin]]"), "{refused}");
+            assert!(base(registry, HttpClient::anywhere()).is_ok());
+        }
     }
 
     #[test]
@@ -266,7 +309,7 @@ mod tests {
             if let Some(text) = &text {
                 fs::write(&path, text).unwrap();
             }
-            let refused = Endpoint::configured(&config, &HttpClient::default()).unwrap_err().to_string();
+            let refused = Endpoint::configured(&config, &HttpClient::anywhere()).unwrap_err().to_string();
             assert!(refused.contains("ca.pem"), "{refused}");
         }
     }

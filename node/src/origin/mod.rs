@@ -22,6 +22,7 @@ mod auth;
 mod classify;
 mod credentials;
 mod endpoint;
+mod internal;
 mod ranking;
 mod resuming;
 mod transfer;
@@ -163,7 +164,7 @@ struct Origin {
     login: String,
 }
 
-/// All registries: those configured, and any other by its name over HTTPS. Cheap to clone.
+/// All registries: those configured, and any other by its name over HTTPS, outside the device and its LAN. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Origins {
     shared: Arc<Shared>,
@@ -172,7 +173,7 @@ pub struct Origins {
 #[derive(Debug)]
 struct Shared {
     configured: HashMap<String, Arc<Registry>>,
-    /// The client of registries that need nothing special.
+    /// The client of registries that are not configured.
     plain: HttpClient,
     authenticator: Authenticator,
     via: HeaderValue,
@@ -191,12 +192,34 @@ impl Origins {
         node: NodeId,
         counters: Arc<Counters>,
     ) -> Result<Self, OriginSetupError> {
-        let plain = HttpClient::default();
+        Self::with(origins, HttpClient::default(), docker_config, node, counters)
+    }
+
+    /// Any registry by its name over HTTPS, wherever it is: for somebody who names one and may.
+    ///
+    /// # Errors
+    /// As [`Origins::new`].
+    pub fn anywhere(
+        docker_config: Option<PathBuf>,
+        node: NodeId,
+        counters: Arc<Counters>,
+    ) -> Result<Self, OriginSetupError> {
+        Self::with(Vec::new(), HttpClient::anywhere(), docker_config, node, counters)
+    }
+
+    fn with(
+        origins: Vec<OriginConfig>,
+        plain: HttpClient,
+        docker_config: Option<PathBuf>,
+        node: NodeId,
+        counters: Arc<Counters>,
+    ) -> Result<Self, OriginSetupError> {
+        let anywhere = HttpClient::anywhere();
         #[allow(clippy::expect_used)]
         let via = HeaderValue::try_from(node.to_string()).expect("a peer id is letters and digits");
         let mut registries: HashMap<String, Vec<Origin>> = HashMap::new();
         for config in origins {
-            let endpoint = Endpoint::configured(&config, &plain)?;
+            let endpoint = Endpoint::configured(&config, &anywhere)?;
             let known = registries.entry(config.registry.clone()).or_default();
             if known.iter().any(|other| other.endpoint.base == endpoint.base) {
                 return Err(OriginSetupError::Twice { registry: config.registry, endpoint: endpoint.base });

@@ -22,7 +22,7 @@ const BLOB_BYTES_MAX: u64 = 64 << 30;
 /// All registries, with the credentials of this user.
 pub(super) fn origins() -> anyhow::Result<Origins> {
     let nobody = NodeId::from_public_key(rand::random());
-    Ok(Origins::new(Vec::new(), docker_config_path(), nobody, Arc::new(Counters::default()))?)
+    Ok(Origins::anywhere(docker_config_path(), nobody, Arc::new(Counters::default()))?)
 }
 
 /// Fetches an image, for this device's platform if it has several.
