@@ -6,7 +6,7 @@
 //! the origin is asked; it is repeated only while bytes come; whoever hears that another goes before it stops. A node that
 //! nobody answers asks the origin itself in the end: the words save bytes, they never cost a blob.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use super::{
     Engine,
@@ -341,16 +341,24 @@ impl Engine {
     /// their owner fetches: it had not said yet where its stripe ends, or it gave up a part.
     fn leave_dry_streams(&mut self, content: ContentId) {
         let Some(transfer) = self.transfers.open.get(&content) else { return };
-        if !transfer.fetches.values().any(|fetch| matches!(fetch.kind, Kind::Stripe(..))) {
+        if !transfer.fetches.values().any(|fetch| matches!(fetch.kind, Kind::Stripe(..) | Kind::Section)) {
             return;
         }
-        let claims = self.claims(&content);
+        // Also stripes that came to their ends: a stream along the tree of what its owner gave up would bring it from those who
+        // wait for it along the tree of whoever brought it instead.
+        let mut claims = self.claims(&content);
+        let brought: Vec<_> = self.brought(&content, transfer, &claims).collect();
+        claims.extend(brought);
         let dry = transfer.fetches.iter().filter(|(_, fetch)| {
-            let Kind::Stripe(owner, first) = fetch.kind else { return false };
-            let Some(next) = transfer.next_of(fetch) else { return false };
+            let (Kind::Stripe(owner, first), Some(next)) = (fetch.kind, transfer.next_of(fetch)) else {
+                return fetch.kind == Kind::Section && self.is_with_holders(&content, fetch);
+            };
             let told = || self.vouched(transfer, next).is_some();
             // It is somewhere; should nothing come, upstream may be waiting for this node.
             let stale = || self.is_elsewhere(&content, next, fetch);
+            if self.is_with_holders(&content, fetch) {
+                return true;
+            }
             match Site::owner_at(&content, &claims, next) {
                 Some((node, claim)) if (node, claim.stripe.first) != (owner, first) => true,
                 // A hash that was said and not heard does not come again.
@@ -405,6 +413,22 @@ impl Engine {
         let claim = self.site.claim_of(&content, &owner, self.now).filter(|claim| claim.stripe.first == first);
         let Some((next, claim)) = next.zip(claim) else { return false };
         next >= claim.next && !transfer.vouches.is_known(next) && self.trusts_for(transfer, &owner)
+    }
+
+    /// Whether a stream brings nothing although more have all of the blob by now than want it still: nobody need wait for anybody
+    /// any more. Some take it along the trees of those who fetched it and others along those of holders, and may wait for each other.
+    fn is_with_holders(&self, content: &ContentId, fetch: &Fetch) -> bool {
+        let Some(transfer) = self.transfers.open.get(content) else { return false };
+        // Who has it is dear to find out on a large site.
+        if self.now.since(fetch.moved) < self.config.make_way {
+            return false;
+        }
+        let holders = || self.directory.holders(content).map(|(peer, _)| peer);
+        // What others hold is known of those connected only; they are as good a sample as any.
+        let held: BTreeSet<_> = holders().collect();
+        let lacks = |node: &&NodeId| self.peers.is_connected(node) && !held.contains(*node);
+        let open = |node: &NodeId| fetch.peer() != Some(*node) && self.can_ask(transfer, node);
+        held.iter().any(open) && self.site.wanting(content, self.now).filter(lacks).count() < held.len()
     }
 
     /// Whether a stream brings nothing for too long and others are known to have its next piece. A source that has it too

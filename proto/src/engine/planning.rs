@@ -195,6 +195,19 @@ impl Engine {
         self.site.claims(content, self.now, |node| self.trusts_for(transfer, node))
     }
 
+    /// Stripes that came to their ends and spread, but for those that are claimed again.
+    pub(super) fn brought(
+        &self,
+        content: &ContentId,
+        transfer: &Transfer,
+        claims: &[(NodeId, Claim)],
+    ) -> impl Iterator<Item = (NodeId, Claim)> {
+        let overlap = |one: &Stripe, other: &Stripe| one.first < other.end && other.first < one.end;
+        let again = move |brought: &Claim| claims.iter().any(|(_, claim)| overlap(&claim.stripe, &brought.stripe));
+        let brought = self.site.spreading(content).copied();
+        brought.filter(move |(node, brought)| self.trusts_for(transfer, node) && !again(brought))
+    }
+
     /// Pieces that another node fetches from the origin, from whoever is upstream.
     pub(super) fn ask_upstream(
         &self,
@@ -206,14 +219,10 @@ impl Engine {
         let size = transfer.size()?;
         let trusted = |node: &NodeId| self.trusts_for(transfer, node);
         // Also what its owner has fetched meanwhile: whoever asked the owner for it straight away would not be the only one.
-        let overlap = |one: &Stripe, other: &Stripe| one.first < other.end && other.first < one.end;
-        let open = |(node, brought): &&(NodeId, Claim)| {
-            let again = claims.iter().any(|(_, claim)| overlap(&claim.stripe, &brought.stripe));
-            trusted(node)
-                && !again
-                && taken.next_missing(brought.stripe.first).is_some_and(|piece| piece < brought.stripe.end)
+        let open = |(_, brought): &(NodeId, Claim)| {
+            taken.next_missing(brought.stripe.first).is_some_and(|piece| piece < brought.stripe.end)
         };
-        let claims = &[claims, &self.site.spreading(content).filter(open).copied().collect::<Vec<_>>()].concat();
+        let claims = &[claims, &self.brought(content, transfer, claims).filter(open).collect::<Vec<_>>()].concat();
         let mut others: Vec<_> = claims.iter().filter(|(node, _)| *node != self.node).collect();
         let reader = transfer.first_reader().unwrap_or(0);
         others.sort_by_key(|(_, claim)| (claim.stripe.end <= reader, claim.stripe.first));

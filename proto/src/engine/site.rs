@@ -549,7 +549,12 @@ impl Site {
 
     /// How many others want a blob.
     pub(super) fn takers(&self, content: &ContentId, me: &NodeId, now: Instant) -> usize {
-        self.parties(content).filter(|(node, party)| *node != me && party.wanted_until > now).count()
+        self.wanting(content, now).filter(|node| *node != me).count()
+    }
+
+    /// Who wants a blob, as far as was heard.
+    pub(super) fn wanting(&self, content: &ContentId, now: Instant) -> impl Iterator<Item = &NodeId> {
+        self.parties(content).filter(move |(_, party)| party.wanted_until > now).map(|(node, _)| node)
     }
 
     /// How many take part in a blob, as far as was heard.

@@ -729,6 +729,24 @@ fn who_does_not_have_what_it_says_that_it_has_is_not_believed_for_a_while() {
 }
 
 #[test]
+fn a_stream_that_brings_nothing_is_left_once_more_hold_the_blob_than_want_it() {
+    run_site(
+        "
+        0ms P connects                  -> ask P hello
+        0ms Q connects                  -> ask Q hello
+        0ms R connects                  -> ask R hello
+        2s want 1 A from app            -> want told A
+     2010ms P claims A 0..4/4           -> fetch 0 A from growing P 0..4
+     2100ms Q announces A:4             -> ask Q inventory since 0
+     2101ms Q inventory A:4
+     3200ms tick                                             # one holds it, and P wants it: they may all come
+     3201ms R announces A:4             -> ask R inventory since 0
+     3202ms R inventory A:4             -> cancel 0; fetch 1 A from Q 0..4
+    ",
+    );
+}
+
+#[test]
 fn where_all_fetches_are_taken_the_last_that_waits_makes_way_for_what_comes_earlier() {
     let config = Config { fetches_per_transfer: 1, ..Config::default() };
     run_site_with(
