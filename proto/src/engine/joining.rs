@@ -423,9 +423,8 @@ impl Engine {
         if self.now.since(fetch.moved) < self.config.make_way {
             return false;
         }
-        let holders = || self.directory.holders(content).map(|(peer, _)| peer);
         // What others hold is known of those connected only; they are as good a sample as any.
-        let held: BTreeSet<_> = holders().collect();
+        let held: BTreeSet<_> = self.directory.holders(content).map(|(peer, _)| peer).collect();
         let lacks = |node: &&NodeId| self.peers.is_connected(node) && !held.contains(*node);
         let open = |node: &NodeId| fetch.peer() != Some(*node) && self.can_ask(transfer, node);
         held.iter().any(open) && self.site.wanting(content, self.now).filter(lacks).count() < held.len()
