@@ -349,14 +349,19 @@ impl Engine {
         let mut claims = self.claims(&content);
         let brought: Vec<_> = self.brought(&content, transfer, &claims).collect();
         claims.extend(brought);
+        let held = self.holders_of_most(&content, transfer);
+        let is_with_holders = |fetch: &Fetch| {
+            let open = |node: &NodeId| fetch.peer() != Some(*node) && self.can_ask(transfer, node);
+            self.brings_nothing(fetch) && held.iter().any(open)
+        };
         let dry = transfer.fetches.iter().filter(|(_, fetch)| {
             let (Kind::Stripe(owner, first), Some(next)) = (fetch.kind, transfer.next_of(fetch)) else {
-                return fetch.kind == Kind::Section && self.is_with_holders(&content, fetch);
+                return fetch.kind == Kind::Section && is_with_holders(fetch);
             };
             let told = || self.vouched(transfer, next).is_some();
             // It is somewhere; should nothing come, upstream may be waiting for this node.
             let stale = || self.is_elsewhere(&content, next, fetch);
-            if self.is_with_holders(&content, fetch) {
+            if is_with_holders(fetch) {
                 return true;
             }
             match Site::owner_at(&content, &claims, next) {
@@ -387,7 +392,7 @@ impl Engine {
     fn make_way(&mut self, content: ContentId) {
         let Some(transfer) = self.transfers.open.get(&content) else { return };
         let streams = |kind| matches!(kind, Kind::Stripe(..) | Kind::Section);
-        let waits = |fetch: &Fetch| streams(fetch.kind) && self.now.since(fetch.moved) >= self.config.make_way;
+        let waits = |fetch: &Fetch| streams(fetch.kind) && self.brings_nothing(fetch);
         let waiting = transfer.fetches.iter().filter(|(_, fetch)| waits(fetch));
         let Some((last, fetch)) = waiting.max_by_key(|(_, fetch)| fetch.run.start) else { return };
         let Some(taken) = transfer.taken() else { return };
@@ -415,19 +420,24 @@ impl Engine {
         next >= claim.next && !transfer.vouches.is_known(next) && self.trusts_for(transfer, &owner)
     }
 
-    /// Whether a stream brings nothing although more have all of the blob by now than want it still: nobody need wait for anybody
-    /// any more. Some take it along the trees of those who fetched it and others along those of holders, and may wait for each other.
-    fn is_with_holders(&self, content: &ContentId, fetch: &Fetch) -> bool {
-        let Some(transfer) = self.transfers.open.get(content) else { return false };
+    /// Whether a fetch has brought nothing for so long that it makes way for others.
+    fn brings_nothing(&self, fetch: &Fetch) -> bool {
+        self.now.since(fetch.moved) >= self.config.make_way
+    }
+
+    /// Who holds a blob, if a stream of it brings nothing although more have all of it by now than want it still: nobody need wait
+    /// for anybody any more. Some take it along the trees of those who fetched it and others along those of holders, and may wait
+    /// for each other.
+    fn holders_of_most(&self, content: &ContentId, transfer: &Transfer) -> BTreeSet<NodeId> {
         // Who has it is dear to find out on a large site.
-        if self.now.since(fetch.moved) < self.config.make_way {
-            return false;
+        if !transfer.fetches.values().any(|fetch| self.brings_nothing(fetch)) {
+            return BTreeSet::new();
         }
         // What others hold is known of those connected only; they are as good a sample as any.
         let held: BTreeSet<_> = self.directory.holders(content).map(|(peer, _)| peer).collect();
         let lacks = |node: &&NodeId| self.peers.is_connected(node) && !held.contains(*node);
-        let open = |node: &NodeId| fetch.peer() != Some(*node) && self.can_ask(transfer, node);
-        held.iter().any(open) && self.site.wanting(content, self.now).filter(lacks).count() < held.len()
+        let lacking = self.site.wanting(content, self.now).filter(lacks).count();
+        if lacking < held.len() { held } else { BTreeSet::new() }
     }
 
     /// Whether a stream brings nothing for too long and others are known to have its next piece. A source that has it too
