@@ -30,6 +30,8 @@ pub mod event;
 mod fetching;
 mod inventory;
 mod joining;
+#[cfg(any(test, fuzzing))]
+pub mod model;
 mod origin;
 mod peers;
 mod planning;

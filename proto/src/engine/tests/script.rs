@@ -37,6 +37,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+pub(super) use super::super::model::{blob, peer, repository, size_of};
 use super::super::{
     Config, Engine, Urgency,
     budget::MINUTES_PER_DAY,
@@ -48,8 +49,7 @@ use super::super::{
     trees::tree_of,
 };
 use crate::{
-    Algorithm, ContentId, NodeId, ObjectKind, PieceHash, PieceHashes, PieceIndex, PieceSet, Repository, TagRef,
-    piece::PIECE_LEN_MIN,
+    ContentId, NodeId, ObjectKind, PieceHash, PieceHashes, PieceIndex, PieceSet, TagRef,
     wire::{
         Announcement, Binding, Change, Claim, ControlRequest, ControlResponse, Entry, Following, Having, Hello,
         InventoryPage, InventoryPosition, Part, Stripe, Summary, TagWord, VouchedRun, Vouches,
@@ -104,22 +104,6 @@ fn tell(mut teller: Teller, story: &str) {
         }
         assert_eq!(said, expected, "\n  at: {line}");
     }
-}
-
-pub(super) fn peer(name: &str) -> NodeId {
-    NodeId::from_public_key([name.as_bytes()[0]; 32])
-}
-
-pub(super) fn blob(name: &str) -> ContentId {
-    ContentId::of(Algorithm::Sha256, name.as_bytes())
-}
-
-pub(super) fn repository(name: &str) -> Repository {
-    Repository::new("registry.example", name).unwrap()
-}
-
-pub(super) fn size_of(pieces: u64) -> u64 {
-    pieces * u64::from(PIECE_LEN_MIN)
 }
 
 fn tag(name: &str) -> TagRef {
