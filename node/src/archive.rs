@@ -18,6 +18,8 @@ use layermesh_proto::ContentId;
 use thiserror::Error;
 
 mod docker;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod layout;
 mod tarball;
 #[cfg(test)]

@@ -19,6 +19,8 @@ pub mod embedded;
 pub mod exchange;
 pub mod fetch;
 pub mod fleet;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod identity;
 pub mod image;
 pub mod mesh;

@@ -116,6 +116,22 @@ impl Saver {
     }
 }
 
+/// Whatever is in the file, a bounded number of addresses comes of it, and they are read as they were written.
+///
+/// # Panics
+/// If that does not hold.
+#[cfg(any(test, fuzzing))]
+pub fn fuzz(bytes: &[u8]) {
+    let Ok(known) = serde_json::from_slice::<Vec<Known>>(bytes) else { return };
+    let text = serde_json::to_vec(&known).unwrap_or_default();
+    assert_eq!(serde_json::from_slice::<Vec<Known>>(&text).ok().as_ref(), Some(&known));
+    let mut remembered = Remembered { known: VecDeque::new(), changes: watch::channel(Vec::new()).0 };
+    for Known { peer, address } in known {
+        remembered.insert(peer, address);
+    }
+    assert!(remembered.addresses().len() <= ADDRESSES_MAX);
+}
+
 fn save(path: &Path, known: &[Known]) -> io::Result<()> {
     let bytes = serde_json::to_vec(known)?;
     let temporary = path.with_extension("new");

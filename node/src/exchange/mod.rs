@@ -20,6 +20,8 @@
 mod answer;
 mod body;
 mod client;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod maps;
 #[cfg(test)]
 mod memory;

@@ -26,6 +26,8 @@ use tracing::{info, warn};
 
 pub mod clock;
 pub mod files;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod lines;
 pub mod own;
 pub mod record;

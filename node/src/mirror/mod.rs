@@ -16,6 +16,8 @@ mod answer;
 mod blob;
 #[cfg(test)]
 mod fake;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod lists;
 pub mod manifest;
 mod range;

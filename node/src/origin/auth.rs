@@ -195,6 +195,20 @@ fn check_realm(realm: &str, endpoint: &Endpoint) -> Result<(), SourceError> {
     }
 }
 
+/// Any challenge is one that can be met or none.
+#[cfg(any(test, fuzzing))]
+pub(super) fn fuzz_challenge(headers: &HeaderMap) {
+    let challenge = Challenge::of(headers);
+    assert_eq!(challenge, Challenge::of(headers));
+    if let Some(realm) = challenge.bearer_realm
+        && let Ok(endpoint) = Endpoint::unconfigured("registry.example", &super::endpoint::HttpClient::default())
+        && check_realm(&realm, &endpoint).is_ok()
+    {
+        let url = Url::parse(&realm).map(|url| (url.scheme().to_owned(), internal::check(&url).is_ok()));
+        assert_eq!(url, Ok(("https".to_owned(), true)), "credentials go to {realm}");
+    }
+}
+
 /// A bearer token for pulling from `repository`; `None` if the registry's ping asks for none.
 async fn exchange(
     repository: &Repository,

@@ -17,14 +17,14 @@ use reqwest::{
 };
 
 /// Most characters kept of what an origin says.
-const MESSAGE_CHARS_MAX: usize = 256;
+pub(super) const MESSAGE_CHARS_MAX: usize = 256;
 /// Most bytes read of an error's body. Registries answer a few hundred bytes of JSON, proxies a page of HTML.
 const ERROR_BODY_BYTES_MAX: usize = 64 << 10;
 /// How long to wait for the rest of an error's body. The status already says what happened, and docker-registry
 /// 2.8 announces a whole blob's length on a 416 and sends 33 bytes.
 const ERROR_BODY_DEADLINE: Duration = Duration::from_secs(2);
 /// The longest wait that an origin can ask for. Docker Hub's limit covers six hours; more than a day is an error.
-const RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+pub(super) const RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// `text` on one line, cut to a bounded length.
 pub(super) fn shown(text: &str) -> String {

@@ -22,6 +22,8 @@ mod auth;
 mod classify;
 mod credentials;
 mod endpoint;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod internal;
 mod ranking;
 mod resuming;

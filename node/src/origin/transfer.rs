@@ -296,10 +296,23 @@ fn total_of_range(headers: &HeaderMap, request: &Request, length: Option<u64>) -
     if range.first != request.start {
         return nonsense("but not the one asked for");
     }
-    if length.is_some_and(|length| length != range.last - range.first + 1) {
+    if length.is_some_and(|length| length.checked_sub(1) != Some(range.last - range.first)) {
         return nonsense("with a length that is not its range's");
     }
     Ok(range.total)
+}
+
+/// A range that is accepted is the one that was asked for.
+#[cfg(any(test, fuzzing))]
+pub(super) fn fuzz_ranges(headers: &HeaderMap) {
+    let content = ContentId::of(Algorithm::Sha256, b"x");
+    let length = number(headers, CONTENT_LENGTH);
+    for start in [0, 5] {
+        let request = Request::object(&super::fuzzing::repository(), ObjectKind::Blob, &content, start, Some(10));
+        if let Ok(Some(total)) = total_of_range(headers, &request, length) {
+            assert!(total > start);
+        }
+    }
 }
 
 /// A body under way.
@@ -345,5 +358,18 @@ mod tests {
         {
             assert_eq!(ContentRange::parse(nonsense), None, "{nonsense}");
         }
+    }
+
+    #[test]
+    fn the_longest_range_there_can_be_has_no_length() {
+        let mut headers = HeaderMap::new();
+        let range = format!("bytes 0-{}/*", u64::MAX);
+        headers.insert(CONTENT_RANGE, range.parse().unwrap());
+        let content = ContentId::of(Algorithm::Sha256, b"x");
+        let repository = crate::origin::fuzzing::repository();
+        let request = Request::object(&repository, ObjectKind::Blob, &content, 0, Some(10));
+        assert!(total_of_range(&headers, &request, Some(10)).is_err());
+        assert!(total_of_range(&headers, &request, Some(0)).is_err());
+        assert_eq!(total_of_range(&headers, &request, None), Ok(None));
     }
 }

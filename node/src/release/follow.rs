@@ -434,6 +434,16 @@ fn read_kept(path: &Path) -> Option<Kept> {
     }
 }
 
+/// Whatever is in the file, it is read as it was written or begun anew.
+#[cfg(any(test, fuzzing))]
+pub(super) fn fuzz_kept(bytes: &[u8]) {
+    let Ok(kept) = serde_json::from_slice::<Kept>(bytes) else { return };
+    let text = serde_json::to_vec(&kept).unwrap_or_default();
+    assert_eq!(serde_json::from_slice::<Kept>(&text).ok(), Some(kept.clone()));
+    let root = kept.trusted.clone();
+    let _ = anchored(Some(kept), &root);
+}
+
 fn write_kept(path: &Path, kept: &Kept) -> std::io::Result<()> {
     use std::io::Write as _;
     let dir = path.parent().unwrap_or(path);

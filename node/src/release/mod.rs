@@ -17,6 +17,8 @@ use thiserror::Error;
 pub mod clock;
 pub mod content;
 pub mod follow;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod inspect;
 pub mod keys;
 mod pins;

@@ -394,3 +394,14 @@ proptest! {
         prop_assert!(MetadataSet::list(manifest.as_bytes()).is_err());
     }
 }
+
+/// Makes `fuzz/set` anew, where the form of metadata has changed.
+#[tokio::test]
+#[ignore = "it writes into the source tree"]
+async fn write_the_set_of_the_fuzzer() {
+    let set = Admin::new().await.publish("1.0").await;
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/set");
+    for (name, text) in BTreeMap::from(set) {
+        std::fs::write(dir.join(name), text).unwrap();
+    }
+}

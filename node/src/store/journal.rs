@@ -171,6 +171,21 @@ fn checksum(parts: &[&[u8]]) -> [u8; CHECKSUM_LEN] {
     short
 }
 
+/// The same file with all checksums as they have to be, so that arbitrary bytes come past them.
+#[cfg(any(test, fuzzing))]
+pub(super) fn sealed(bytes: &[u8]) -> Vec<u8> {
+    let mut sealed = bytes.to_vec();
+    let Some((header, rest)) = sealed.split_first_chunk_mut::<HEADER_LEN>() else { return sealed };
+    header[..8].copy_from_slice(MAGIC);
+    let sum = checksum(&[&header[..HEADER_LEN - CHECKSUM_LEN]]);
+    header[HEADER_LEN - CHECKSUM_LEN..].copy_from_slice(&sum);
+    for (slot, record) in (0..).zip(rest.as_chunks_mut::<RECORD_LEN>().0) {
+        let sum = record_checksum(header, slot, record);
+        record[RECORD_LEN - CHECKSUM_LEN..].copy_from_slice(&sum);
+    }
+    sealed
+}
+
 #[cfg(test)]
 mod tests {
     use layermesh_proto::Algorithm;

@@ -26,13 +26,13 @@ pub(super) const BINDINGS_MAX: usize = 4096;
 pub(super) const BINDING_REFRESH_S_MIN: u64 = 600;
 
 /// Binary CID → (size, hashes of the pieces one after the other).
-const BLOBS: TableDefinition<'_, &[u8], (u64, &[u8])> = TableDefinition::new("blobs");
+pub(super) const BLOBS: TableDefinition<'_, &[u8], (u64, &[u8])> = TableDefinition::new("blobs");
 /// Registry, repository and tag.
-type TagKey<'a> = (&'a str, &'a str, &'a str);
+pub(super) type TagKey<'a> = (&'a str, &'a str, &'a str);
 
 /// Tag → (binary CID, seconds since the Unix epoch, public key of the node that asked the origin or nothing if it was this
 /// one).
-const TAGS: TableDefinition<'_, TagKey<'_>, (&[u8], u64, &[u8])> = TableDefinition::new("tags");
+pub(super) const TAGS: TableDefinition<'_, TagKey<'_>, (&[u8], u64, &[u8])> = TableDefinition::new("tags");
 /// The same as it was written before nodes kept each other's words.
 const BINDINGS: TableDefinition<'_, TagKey<'_>, (&[u8], u64)> = TableDefinition::new("bindings");
 

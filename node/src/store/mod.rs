@@ -60,6 +60,8 @@ pub mod error;
 mod finish;
 mod flush;
 mod follow;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod growing;
 mod index;
 mod journal;
