@@ -16,7 +16,7 @@ use std::{
 };
 
 use layermesh_proto::{Algorithm, ContentId, PieceMap};
-use redb::{ReadableDatabase as _, ReadableTable as _, TableDefinition};
+use redb::{ReadableTable as _, TableDefinition};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -376,57 +376,64 @@ fn file_of(dir: &Path, content: &ContentId) -> PathBuf {
 
 impl Meta {
     fn attachments(&self) -> Result<Vec<(PathBuf, bool)>, MetaError> {
-        let table = self.db.begin_read()?.open_table(ATTACHMENTS)?;
-        let mut attachments = Vec::new();
-        for row in table.iter()? {
-            let (dir, reuse) = row?;
-            attachments.push((PathBuf::from(dir.value()), reuse.value()));
-        }
-        Ok(attachments)
+        self.db.read(|read| {
+            let table = read.open_table(ATTACHMENTS)?;
+            let mut attachments = Vec::new();
+            for row in table.iter()? {
+                let (dir, reuse) = row?;
+                attachments.push((PathBuf::from(dir.value()), reuse.value()));
+            }
+            Ok(attachments)
+        })
     }
 
     fn keep_attachment(&self, dir: &Path, reuse: bool) -> Result<(), MetaError> {
-        let write = self.db.begin_write()?;
-        write.open_table(ATTACHMENTS)?.insert(&*dir.to_string_lossy(), reuse)?;
-        write.commit()?;
-        Ok(())
+        self.db.write(|write| {
+            write.open_table(ATTACHMENTS)?.insert(&*dir.to_string_lossy(), reuse)?;
+            Ok(())
+        })
     }
 
     fn forget_attachment(&self, dir: &Path) -> Result<(), MetaError> {
         let files: Vec<_> = self.files(dir)?.into_keys().collect();
-        let write = self.db.begin_write()?;
-        write.open_table(ATTACHMENTS)?.remove(&*dir.to_string_lossy())?;
-        write.commit()?;
+        self.db.write(|write| {
+            write.open_table(ATTACHMENTS)?.remove(&*dir.to_string_lossy())?;
+            Ok(())
+        })?;
         self.forget_files(dir, &files)
     }
 
     /// What is known of the files of an attached store.
     pub(super) fn files(&self, dir: &Path) -> Result<BTreeMap<ContentId, File>, MetaError> {
-        let table = self.db.begin_read()?.open_table(FILES)?;
         let dir = dir.to_string_lossy();
-        let mut files = BTreeMap::new();
-        for row in table.range((&*dir, &[][..])..)? {
-            let (key, value) = row?;
-            let (of, cid) = key.value();
-            if of != dir {
-                break;
+        self.db.read(|read| {
+            let table = read.open_table(FILES)?;
+            let mut files = BTreeMap::new();
+            for row in table.range((&*dir, &[][..])..)? {
+                let (key, value) = row?;
+                let (of, cid) = key.value();
+                if of != dir {
+                    break;
+                }
+                let (len, inode, mtime_s, mtime_ns, hashes) = value.value();
+                if let Ok(content) = ContentId::from_bytes(cid) {
+                    let good = PieceMap::from_bytes(len, hashes).is_ok();
+                    files.insert(content, File { identity: Identity { len, inode, mtime_s, mtime_ns }, good });
+                }
             }
-            let (len, inode, mtime_s, mtime_ns, hashes) = value.value();
-            if let Ok(content) = ContentId::from_bytes(cid) {
-                let good = PieceMap::from_bytes(len, hashes).is_ok();
-                files.insert(content, File { identity: Identity { len, inode, mtime_s, mtime_ns }, good });
-            }
-        }
-        Ok(files)
+            Ok(files)
+        })
     }
 
     fn file_map(&self, dir: &Path, content: &ContentId) -> Result<Option<PieceMap>, MetaError> {
-        let table = self.db.begin_read()?.open_table(FILES)?;
-        let row = table.get((&*dir.to_string_lossy(), content.to_bytes().as_slice()))?;
-        Ok(row.and_then(|row| {
-            let (len, .., hashes) = row.value();
-            PieceMap::from_bytes(len, hashes).ok()
-        }))
+        self.db.read(|read| {
+            let table = read.open_table(FILES)?;
+            let row = table.get((&*dir.to_string_lossy(), content.to_bytes().as_slice()))?;
+            Ok(row.and_then(|row| {
+                let (len, .., hashes) = row.value();
+                PieceMap::from_bytes(len, hashes).ok()
+            }))
+        })
     }
 
     fn keep_file(
@@ -439,27 +446,25 @@ impl Meta {
         let Identity { len, inode, mtime_s, mtime_ns } = identity;
         // No blob has hashes of this length, not even an empty one.
         let hashes = map.map_or_else(|| vec![0], PieceMap::to_bytes);
-        let write = self.db.begin_write()?;
-        write.open_table(FILES)?.insert(
-            (&*dir.to_string_lossy(), content.to_bytes().as_slice()),
-            (len, inode, mtime_s, mtime_ns, hashes.as_slice()),
-        )?;
-        write.commit()?;
-        Ok(())
+        self.db.write(|write| {
+            write.open_table(FILES)?.insert(
+                (&*dir.to_string_lossy(), content.to_bytes().as_slice()),
+                (len, inode, mtime_s, mtime_ns, hashes.as_slice()),
+            )?;
+            Ok(())
+        })
     }
 
     fn forget_files(&self, dir: &Path, contents: &[ContentId]) -> Result<(), MetaError> {
         if contents.is_empty() {
             return Ok(());
         }
-        let write = self.db.begin_write()?;
-        {
+        self.db.write(|write| {
             let mut table = write.open_table(FILES)?;
             for content in contents {
                 table.remove((&*dir.to_string_lossy(), content.to_bytes().as_slice()))?;
             }
-        }
-        write.commit()?;
-        Ok(())
+            Ok(())
+        })
     }
 }

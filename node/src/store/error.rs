@@ -66,6 +66,13 @@ impl<E: Into<redb::Error>> From<E> for MetaError {
     }
 }
 
+impl MetaError {
+    /// Whether the database does nothing more until it is opened again.
+    pub(super) fn wants_reopening(&self) -> bool {
+        matches!(*self.0, redb::Error::PreviousIo | redb::Error::DatabaseClosed)
+    }
+}
+
 /// Why a blob cannot be begun.
 #[derive(Debug, Error)]
 pub enum BeginError {

@@ -5,6 +5,7 @@ use redb::{Database, backends::InMemoryBackend};
 
 use super::{
     attached::{ATTACHMENTS, FILES},
+    database::Reopening,
     journal::{self, HEADER_LEN, RECORD_LEN, Record},
     media_type::media_type_of,
     meta::{BLOBS, Meta, TAGS},
@@ -46,18 +47,20 @@ pub fn rows(bytes: &[u8]) {
     let (key, value) = rest.split_at(usize::from(key_len).min(rest.len()));
     let (text, other) = (String::from_utf8_lossy(key), String::from_utf8_lossy(value));
     let number = if number < 128 { u64::from(number) << 17 } else { u64::MAX >> (number - 128).min(63) };
-    let db = Database::builder().create_with_backend(InMemoryBackend::new()).expect("a new database");
-    let meta = Meta { db };
+    let opener = || Database::builder().create_with_backend(InMemoryBackend::new());
+    let meta = Meta { db: Reopening::open(Box::new(opener)).expect("a new database") };
     meta.prepare().expect("a new database");
-    let write = meta.db.begin_write().expect("a write");
-    write.open_table(BLOBS).unwrap().insert(key, (number, value)).unwrap();
-    write.open_table(TAGS).unwrap().insert((&*text, &*other, "v1"), (value, number, key)).unwrap();
-    write.open_table(TAGS).unwrap().insert(("registry.example", "app", &*text), (value, number, key)).unwrap();
-    write.open_table(PINS).unwrap().insert((&*text, value), ()).unwrap();
-    write.open_table(USES).unwrap().insert(key, number).unwrap();
-    write.open_table(ATTACHMENTS).unwrap().insert(&*text, true).unwrap();
-    write.open_table(FILES).unwrap().insert((&*text, key), (number, 1, -1, 1, value)).unwrap();
-    write.commit().expect("a commit");
+    let written = meta.db.write(|write| {
+        write.open_table(BLOBS)?.insert(key, (number, value))?;
+        write.open_table(TAGS)?.insert((&*text, &*other, "v1"), (value, number, key))?;
+        write.open_table(TAGS)?.insert(("registry.example", "app", &*text), (value, number, key))?;
+        write.open_table(PINS)?.insert((&*text, value), ())?;
+        write.open_table(USES)?.insert(key, number)?;
+        write.open_table(ATTACHMENTS)?.insert(&*text, true)?;
+        write.open_table(FILES)?.insert((&*text, key), (number, 1, -1, 1, value))?;
+        Ok(())
+    });
+    written.expect("a new database");
     for (content, size) in meta.blobs().unwrap() {
         assert!(meta.map(&content).unwrap().is_none_or(|map| map.layout().blob_size() == size));
     }

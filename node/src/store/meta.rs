@@ -7,11 +7,12 @@
 use std::{fs, io, path::Path};
 
 use layermesh_proto::{ContentId, NodeId, PieceMap, Repository, TagRef, wire::Binding};
-use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition};
+use redb::{Database, DatabaseError, ReadableTable, StorageError, TableDefinition};
 use tracing::warn;
 
 use super::{
     attached::{ATTACHMENTS, FILES},
+    database::Reopening,
     error::{MetaError, OpenError},
     pins::PINS,
     uses::USES,
@@ -38,7 +39,7 @@ const BINDINGS: TableDefinition<'_, TagKey<'_>, (&[u8], u64)> = TableDefinition:
 
 /// The metadata file.
 pub(super) struct Meta {
-    pub(super) db: Database,
+    pub(super) db: Reopening,
 }
 
 impl Meta {
@@ -61,71 +62,76 @@ impl Meta {
     fn open_file(path: &Path) -> Result<Self, DatabaseError> {
         // The integrity check makes a damaged file an error at open instead of a surprise later. It reads the whole
         // file, which has some 8 KiB a blob.
-        let db = Database::builder().set_cache_size(CACHE_BYTES_MAX).set_check_integrity_on_open(true).create(path)?;
-        Ok(Self { db })
+        let path = path.to_owned();
+        let opener =
+            move || Database::builder().set_cache_size(CACHE_BYTES_MAX).set_check_integrity_on_open(true).create(&path);
+        Ok(Self { db: Reopening::open(Box::new(opener))? })
     }
 
     /// Makes sure that the tables are there, so that reading never has to ask.
     pub(super) fn prepare(&self) -> Result<(), MetaError> {
-        let read = self.db.begin_read()?;
-        let known = read.open_table(BLOBS).is_ok() && read.open_table(TAGS).is_ok();
-        let known = known && read.open_table(PINS).is_ok() && read.open_table(USES).is_ok();
-        if known && read.open_table(ATTACHMENTS).is_ok() && read.open_table(FILES).is_ok() {
+        let known = self.db.read(|read| {
+            let known = read.open_table(BLOBS).is_ok() && read.open_table(TAGS).is_ok();
+            let known = known && read.open_table(PINS).is_ok() && read.open_table(USES).is_ok();
+            Ok(known && read.open_table(ATTACHMENTS).is_ok() && read.open_table(FILES).is_ok())
+        })?;
+        if known {
             return Ok(());
         }
-        let write = self.db.begin_write()?;
-        write.open_table(BLOBS)?;
-        {
-            let mut tags = write.open_table(TAGS)?;
-            if let Ok(old) = read.open_table(BINDINGS) {
-                for row in old.iter()? {
+        self.db.write(|write| {
+            write.open_table(BLOBS)?;
+            {
+                let mut tags = write.open_table(TAGS)?;
+                for row in write.open_table(BINDINGS)?.iter()? {
                     let (key, value) = row?;
                     let (cid, observed_unix_s) = value.value();
                     tags.insert(key.value(), (cid, observed_unix_s, [].as_slice()))?;
                 }
             }
-        }
-        write.delete_table(BINDINGS)?;
-        write.open_table(PINS)?;
-        write.open_table(USES)?;
-        write.open_table(ATTACHMENTS)?;
-        write.open_table(FILES)?;
-        write.commit()?;
-        Ok(())
+            write.delete_table(BINDINGS)?;
+            write.open_table(PINS)?;
+            write.open_table(USES)?;
+            write.open_table(ATTACHMENTS)?;
+            write.open_table(FILES)?;
+            Ok(())
+        })
     }
 
     /// All blobs and their sizes.
     pub(super) fn blobs(&self) -> Result<Vec<(ContentId, u64)>, MetaError> {
-        let table = self.db.begin_read()?.open_table(BLOBS)?;
-        let mut blobs = Vec::new();
-        for row in table.iter()? {
-            let (key, value) = row?;
-            // A key that is no content id was not written by this program; the file it might name is then unknown.
-            if let Ok(content) = ContentId::from_bytes(key.value()) {
-                blobs.push((content, value.value().0));
+        self.db.read(|read| {
+            let table = read.open_table(BLOBS)?;
+            let mut blobs = Vec::new();
+            for row in table.iter()? {
+                let (key, value) = row?;
+                // A key that is no content id was not written by this program; the file it might name is then unknown.
+                if let Ok(content) = ContentId::from_bytes(key.value()) {
+                    blobs.push((content, value.value().0));
+                }
             }
-        }
-        Ok(blobs)
+            Ok(blobs)
+        })
     }
 
     /// The piece map of a blob; `None` if there is no such row, or none that makes sense.
     pub(super) fn map(&self, content: &ContentId) -> Result<Option<PieceMap>, MetaError> {
-        let table = self.db.begin_read()?.open_table(BLOBS)?;
-        let row = table.get(content.to_bytes().as_slice())?;
-        Ok(row.and_then(|row| {
-            let (size, hashes) = row.value();
-            PieceMap::from_bytes(size, hashes).ok()
-        }))
+        self.db.read(|read| {
+            let table = read.open_table(BLOBS)?;
+            let row = table.get(content.to_bytes().as_slice())?;
+            Ok(row.and_then(|row| {
+                let (size, hashes) = row.value();
+                PieceMap::from_bytes(size, hashes).ok()
+            }))
+        })
     }
 
     /// Records a whole blob, durably.
     pub(super) fn insert(&self, content: &ContentId, map: &PieceMap) -> Result<(), MetaError> {
-        let write = self.db.begin_write()?;
-        write
-            .open_table(BLOBS)?
-            .insert(content.to_bytes().as_slice(), (map.layout().blob_size(), map.to_bytes().as_slice()))?;
-        write.commit()?;
-        Ok(())
+        let (key, size, hashes) = (content.to_bytes(), map.layout().blob_size(), map.to_bytes());
+        self.db.write(|write| {
+            write.open_table(BLOBS)?.insert(key.as_slice(), (size, hashes.as_slice()))?;
+            Ok(())
+        })
     }
 
     /// Forgets a blob, durably.
@@ -135,34 +141,34 @@ impl Meta {
 
     /// Forgets blobs, durably and all at once.
     pub(super) fn remove_all(&self, contents: &[ContentId]) -> Result<(), MetaError> {
-        let write = self.db.begin_write()?;
-        {
+        self.db.write(|write| {
             let (mut blobs, mut uses) = (write.open_table(BLOBS)?, write.open_table(USES)?);
             for content in contents {
                 let key = content.to_bytes();
                 blobs.remove(key.as_slice())?;
                 uses.remove(key.as_slice())?;
             }
-        }
-        write.commit()?;
-        Ok(())
+            Ok(())
+        })
     }
 
     /// All bindings.
     pub(super) fn bindings(&self) -> Result<Vec<Binding>, MetaError> {
-        let table = self.db.begin_read()?.open_table(TAGS)?;
-        let mut bindings = Vec::new();
-        for row in table.iter()? {
-            let (key, value) = row?;
-            let (registry, name, tag) = key.value();
-            let (cid, observed_unix_s, by) = value.value();
-            let by = by.try_into().ok().map(NodeId::from_public_key);
-            let reference = Repository::new(registry, name).and_then(|repository| TagRef::new(repository, tag));
-            if let (Ok(reference), Ok(content)) = (reference, ContentId::from_bytes(cid)) {
-                bindings.push(Binding { reference, content, observed_unix_s, age_ms: None, by });
+        self.db.read(|read| {
+            let table = read.open_table(TAGS)?;
+            let mut bindings = Vec::new();
+            for row in table.iter()? {
+                let (key, value) = row?;
+                let (registry, name, tag) = key.value();
+                let (cid, observed_unix_s, by) = value.value();
+                let by = by.try_into().ok().map(NodeId::from_public_key);
+                let reference = Repository::new(registry, name).and_then(|repository| TagRef::new(repository, tag));
+                if let (Ok(reference), Ok(content)) = (reference, ContentId::from_bytes(cid)) {
+                    bindings.push(Binding { reference, content, observed_unix_s, age_ms: None, by });
+                }
             }
-        }
-        Ok(bindings)
+            Ok(bindings)
+        })
     }
 
     /// Records what a tag stands for, durably, unless that would say next to nothing new. Says whether the tag now
@@ -171,21 +177,19 @@ impl Meta {
         let repository = binding.reference.repository();
         let key = (repository.registry(), repository.name(), binding.reference.tag());
         let cid = binding.content.to_bytes();
-        let before = {
-            let table = self.db.begin_read()?.open_table(TAGS)?;
-            table.get(key)?.map(|row| (row.value().0 == cid, row.value().1))
-        };
+        let before = self.db.read(|read| {
+            let row = read.open_table(TAGS)?.get(key)?;
+            Ok(row.map(|row| (row.value().0 == cid, row.value().1)))
+        })?;
         let now = binding.observed_unix_s;
         if before.is_some_and(|(same, known)| same && now.abs_diff(known) < BINDING_REFRESH_S_MIN) {
             return Ok(false);
         }
-        let write = self.db.begin_write()?;
-        {
-            let mut table = write.open_table(TAGS)?;
+        self.db.write(|write| {
             let by = binding.by.as_ref().map_or([].as_slice(), |by| by.public_key().as_slice());
-            table.insert(key, (cid.as_slice(), now, by))?;
-        }
-        write.commit()?;
+            write.open_table(TAGS)?.insert(key, (cid.as_slice(), now, by))?;
+            Ok(())
+        })?;
         self.drop_surplus_bindings()?;
         Ok(!matches!(before, Some((true, _))))
     }
@@ -197,16 +201,14 @@ impl Meta {
             return Ok(());
         }
         bindings.sort_by_key(|binding| binding.observed_unix_s);
-        let write = self.db.begin_write()?;
-        {
+        self.db.write(|write| {
             let mut table = write.open_table(TAGS)?;
             for binding in &bindings[..surplus] {
                 let repository = binding.reference.repository();
                 table.remove((repository.registry(), repository.name(), binding.reference.tag()))?;
             }
-        }
-        write.commit()?;
-        Ok(())
+            Ok(())
+        })
     }
 }
 
@@ -235,11 +237,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (meta, _) = Meta::open(&dir.path().join("meta.redb")).unwrap();
         let content = ContentId::of(Algorithm::Sha256, b"a");
-        let write = meta.db.begin_write().unwrap();
-        write.open_table(BLOBS).unwrap();
-        let key = ("registry.example", "app", "v1");
-        write.open_table(BINDINGS).unwrap().insert(key, (content.to_bytes().as_slice(), 7)).unwrap();
-        write.commit().unwrap();
+        let written = meta.db.write(|write| {
+            write.open_table(BLOBS)?;
+            let key = ("registry.example", "app", "v1");
+            write.open_table(BINDINGS)?.insert(key, (content.to_bytes().as_slice(), 7))?;
+            Ok(())
+        });
+        written.unwrap();
         meta.prepare().unwrap();
         let reference = TagRef::new(Repository::new("registry.example", "app").unwrap(), "v1").unwrap();
         let mut binding = Binding { reference, content, observed_unix_s: 7, age_ms: None, by: None };

@@ -55,6 +55,7 @@ mod adopt;
 pub mod attached;
 mod begin;
 mod damage;
+mod database;
 mod disk;
 pub mod error;
 mod finish;

@@ -12,7 +12,7 @@ use std::{
 };
 
 use layermesh_proto::ContentId;
-use redb::{ReadableDatabase as _, ReadableTable as _, TableDefinition};
+use redb::{ReadableTable as _, TableDefinition};
 use thiserror::Error;
 
 use super::{
@@ -177,15 +177,18 @@ impl Store {
 impl Meta {
     /// All pins.
     pub(super) fn pins(&self) -> Result<Pins, MetaError> {
-        let table = self.db.begin_read()?.open_table(PINS)?;
-        let mut owners: BTreeMap<PinOwner, BTreeSet<ContentId>> = BTreeMap::new();
-        for row in table.iter()? {
-            let (key, _) = row?;
-            let (owner, cid) = key.value();
-            if let (Ok(owner), Ok(content)) = (owner.parse(), ContentId::from_bytes(cid)) {
-                owners.entry(owner).or_default().insert(content);
+        let owners = self.db.read(|read| {
+            let table = read.open_table(PINS)?;
+            let mut owners: BTreeMap<PinOwner, BTreeSet<ContentId>> = BTreeMap::new();
+            for row in table.iter()? {
+                let (key, _) = row?;
+                let (owner, cid) = key.value();
+                if let (Ok(owner), Ok(content)) = (owner.parse(), ContentId::from_bytes(cid)) {
+                    owners.entry(owner).or_default().insert(content);
+                }
             }
-        }
+            Ok(owners)
+        })?;
         let mut pins = Pins::default();
         for (owner, contents) in owners {
             pins.set(&owner, contents);
@@ -202,8 +205,7 @@ impl Meta {
         if before == after {
             return Ok(());
         }
-        let write = self.db.begin_write()?;
-        {
+        self.db.write(|write| {
             let mut table = write.open_table(PINS)?;
             for content in before.difference(after) {
                 table.remove((owner.as_str(), content.to_bytes().as_slice()))?;
@@ -211,9 +213,8 @@ impl Meta {
             for content in after.difference(before) {
                 table.insert((owner.as_str(), content.to_bytes().as_slice()), ())?;
             }
-        }
-        write.commit()?;
-        Ok(())
+            Ok(())
+        })
     }
 }
 

@@ -17,7 +17,7 @@ use std::{
 };
 
 use layermesh_proto::ContentId;
-use redb::{ReadableDatabase as _, ReadableTable as _, TableDefinition};
+use redb::{ReadableTable as _, TableDefinition};
 use tokio::time::Instant;
 
 use super::{HeldEntry, Inner, Place, error::MetaError, lock, meta::Meta};
@@ -113,27 +113,27 @@ impl Inner {
 impl Meta {
     /// All uses that were written down.
     pub(super) fn uses(&self) -> Result<HashMap<ContentId, u64>, MetaError> {
-        let table = self.db.begin_read()?.open_table(USES)?;
-        let mut uses = HashMap::new();
-        for row in table.iter()? {
-            let (key, value) = row?;
-            if let Ok(content) = ContentId::from_bytes(key.value()) {
-                uses.insert(content, value.value());
+        self.db.read(|read| {
+            let table = read.open_table(USES)?;
+            let mut uses = HashMap::new();
+            for row in table.iter()? {
+                let (key, value) = row?;
+                if let Ok(content) = ContentId::from_bytes(key.value()) {
+                    uses.insert(content, value.value());
+                }
             }
-        }
-        Ok(uses)
+            Ok(uses)
+        })
     }
 
     fn save_uses(&self, uses: &[(ContentId, u64)]) -> Result<(), MetaError> {
-        let write = self.db.begin_write()?;
-        {
+        self.db.write(|write| {
             let mut table = write.open_table(USES)?;
             for (content, used_ms) in uses {
                 table.insert(content.to_bytes().as_slice(), used_ms)?;
             }
-        }
-        write.commit()?;
-        Ok(())
+            Ok(())
+        })
     }
 }
 
