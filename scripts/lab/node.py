@@ -55,6 +55,8 @@ class Node:
         read, what is other users' alone."""
         self.lab, self.site, self.device, self.binary, self.registry = lab, site, device, binary, registry
         self.settings, self.reads_all = settings, reads_all
+        self.environment: dict[str, str] = {}
+        """Variables of the node's own, beside those of all processes of the run."""
         self.name = f"{device}-{name}"
         self.dir = lab.dir / device / name
         self.data_dir = self.dir / "data"
@@ -75,7 +77,8 @@ class Node:
         if self.reads_all:
             unprivileged += ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
         hosts = self.registry.hosts if self.registry else None
-        self.lab.spawn(self.name, self.site.within(self.device, [*unprivileged, *node], hosts))
+        variables = [f"{name}={value}" for name, value in self.environment.items()]
+        self.lab.spawn(self.name, self.site.within(self.device, [*unprivileged, "env", *variables, *node], hosts))
 
     def wait_until_it_answers(self) -> None:
         """Waits for the first answer of a node that was started."""

@@ -98,6 +98,11 @@ def serve(lab: Lab, site: Site, storage: Path, anonymous: bool) -> Registry:
     return Registry(None, hosts, ca_file, password)
 
 
+def restart(lab: Lab, site: Site) -> None:
+    """Starts a registry again that `serve` started and that was ended, as it was."""
+    lab.spawn("registry", [*site.within(site.wan, []), "docker-registry", "serve", str(lab.dir / "registry.yml")])
+
+
 def push(lab: Lab, storage: Path, images: dict[str, Path]) -> None:
     """Pushes OCI layouts into a registry's storage, by their names there; in a namespace where nothing else listens."""
     loopback = ["unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
