@@ -51,7 +51,9 @@ pub const STATUS_DEFAULT: &str = "127.0.0.1:7120";
 /// Fleet of nodes that were not told theirs.
 pub const FLEET_DEFAULT: &str = "default";
 /// What is logged.
-pub const LOG_FILTER_DEFAULT: &str = "info";
+///
+/// gossipsub writes down each message that a peer whose connection is dead was not sent, as long as its bytes are.
+pub const LOG_FILTER_DEFAULT: &str = "info,libp2p_gossipsub=error";
 
 /// Everything that a node is told, validated.
 #[derive(Debug, Clone)]

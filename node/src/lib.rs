@@ -12,6 +12,7 @@ pub mod cli;
 pub mod config;
 pub mod contents;
 pub mod counters;
+mod crowd;
 pub mod daemon;
 pub mod delta;
 pub mod driver;

@@ -14,11 +14,13 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
-from .host import Lab
+from .host import Lab, wait_until
 from .node import NOBODY
 
 EXT4_IOC_SHUTDOWN = 0x8004587D
 NO_LOG_FLUSH = 2
+RELEASE_SECONDS_MAX = 60
+"""From the unmount until nobody has it any more: commands of admins end within so long."""
 
 
 class Disk:
@@ -40,10 +42,13 @@ class Disk:
         self.mounted = True
 
     def unmount(self) -> None:
-        """Unmounts it; whoever used it has ended."""
+        """Unmounts it; whoever used it has ended, or is about to."""
         if self.mounted:
             self.lab.run(["umount", str(self.place)])
             self.mounted = False
+        # A command in a mount namespace of its own may hold it for a moment; it would come back as it is then.
+        wait_until(f"{self.place} is let go of", lambda: not self.lab.run(["losetup", "-j", str(self.backing)]).strip(),
+                   RELEASE_SECONDS_MAX)
 
     def cut(self) -> None:
         """The power is gone: of what was written, only what was synced remains, and what the kernel wrote by itself."""

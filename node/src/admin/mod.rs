@@ -14,7 +14,7 @@ pub mod types;
 pub(crate) mod view;
 
 pub(crate) use asked::{Asked, problem};
-pub(crate) use http::{Limits, serve};
+pub(crate) use http::{Further, Limits, serve};
 pub use view::{NodeFacts, NodeView, StoreBlob, StoreTotals, StoreView};
 
 #[cfg(test)]

@@ -25,7 +25,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Asked, Limits, NodeView, StoreView, problem,
+    Asked, Further, Limits, NodeView, StoreView, problem,
     types::{
         AttachRequest, CheckRequest, DetachRequest, GcRequest, PinRequest, PullEvent, PullRequest, UnpinRequest,
         VerifyEvent, VerifyRequest,
@@ -39,7 +39,12 @@ use crate::{
 };
 
 /// Commands of one device's people; more at once is a script gone wild.
-const LIMITS: Limits = Limits { connections_max: 16, head_time_max: Duration::from_secs(30) };
+const LIMITS: Limits = Limits {
+    connections_max: 16,
+    further: Further::Wait,
+    write_stall_max: Duration::from_secs(60),
+    head_time_max: Duration::from_secs(30),
+};
 /// Largest request body: a few images' names.
 const BODY_BYTES_MAX: usize = 16 << 10;
 /// Events of a pull that wait for a slow client; a full queue slows the pull's reports, not its bytes.

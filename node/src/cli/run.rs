@@ -110,7 +110,7 @@ pub(super) struct RunArgs {
     /// Form of log lines: text or json [default: text]
     #[arg(long, value_name = "FORMAT")]
     log_format: Option<String>,
-    /// What to log, such as info or warn,layermesh=debug [default: info]
+    /// What to log, such as info or warn,layermesh=debug [default: info,libp2p_gossipsub=error]
     #[arg(long, value_name = "FILTER")]
     log_filter: Option<String>,
     /// End when standard input closes, and so with the process that holds its other end

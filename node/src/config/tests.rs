@@ -39,7 +39,7 @@ fn without_any_source_the_documented_defaults_hold() {
     assert_eq!(config.store_quota, Quota { bytes: None, share_percent: 50 });
     assert_eq!((config.uplink_bytes_per_s, config.lan_bytes_per_s), (None, None));
     assert_eq!((config.uplink, config.uplink_own), (Uplink::default(), false));
-    assert_eq!(config.log, LogConfig { format: LogFormat::Text, filter: "info".to_owned() });
+    assert_eq!(config.log, LogConfig { format: LogFormat::Text, filter: LOG_FILTER_DEFAULT.to_owned() });
 }
 
 #[test]

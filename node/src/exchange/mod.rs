@@ -35,7 +35,6 @@ mod source;
 mod tests;
 mod tls;
 mod uploads;
-mod write_guard;
 
 pub use client::{BulkBody, BulkClient};
 pub use server::{BindError, BulkServer};

@@ -32,16 +32,27 @@ use super::{
     answer::{Answers, busy_and_close},
     slots, tls,
     uploads::{self, Uploads},
-    write_guard::WriteGuard,
 };
 use crate::{
     counters::Counters,
+    crowd::{Crowd, Place, Places, Source},
     fleet::{Door, Fleet, Refusal},
     pace::Pace,
 };
 
 /// Connections in all. A busy one holds about half a MiB (a chunk, TLS and socket buffers).
 pub(super) const CONNECTIONS_MAX: usize = 100;
+/// Handshakes under way; whoever is at one is nobody yet, so they have no part in the connections of peers.
+pub(super) const HANDSHAKES_MAX: usize = 64;
+/// Of one address: a client dials two or three at once.
+const HANDSHAKES_PER_ADDRESS_MAX: usize = 8;
+/// Where all handshakes are taken, one on which nothing came for so long makes room.
+const HANDSHAKE_IDLE_MIN: Duration = Duration::from_secs(2);
+/// Connections of one address: three nodes' worth of what a client opens, should several be behind it.
+const CONNECTIONS_PER_ADDRESS_MAX: usize = 24;
+/// Where all connections are taken, one on which nothing moved for so long makes room. A client may keep it idle, or have its
+/// answer wait for what is growing; it dials again.
+const CONNECTION_IDLE_MIN: Duration = Duration::from_secs(5);
 /// Connections of one peer: twice what a client opens, since closed ones linger for a moment.
 pub(super) const CONNECTIONS_PER_PEER_MAX: usize = 16;
 /// A handshake is two round trips and a millisecond or ten of arithmetic; a small CPU under load gets time.
@@ -114,6 +125,8 @@ struct Shared<S> {
     tls: TlsAcceptor,
     fleet: Fleet,
     answers: Answers<S>,
+    handshakes: Crowd,
+    connections: Crowd,
     peers: Mutex<BTreeMap<NodeId, usize>>,
 }
 
@@ -146,7 +159,17 @@ impl<S: BlobSource> BulkServer<S> {
         let local_addr = listener.local_addr().map_err(listen)?;
         let (lan, uploads) = (Arc::new(Pace::new(None)), Arc::new(Uploads::new(limits)));
         let answers = Answers { source, counters, deadlines, lan, uploads };
-        let shared = Shared { tls, fleet: fleet.clone(), answers, peers: Mutex::default() };
+        let handshakes = Crowd::new(Places {
+            all: HANDSHAKES_MAX,
+            per_address: HANDSHAKES_PER_ADDRESS_MAX,
+            idle_min: HANDSHAKE_IDLE_MIN,
+        });
+        let connections = Crowd::new(Places {
+            all: CONNECTIONS_MAX,
+            per_address: CONNECTIONS_PER_ADDRESS_MAX,
+            idle_min: CONNECTION_IDLE_MIN,
+        });
+        let shared = Shared { tls, fleet: fleet.clone(), answers, handshakes, connections, peers: Mutex::default() };
         Ok(Self { listener, local_addr, shared: Arc::new(shared) })
     }
 
@@ -184,9 +207,15 @@ impl<S: BlobSource> BulkServer<S> {
                 Some(_) = connections.join_next() => {}
                 accepted = self.listener.accept() => match accepted {
                     // At the limit a connection is closed at once, so that the client can ask somebody else.
-                    Ok((_, from)) if connections.len() >= CONNECTIONS_MAX => debug!(%from, "too many bulk connections"),
                     Ok((stream, from)) => {
-                        connections.spawn(Arc::clone(&self.shared).connection(stream, from, shutdown.clone()));
+                        let source = Source::of_connection(Ok(from), stream.local_addr());
+                        match self.shared.handshakes.enter(source) {
+                            Some(place) => {
+                                let shared = Arc::clone(&self.shared);
+                                connections.spawn(shared.connection(stream, (from, source), place, shutdown.clone()));
+                            }
+                            None => debug!(%from, "too many handshakes of bulk connections"),
+                        }
                     }
                     Err(error) => {
                         warn!(%error, "cannot accept bulk connections");
@@ -204,12 +233,24 @@ impl<S: BlobSource> BulkServer<S> {
 }
 
 impl<S: BlobSource> Shared<S> {
-    async fn connection(self: Arc<Self>, stream: TcpStream, from: SocketAddr, shutdown: CancellationToken) {
+    async fn connection(
+        self: Arc<Self>,
+        stream: TcpStream,
+        (from, source): (SocketAddr, Option<Source>),
+        handshake: Place,
+        shutdown: CancellationToken,
+    ) {
         if let Err(error) = stream.set_nodelay(true) {
             debug!(%from, %error, "cannot set TCP_NODELAY");
         }
         let deadlines = self.answers.deadlines;
-        let stream = match timeout(deadlines.handshake, self.tls.accept(stream)).await {
+        let stream = handshake.watch(stream, deadlines.handshake);
+        let accepting = timeout(deadlines.handshake, self.tls.accept(stream));
+        let accepted = tokio::select! {
+            accepted = accepting => accepted,
+            () = handshake.taken_away() => return debug!(%from, "a bulk handshake makes room for another"),
+        };
+        let stream = match accepted {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => {
                 // Whom the fleet does not let in has been counted by the verifier.
@@ -231,6 +272,11 @@ impl<S: BlobSource> Shared<S> {
             self.fleet.note_refused(None, Refusal::Broken, Door::Bulk);
             return debug!(%from, "not a bulk client");
         };
+        drop(handshake);
+        // At the limit a connection is closed at once, so that the client can ask somebody else.
+        let Some(place) = self.connections.enter(source) else {
+            return debug!(%peer, %from, "too many bulk connections");
+        };
         let slot = PeerSlot::take(Arc::clone(&self), peer);
         let service = service_fn(|request| {
             let (shared, busy) = (Arc::clone(&self), slot.is_none());
@@ -239,7 +285,7 @@ impl<S: BlobSource> Shared<S> {
             }
         });
         let idle_max = if slot.is_some() { deadlines.idle } else { BUSY_IDLE_MAX };
-        let io = TokioIo::new(WriteGuard::new(stream, deadlines.write_stall));
+        let io = TokioIo::new(place.watch(stream, deadlines.write_stall));
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(idle_max)
@@ -251,6 +297,9 @@ impl<S: BlobSource> Shared<S> {
             ended = connection.as_mut() => ended,
             refusal = self.fleet.until_out(peer) => {
                 return self.fleet.note_refused(Some(peer), refusal, Door::Bulk);
+            }
+            () = place.taken_away() => {
+                return debug!(%peer, %from, "a bulk connection that does nothing makes room for another");
             }
             () = shutdown.cancelled() => {
                 connection.as_mut().graceful_shutdown();

@@ -88,6 +88,11 @@ pub struct Limits {
     /// request, containerd some for each layer; at two chunks each, this many use at most 32 MiB, besides what the
     /// store keeps for all readers together.
     pub connections: usize,
+    /// Most of one address that is not the device's own: a mirror may listen on the LAN.
+    pub connections_per_address: usize,
+    /// Where all connections are taken, one on which nothing moved for so long makes room for another. Longer than a runtime
+    /// needs for its next request or to unpack what it has read; a runtime opens another connection when one is gone.
+    pub idle: Duration,
 }
 
 impl Default for Limits {
@@ -98,6 +103,8 @@ impl Default for Limits {
             write: Duration::from_secs(300),
             drain: Duration::from_secs(5),
             connections: 64,
+            connections_per_address: 16,
+            idle: Duration::from_secs(10),
         }
     }
 }

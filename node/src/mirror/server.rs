@@ -5,13 +5,7 @@
 //!
 //! HTTP/1.1 alone: without TLS no runtime speaks anything else.
 
-use std::{
-    io,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::time::Duration;
 
 use axum::Router;
 use hyper::server::conn::http1;
@@ -20,14 +14,13 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
-    time::{Sleep, sleep, timeout},
+    time::{sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{Discovery, Limits, MirrorState, MirrorStore, router};
+use crate::crowd::{Crowd, Place, Places, Source};
 
 /// Largest request head in bytes. Clients send some hundreds; Docker's bearer tokens are a few thousand.
 const HEAD_LEN_MAX: usize = 64 << 10;
@@ -42,7 +35,11 @@ pub async fn serve<S: MirrorStore, D: Discovery>(
 ) {
     let limits = state.limits.clone();
     let router = router(state);
-    let permits = Arc::new(Semaphore::new(limits.connections));
+    let crowd = Crowd::new(Places {
+        all: limits.connections,
+        per_address: limits.connections_per_address,
+        idle_min: limits.idle,
+    });
     let connections = TaskTracker::new();
     loop {
         let accepted = tokio::select! {
@@ -57,14 +54,16 @@ pub async fn serve<S: MirrorStore, D: Discovery>(
                 continue;
             }
         };
-        let Ok(permit) = permits.clone().try_acquire_owned() else {
-            tracing::warn!(limit = limits.connections, "closing a connection: too many are open");
+        let from = Source::of_connection(stream.peer_addr(), stream.local_addr());
+        let Some(place) = crowd.enter(from) else {
+            if let Some(closed) = crowd.refused() {
+                tracing::warn!(limit = limits.connections, closed, "closing connections: too many are open");
+            }
             continue;
         };
         let (router, limits, shutdown) = (router.clone(), limits.clone(), shutdown.clone());
         connections.spawn(async move {
-            connection(stream, router, &limits, &shutdown).await;
-            drop(permit);
+            connection(stream, &place, router, &limits, &shutdown).await;
         });
     }
     drop(listener);
@@ -72,18 +71,22 @@ pub async fn serve<S: MirrorStore, D: Discovery>(
     connections.wait().await;
 }
 
-async fn connection(stream: TcpStream, router: Router, limits: &Limits, shutdown: &CancellationToken) {
+async fn connection(stream: TcpStream, place: &Place, router: Router, limits: &Limits, shutdown: &CancellationToken) {
     // Chunks are large; the small head of the next answer must not wait for an acknowledgement.
     let _ = stream.set_nodelay(true);
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.head)
         .max_buf_size(HEAD_LEN_MAX)
-        .serve_connection(TokioIo::new(Patient::new(stream, limits.write)), TowerToHyperService::new(router));
+        .serve_connection(TokioIo::new(place.watch(stream, limits.write)), TowerToHyperService::new(router));
     let finished = tokio::select! {
         result = &mut connection => Some(result),
+        () = place.taken_away() => {
+            tracing::debug!("resetting a connection that does nothing: another one needs its place");
+            return reset(connection.into_parts().io.into_inner().into_inner());
+        }
         () = shutdown.cancelled() => {
-            Pin::new(&mut connection).graceful_shutdown();
+            std::pin::Pin::new(&mut connection).graceful_shutdown();
             timeout(limits.drain, &mut connection).await.ok()
         }
     };
@@ -96,69 +99,11 @@ async fn connection(stream: TcpStream, router: Router, limits: &Limits, shutdown
         Some(Err(error)) => tracing::debug!(%error, "resetting a connection: its response cannot be finished"),
         None => tracing::info!("resetting a connection: its response takes longer than the shutdown may"),
     }
-    let stream = connection.into_parts().io.into_inner().stream;
+    reset(connection.into_parts().io.into_inner().into_inner());
+}
+
+fn reset(stream: TcpStream) {
     if let Err(error) = stream.set_zero_linger() {
         tracing::debug!(%error, "cannot reset a connection, closing it");
-    }
-}
-
-/// A TCP stream whose writes fail after `limit` without progress.
-struct Patient {
-    stream: TcpStream,
-    limit: Duration,
-    /// Set while a write waits.
-    deadline: Option<Pin<Box<Sleep>>>,
-}
-
-impl Patient {
-    fn new(stream: TcpStream, limit: Duration) -> Self {
-        Self { stream, limit, deadline: None }
-    }
-
-    fn watched<T>(&mut self, cx: &mut Context<'_>, poll: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        if poll.is_ready() {
-            self.deadline = None;
-            return poll;
-        }
-        let limit = self.limit;
-        let deadline = self.deadline.get_or_insert_with(|| Box::pin(sleep(limit)));
-        match deadline.as_mut().poll(cx) {
-            Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
-            Poll::Pending => Poll::Pending,
-        }
-    }
-}
-
-impl AsyncRead for Patient {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Patient {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let poll = Pin::new(&mut self.stream).poll_write(cx, buf);
-        self.watched(cx, poll)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let poll = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
-        self.watched(cx, poll)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }

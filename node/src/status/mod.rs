@@ -16,12 +16,17 @@ use axum::{
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::admin::{Limits, NodeView, StoreView, serve};
+use crate::admin::{Further, Limits, NodeView, StoreView, serve};
 
 mod metrics;
 
 /// A few scrapers and a person with a browser.
-const LIMITS: Limits = Limits { connections_max: 32, head_time_max: Duration::from_secs(15) };
+const LIMITS: Limits = Limits {
+    connections_max: 32,
+    further: Further::Replace { per_address: 8, idle_min: Duration::from_secs(2) },
+    write_stall_max: Duration::from_secs(10),
+    head_time_max: Duration::from_secs(15),
+};
 
 const INDEX: &str = "\
 Layermesh node.

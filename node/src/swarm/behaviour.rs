@@ -20,7 +20,8 @@ use libp2p::{
 use tracing::warn;
 
 use super::{
-    FLEET_LEN_MAX, SwarmError, admission::Admission, control::ControlCodec, gate::Gate, telling::TellingCodec,
+    FLEET_LEN_MAX, SwarmError, admission::Admission, control::ControlCodec, gate::Gate, share::Share,
+    telling::TellingCodec,
 };
 use crate::fleet::Fleet;
 
@@ -103,7 +104,8 @@ impl Names {
 /// The protocols, the gate first: what it refuses, none of the others sees.
 #[derive(NetworkBehaviour)]
 pub(super) struct Behaviour {
-    gate: Gate,
+    pub(super) gate: Gate,
+    share: Share,
     limits: connection_limits::Behaviour,
     pub(super) identify: identify::Behaviour,
     pub(super) ping: ping::Behaviour,
@@ -169,7 +171,8 @@ fn behaviour(keypair: &Keypair, names: &Names, mdns: Multicast, fleet: &Fleet) -
         .with_request_timeout(TELLING_TIME_MAX)
         .with_max_concurrent_streams(TELLING_STREAMS_MAX);
     Ok(Behaviour {
-        gate: Gate(fleet.clone()),
+        gate: Gate::new(fleet.clone()),
+        share: Share::default(),
         limits: connection_limits::Behaviour::new(limits),
         identify: identify::Behaviour::new(identify),
         ping: ping::Behaviour::new(ping::Config::new().with_interval(PING_INTERVAL).with_timeout(PING_TIME_MAX)),

@@ -40,6 +40,8 @@ mod dialer;
 mod gate;
 mod members;
 mod peers;
+mod rate;
+mod share;
 mod task;
 mod telling;
 #[cfg(test)]

@@ -102,6 +102,11 @@ impl Peers {
         true
     }
 
+    /// Whether the peer has a connection.
+    pub(super) fn is_connected(&self, peer: &PeerId) -> bool {
+        self.peers.contains_key(peer)
+    }
+
     /// Whether the peer is connected and of the fleet.
     pub(super) fn is_proven(&self, peer: &PeerId) -> bool {
         self.peers.get(peer).is_some_and(|peer| peer.proven)

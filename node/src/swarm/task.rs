@@ -42,6 +42,7 @@ use super::{
     dialer::{Dial, Dialer, Key, Outcome, To},
     node_id, peer_id,
     peers::Peers,
+    rate::{Heard, Rates},
     telling::Telling,
 };
 use crate::fleet::{Door, Fleet, Refusal};
@@ -65,6 +66,7 @@ pub(super) struct Task {
     commands: mpsc::Receiver<Command>,
     refused: mpsc::Receiver<RequestId>,
     pub(super) peers: Peers,
+    rates: Rates,
     pub(super) dialer: Dialer,
     pub(super) fleet: Fleet,
     /// Tells when who is let in may have changed.
@@ -128,6 +130,7 @@ impl Task {
             commands,
             refused,
             peers: Peers::default(),
+            rates: Rates::default(),
             dialer,
             changes: fleet.changes(),
             telling: Telling::new(fleet.clone()),
@@ -325,6 +328,7 @@ impl Task {
                 debug!(peer = %peer_id, ?cause, "connection closed");
                 if self.peers.closed(peer_id, connection_id) {
                     self.telling.disconnected(&peer_id);
+                    self.rates.disconnected(&peer_id);
                     self.dialer.disconnected(peer_id, Instant::now());
                 }
             }
@@ -365,6 +369,20 @@ impl Task {
 
     fn on_gossip(&mut self, event: gossipsub::Event) {
         let gossipsub::Event::Message { propagation_source, message_id, message } = event else { return };
+        // What comes after its connection is gone has nobody to answer for it.
+        let connected = self.peers.is_connected(&propagation_source);
+        let heard = if connected { self.rates.hears(propagation_source, Instant::now()) } else { Heard::No };
+        if heard != Heard::Yes {
+            // Neither looked at nor passed on.
+            let verdict = gossipsub::MessageAcceptance::Ignore;
+            let gossip = &mut self.swarm.behaviour_mut().gossip;
+            gossip.report_message_validation_result(&message_id, &propagation_source, verdict);
+            if heard == Heard::Never {
+                self.swarm.behaviour_mut().gate.shut_out(propagation_source, Instant::now());
+                self.turn_away(propagation_source, "it says far more than any node has to say");
+            }
+            return;
+        }
         self.peers.prove(propagation_source);
         // Strict validation has checked the author's signature.
         let author = message.source.as_ref().and_then(node_id);
@@ -373,7 +391,9 @@ impl Task {
         let verdict = match (&author, &decoded) {
             // Whoever passed it on may not have heard yet.
             _ if revoked => gossipsub::MessageAcceptance::Ignore,
-            (Some(_), Ok((reached, _))) if self.neighbourhood().passes_on(*reached) => {
+            (Some(_), Ok((reached, _)))
+                if self.neighbourhood().passes_on(*reached) && self.rates.passes_on(Instant::now()) =>
+            {
                 gossipsub::MessageAcceptance::Accept
             }
             // gossipsub's word for "good, but not to be passed on".

@@ -25,6 +25,7 @@ use super::{
 };
 
 mod admission;
+mod floods;
 
 /// Nothing here takes a tenth of it, unless it has failed.
 const PATIENCE: Duration = Duration::from_secs(30);
