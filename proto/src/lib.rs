@@ -12,6 +12,7 @@ pub mod engine;
 pub mod gzip;
 pub mod name;
 pub mod node_id;
+pub mod patch;
 pub mod piece;
 pub mod retention;
 pub mod wire;

@@ -1,4 +1,6 @@
-//! `layermesh delta`: what can be told of a layer before there are deltas of it.
+//! `layermesh delta`: layers from older ones, on files. None of it needs a node.
+
+mod patches;
 
 use std::{fmt::Write as _, fs::File, path::PathBuf};
 
@@ -18,6 +20,12 @@ use crate::{
 pub(super) enum DeltaCommand {
     /// Tell which compressor made a layer, if its very bytes can be made again from its tar
     Recipe(RecipeArgs),
+    /// Make a patch that leads from an old layer to a new one
+    Make(patches::MakeArgs),
+    /// Make the new layer from the old one and a patch, or several that follow one another
+    Apply(patches::ApplyArgs),
+    /// Tell between which layers a patch leads, and what it takes to apply
+    Show(patches::ShowArgs),
 }
 
 /// Arguments of `layermesh delta recipe`.
@@ -43,7 +51,15 @@ struct Shown {
 }
 
 pub(super) async fn run(command: DeltaCommand, global: &Global) -> Result<Exit, Failure> {
-    let DeltaCommand::Recipe(RecipeArgs { file }) = command;
+    match command {
+        DeltaCommand::Recipe(arguments) => recipe(arguments, global).await,
+        DeltaCommand::Make(arguments) => patches::make(arguments, global).await,
+        DeltaCommand::Apply(arguments) => patches::apply(arguments, global).await,
+        DeltaCommand::Show(arguments) => patches::show(&arguments, global),
+    }
+}
+
+async fn recipe(RecipeArgs { file }: RecipeArgs, global: &Global) -> Result<Exit, Failure> {
     let source = File::open(&file).with_context(|| format!("cannot open {}", file.display()))?;
     let len = source.metadata().with_context(|| format!("cannot read {}", file.display()))?.len();
     let bar = (!global.json && output::is_terminal()).then(|| progress(len));

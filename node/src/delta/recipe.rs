@@ -13,12 +13,10 @@ use layermesh_proto::{
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
+use super::{GZIP, ZSTD};
+
 /// Bytes read, and inflated, at a time.
 const BUFFER_LEN: usize = 64 << 10;
-/// How a zstd stream begins.
-const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
-/// How a gzip stream begins.
-const GZIP: [u8; 2] = [0x1f, 0x8b];
 /// What stands in a tar at [`TAR_MAGIC_AT`].
 const TAR: &[u8] = b"ustar";
 const TAR_MAGIC_AT: usize = 257;
