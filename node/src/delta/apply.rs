@@ -104,7 +104,7 @@ pub enum ApplyError {
         /// What is made.
         made: ContentId,
         /// What is wanted.
-        wanted: ContentId,
+        wanted: Box<ContentId>,
     },
     /// The old layer is compressed by zstd.
     #[error("the old layer is compressed by zstd, and only those by gzip, and tars, are read; decompress it first")]
@@ -113,7 +113,7 @@ pub enum ApplyError {
     #[error("the old layer is not the one that the patch is for, which has the tar {wanted}: {difference}")]
     WrongBase {
         /// The diffID of the one that it is for.
-        wanted: ContentId,
+        wanted: Box<ContentId>,
         /// How that shows.
         difference: Difference,
     },
@@ -194,7 +194,7 @@ pub fn apply_chain<'a, P: Read + 'a>(
     for pair in opened.windows(2) {
         let (made, wanted) = (pair[0].header.tar, pair[1].header.base);
         if made != wanted {
-            return Err(ApplyError::Chain { made, wanted });
+            return Err(ApplyError::Chain { made, wanted: Box::new(wanted) });
         }
     }
     let Some(header) = opened.last().map(|last| last.header.clone()) else {
@@ -338,8 +338,8 @@ impl<B: Read> Base<B> {
         Ok(base)
     }
 
-    const fn wrong(&self, difference: Difference) -> ApplyError {
-        ApplyError::WrongBase { wanted: self.wanted, difference }
+    fn wrong(&self, difference: Difference) -> ApplyError {
+        ApplyError::WrongBase { wanted: Box::new(self.wanted), difference }
     }
 
     /// Reads more of the tar.
@@ -378,7 +378,7 @@ impl<B: Read> Base<B> {
                 Err(error) => return error,
             }
         }
-        let wanted = self.wanted;
+        let wanted = Box::new(self.wanted);
         match self.verifier.finish() {
             Ok(()) => otherwise,
             Err(mismatch) => ApplyError::WrongBase { wanted, difference: Difference::Digest(mismatch.found) },
