@@ -96,6 +96,8 @@ pub struct Config {
     pub lan_bytes_per_s: Option<u64>,
     /// Who says what tags stand for.
     pub tags: TagRules,
+    /// Whether layers are made of others.
+    pub deltas: Deltas,
     /// Signed releases that this node follows; none if it follows none.
     pub releases: Option<ReleasesConfig>,
     /// What is logged and how.
@@ -109,6 +111,18 @@ pub struct AttachedConfig {
     pub path: PathBuf,
     /// Whether the node's own copies go for those there.
     pub reuse: bool,
+}
+
+/// Whether layers are made of others that are held, with patches, and how much memory that may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Deltas {
+    /// They are fetched.
+    Off,
+    /// Patches that need up to 12 MiB.
+    Tiny,
+    /// Patches that need up to 32 MiB.
+    #[default]
+    On,
 }
 
 /// Signed releases that a node follows.

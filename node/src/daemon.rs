@@ -32,6 +32,7 @@ use crate::{
     config::Config,
     contents::Platform,
     counters::Counters,
+    delta::rebuilding::{ORDER_QUEUE_LEN, Rebuilder},
     driver::{Driver, Parts, TASK_EVENT_QUEUE_LEN},
     exchange::{BulkClient, BulkServer, gather_entropy},
     fetch::FetchContext,
@@ -140,6 +141,7 @@ impl Node {
         tell_the_time(config, &fetches, &mut core, &core_stop);
         let engine = Engine::new(engine_config(config, listen.bulk), node, rand::random());
         let (examines, examining) = mpsc::channel(EXAMINE_QUEUE_LEN);
+        let (deltas, orders) = mpsc::channel(ORDER_QUEUE_LEN);
         let parts = Parts {
             engine,
             fetches,
@@ -151,9 +153,11 @@ impl Node {
             listening,
             remembered,
             examines,
+            deltas,
         };
         core.spawn(Driver::new(parts).run(known(inventory), core_stop.clone()));
         core.spawn(store.clone().tend(core_stop.clone()));
+        core.spawn(Rebuilder::new(mesh.clone(), store.clone(), config.deltas, orders).run(core_stop.clone()));
 
         let releasing = Releasing { mesh: &mesh, store: &store, origins: &origins, counters: &counters };
         let (releases, more) = releasing.start(config, examining, &mut fronts, &fronts_stop);

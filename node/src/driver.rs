@@ -34,6 +34,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    delta::rebuilding::Order,
     fetch::{FetchContext, Job, Reach, Vouched},
     mesh::{Command, Examine, MeshStatus, PeerStatus, TransferStatus},
     remembered::Remembered,
@@ -73,6 +74,8 @@ pub struct Parts {
     pub remembered: Remembered,
     /// Metadata of releases to look at.
     pub examines: mpsc::Sender<Examine>,
+    /// Layers to make of others, and images to look for patches for.
+    pub deltas: mpsc::Sender<Order>,
 }
 
 /// Monotonic time as the engine counts it.
@@ -292,6 +295,11 @@ impl Driver {
                 let _ = answer.send(self.parts.engine.rollouts());
                 return;
             }
+            // Whoever asked goes on if this is not taken up.
+            Command::Prepare(prepare) => return drop(self.parts.deltas.try_send(Order::Prepare(prepare))),
+            Command::Rebuildable { content, rebuild } => Event::Rebuildable { content, rebuild },
+            Command::RebuildProgress { content, done } => Event::RebuildProgress { content, done },
+            Command::RebuildFailed { content, error } => Event::RebuildFailed { content, error },
             Command::TookIn { content, size } => Event::Held { content, size },
             Command::Bind(binding) => Event::BindingKnown(binding),
             Command::Bindings { answer } => {
@@ -370,6 +378,14 @@ impl Driver {
                 });
             }
             Action::Complete { content } => self.complete(content),
+            Action::Rebuild { content, patch, urgency } => {
+                if self.parts.deltas.try_send(Order::Rebuild { content, patch, urgency }).is_err() {
+                    let error = SourceError::Failed("too many layers are to be made".to_owned());
+                    self.parts.engine.handle(self.clock.now(), Event::RebuildFailed { content, error });
+                }
+            }
+            // One that does not get there ends by itself, and what comes of it is not heard.
+            Action::CancelRebuild { content } => drop(self.parts.deltas.try_send(Order::Cancel { content })),
             Action::AskOrigin { lookup, reference } => self.ask_origin(lookup, reference),
             Action::Remember(binding) => {
                 let store = self.parts.fetches.store.clone();
@@ -475,7 +491,7 @@ impl Driver {
                 content: view.content,
                 size: view.size,
                 durable_bytes: view.durable_bytes,
-                sources: view.sources.iter().map(notes::source).collect(),
+                sources: view.sources.iter().map(notes::source).chain(view.rebuilding.map(notes::rebuilding)).collect(),
                 waits_for: view.waits_for,
             })
             .collect();

@@ -8,12 +8,13 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
+use bytes::Bytes;
 use layermesh_proto::{
     ContentId, NodeId, ObjectKind, Repository, TagRef,
     engine::{
-        BindingView, Urgency,
+        BindingView, Rebuild, Urgency,
         budget::Wait,
-        event::{PromiseId, Resolution, ResolveId, SignedBinding, WantError, WantId},
+        event::{PromiseId, Resolution, ResolveId, SignedBinding, SourceError, WantError, WantId},
         releases::Examined,
     },
     wire::{Binding, Following, Rollout},
@@ -111,6 +112,29 @@ pub enum Command {
         /// Its size in bytes.
         size: u64,
     },
+    /// An image is about to be pulled; it is looked whether its layers can be made of others.
+    Prepare(Prepare),
+    /// This device can make a blob of one that it holds.
+    Rebuildable {
+        /// The blob.
+        content: ContentId,
+        /// How.
+        rebuild: Rebuild,
+    },
+    /// How far a blob is that is made.
+    RebuildProgress {
+        /// The blob.
+        content: ContentId,
+        /// Bytes of the work that are done.
+        done: u64,
+    },
+    /// A blob could not be made.
+    RebuildFailed {
+        /// The blob.
+        content: ContentId,
+        /// Why.
+        error: SourceError,
+    },
     /// Somebody on this device says what a tag stands for; the store has recorded it.
     Bind(Binding),
     /// This node follows releases and has verified this metadata of theirs.
@@ -150,6 +174,21 @@ pub enum Command {
         /// Where to answer.
         answer: oneshot::Sender<MeshStatus>,
     },
+}
+
+/// An image that is about to be pulled.
+#[derive(Debug)]
+pub struct Prepare {
+    /// Where its registry has it.
+    pub repository: Repository,
+    /// Its manifest.
+    pub manifest: ContentId,
+    /// The manifest's bytes.
+    pub bytes: Bytes,
+    /// Whether somebody waits for it.
+    pub urgency: Urgency,
+    /// Where to say that its layers may be wanted.
+    pub done: oneshot::Sender<()>,
 }
 
 /// Metadata of releases that is to be looked at, for whoever has the keys.
@@ -307,6 +346,31 @@ impl Mesh {
     /// Says that the store has taken a blob in that somebody brought: whole, verified and durable.
     pub async fn took_in(&self, content: ContentId, size: u64) {
         let _ = self.commands.send(Command::TookIn { content, size }).await;
+    }
+
+    /// An image of this manifest is about to be pulled: waits, for a few seconds at most, until it is known whether its layers
+    /// can be made of others that are held. To be called before they are wanted.
+    pub async fn prepare(&self, repository: Repository, manifest: ContentId, bytes: Bytes, urgency: Urgency) {
+        let (done, prepared) = oneshot::channel();
+        let prepare = Prepare { repository, manifest, bytes, urgency, done };
+        let _ = self.commands.send(Command::Prepare(prepare)).await;
+        // Nobody who would look is as good as nothing found.
+        let _ = prepared.await;
+    }
+
+    /// Says that this device can make a blob of one that it holds.
+    pub async fn rebuildable(&self, content: ContentId, rebuild: Rebuild) {
+        let _ = self.commands.send(Command::Rebuildable { content, rebuild }).await;
+    }
+
+    /// Says how far a blob is that the engine wants to be made; once it is, [`Self::took_in`].
+    pub async fn rebuild_progress(&self, content: ContentId, done: u64) {
+        let _ = self.commands.send(Command::RebuildProgress { content, done }).await;
+    }
+
+    /// Says that a blob that the engine wants to be made could not be.
+    pub async fn rebuild_failed(&self, content: ContentId, error: SourceError) {
+        let _ = self.commands.send(Command::RebuildFailed { content, error }).await;
     }
 
     /// Says what a tag stands for, by the word of somebody on this device; the store has recorded it.

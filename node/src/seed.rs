@@ -28,6 +28,15 @@ mod tests;
 
 pub use routes::routes;
 
+/// What becomes of the pieces of a blob that breaks off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keep {
+    /// They stay, and the next try goes on from there.
+    WhatCame,
+    /// They go: nobody says that they are right.
+    OnlyIfWhole,
+}
+
 /// Why a blob was not taken in.
 #[derive(Debug, Error)]
 pub enum ReceiveError {
@@ -108,6 +117,7 @@ pub async fn receive<E: std::fmt::Display>(
     size: u64,
     from: u64,
     body: impl Stream<Item = Result<Bytes, E>> + Unpin,
+    keep: Keep,
 ) -> Result<(), ReceiveError> {
     let partial = match store.begin(content, size).await {
         Ok(partial) => partial,
@@ -121,6 +131,9 @@ pub async fn receive<E: std::fmt::Display>(
     let taken = take(&partial, layout, first, body, &mut ours).await;
     // Also what came before it broke off.
     partial.sync().await?;
+    if let (Err(_), Keep::OnlyIfWhole) = (&taken, keep) {
+        forget(store, &content, &ours).await?;
+    }
     taken?;
     match store.complete(content).await {
         Ok(_) => Ok(()),

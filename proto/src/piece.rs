@@ -250,6 +250,16 @@ impl PieceSet {
         true
     }
 
+    /// Adds the pieces of another set of as many; one of another number is left alone.
+    pub(crate) fn unite(&mut self, other: &Self) {
+        if self.pieces == other.pieces {
+            for (word, theirs) in Arc::make_mut(&mut self.words).iter_mut().zip(&*other.words) {
+                self.count += (theirs & !*word).count_ones();
+                *word |= theirs;
+            }
+        }
+    }
+
     /// Adds a run of pieces; those that the blob does not have are not added.
     pub fn insert_run(&mut self, run: Range<PieceIndex>) {
         let (start, end) = (run.start, run.end.min(self.pieces));

@@ -68,6 +68,8 @@ impl World {
             Action::CancelFetch { fetch } => {
                 self.remove_flow(node, fetch);
             }
+            Action::Rebuild { content, urgency, .. } => self.begin_making(node, content, urgency),
+            Action::CancelRebuild { content } => self.stop_making(node, content),
             Action::Complete { .. } if self.is_sabotaged(Sabotage::DeafStore) => {}
             Action::Complete { content } => self.plan(STORE_TIME, node, Happening::Checked { content }),
             Action::AskOrigin { lookup, reference } => {
@@ -85,7 +87,9 @@ impl World {
                 if let Some(want) = self.nodes[node].wants.get_mut(&id) {
                     want.ended = Some((self.now, result));
                     self.open_wants -= 1;
-                    self.ended.push_back((node, id));
+                    if !self.nodes[node].making.values().any(|making| making.want == id) {
+                        self.ended.push_back((node, id));
+                    }
                 }
             }
             Action::Resolved { resolve, result } => {

@@ -26,6 +26,7 @@ mod node;
 mod queue;
 mod quota;
 mod reach;
+mod rebuild;
 pub mod report;
 mod run;
 pub mod sabotage;

@@ -16,6 +16,7 @@ use crate::{
     limits::Fruitless,
     links::{LinkId, Passage},
     queue::Target,
+    rebuild::{Making, Way},
     store::Store,
 };
 
@@ -147,6 +148,10 @@ pub(crate) struct Node {
     /// Questions of peers that the engine has not answered yet.
     pub(crate) calls: BTreeMap<CallId, (Target, RequestId)>,
     pub(crate) wants: BTreeMap<WantId, Want>,
+    /// How blobs can be made of others.
+    pub(crate) ways: BTreeMap<ContentId, Way>,
+    /// Blobs that are being made.
+    pub(crate) making: BTreeMap<ContentId, Making>,
     pub(crate) resolves: BTreeMap<ResolveId, Option<Result<Resolution, WantError>>>,
     pub(crate) promises: BTreeMap<PromiseId, Vec<ContentId>>,
     /// Fetches that were begun since one brought something, within this minute of virtual time.
@@ -189,6 +194,8 @@ impl Node {
             takers: Vec::new(),
             calls: BTreeMap::new(),
             wants: BTreeMap::new(),
+            ways: BTreeMap::new(),
+            making: BTreeMap::new(),
             resolves: BTreeMap::new(),
             promises: BTreeMap::new(),
             fruitless: Fruitless::default(),

@@ -6,7 +6,7 @@ use std::{cmp::Reverse, collections::BinaryHeap, sync::Arc};
 
 use layermesh_proto::{
     ContentId, NodeId, PieceHash, PieceIndex, TagRef,
-    engine::event::{Event, FetchId, Instant, LookupId, RequestId},
+    engine::event::{Event, FetchId, Instant, LookupId, RequestId, WantId},
     wire::{Announcement, ControlRequest, ControlResponse},
 };
 
@@ -35,6 +35,10 @@ pub(crate) enum Happening {
     More { fetch: FetchId },
     /// The source of a fetch is gone.
     Broken { fetch: FetchId },
+    /// Some time has passed in which a blob was made of another one.
+    Making { content: ContentId, attempt: u64 },
+    /// A want of the driver's own is withdrawn.
+    CalledOff { want: WantId },
     /// The store has checked a whole blob.
     Checked { content: ContentId },
     /// The origin is reached with a question.

@@ -224,6 +224,8 @@ impl World {
             Happening::Broken { fetch } if !self.nodes[node].flows.contains_key(&fetch) => Ok(()),
             Happening::Broken { fetch } => self.end_flow(node, fetch, Err(broken())),
             Happening::Checked { content } => self.checked(node, content),
+            Happening::Making { content, attempt } => self.make(node, content, attempt),
+            Happening::CalledOff { want } => self.call_off(node, want),
             Happening::AtOrigin { lookup, reference } => self.at_origin(node, lookup, &reference),
             Happening::Meet { other } => {
                 if self.is_there(other) {

@@ -99,6 +99,12 @@ impl Trace {
                 self.add(pieces.len() as u64);
             }
             Event::FetchEnded { fetch, result } => self.all([20, fetch.0, u64::from(result.is_ok())]),
+            Event::Rebuildable { content, .. } => self.content(29, content),
+            Event::RebuildProgress { content, done } => {
+                self.content(30, content);
+                self.add(*done);
+            }
+            Event::RebuildFailed { content, .. } => self.content(31, content),
             Event::CompleteFailed { content, .. } => self.content(21, content),
             Event::OriginAnswered { lookup, result } => self.all([22, lookup.0, u64::from(result.is_ok())]),
             Event::Clock { minute_of_week } => self.all([23, u64::from(*minute_of_week)]),
@@ -202,6 +208,8 @@ impl Trace {
             }
             Action::Recall { content } => self.content(107, content),
             Action::CancelFetch { fetch } => self.all([108, fetch.0]),
+            Action::Rebuild { content, .. } => self.content(119, content),
+            Action::CancelRebuild { content } => self.content(120, content),
             Action::Complete { content } => self.content(109, content),
             Action::AskOrigin { lookup, .. } => self.all([110, lookup.0]),
             Action::Remember(binding) => self.content(111, &binding.content),

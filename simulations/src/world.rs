@@ -275,7 +275,7 @@ impl World {
         for event in events {
             self.handle(node, event)?;
         }
-        Ok(())
+        self.tell_ways(node)
     }
 
     /// Stops a node in good order: its connections close.
@@ -298,6 +298,7 @@ impl World {
         stopped.calls.clear();
         stopped.connections = Connections::default();
         stopped.takers.clear();
+        stopped.making.clear();
         let before = stopped.wants.len();
         stopped.wants.retain(|_, want| want.ended.is_some());
         if was_up {
@@ -335,12 +336,20 @@ impl World {
     pub(crate) fn want_as(&mut self, node: NodeIndex, blob: Blob, urgency: Urgency) -> Result<WantId, Violation> {
         let want = WantId(self.nodes[node].id());
         if self.nodes[node].is_up() {
-            self.nodes[node].wants.insert(want, Want { content: blob.content, urgency, ended: None });
-            self.open_wants += 1;
+            self.open_want(node, want, blob, urgency);
         }
-        let (content, kind, repository) = (blob.content, blob.kind, Some(self.repository.clone()));
-        self.handle(node, Event::Want { want, content, kind, repository, urgency, size_max: None })?;
+        self.handle(node, self.want_event(want, blob, urgency))?;
         Ok(want)
+    }
+
+    pub(crate) fn open_want(&mut self, node: NodeIndex, want: WantId, blob: Blob, urgency: Urgency) {
+        self.nodes[node].wants.insert(want, Want { content: blob.content, urgency, ended: None });
+        self.open_wants += 1;
+    }
+
+    pub(crate) fn want_event(&self, want: WantId, blob: Blob, urgency: Urgency) -> Event {
+        let (content, kind, repository) = (blob.content, blob.kind, Some(self.repository.clone()));
+        Event::Want { want, content, kind, repository, urgency, size_max: None }
     }
 
     /// How a want ended, if it did.

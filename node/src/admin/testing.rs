@@ -228,6 +228,10 @@ impl World {
                     Command::KnownTags { .. }
                     | Command::SignedBindings(_)
                     | Command::TookIn { .. }
+                    | Command::Prepare(_)
+                    | Command::Rebuildable { .. }
+                    | Command::RebuildProgress { .. }
+                    | Command::RebuildFailed { .. }
                     | Command::Bind(_)
                     | Command::Promise { .. }
                     | Command::ReaderAt { .. }

@@ -1,6 +1,7 @@
 //! `layermesh delta`: layers from older ones, on files. None of it needs a node.
 
 mod patches;
+mod publish;
 
 use std::{fmt::Write as _, fs::File, path::PathBuf};
 
@@ -26,6 +27,8 @@ pub(super) enum DeltaCommand {
     Apply(patches::ApplyArgs),
     /// Tell between which layers a patch leads, and what it takes to apply
     Show(patches::ShowArgs),
+    /// Make the patches from one image to another, and put them beside it in its registry
+    Publish(publish::PublishArgs),
 }
 
 /// Arguments of `layermesh delta recipe`.
@@ -56,6 +59,7 @@ pub(super) async fn run(command: DeltaCommand, global: &Global) -> Result<Exit, 
         DeltaCommand::Make(arguments) => patches::make(arguments, global).await,
         DeltaCommand::Apply(arguments) => patches::apply(arguments, global).await,
         DeltaCommand::Show(arguments) => patches::show(&arguments, global),
+        DeltaCommand::Publish(arguments) => publish::run(arguments, global).await,
     }
 }
 

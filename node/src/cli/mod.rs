@@ -104,7 +104,7 @@ enum Command {
     /// Make releases: signed sets of images that devices fetch ahead of time and install by tag
     #[command(subcommand)]
     Release(release::ReleaseCommand),
-    /// Look at what deltas between layers need
+    /// Make patches between layers and images, apply them, and look at what they need
     #[command(subcommand)]
     Delta(delta::DeltaCommand),
     /// Say which devices belong to the fleet; nobody else is let in

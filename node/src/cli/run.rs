@@ -98,6 +98,9 @@ pub(super) struct RunArgs {
     /// Give no more than this to peers, such as 100mbit [default: unlimited]
     #[arg(long, value_name = "RATE")]
     lan_rate: Option<String>,
+    /// Make layers of others that are held, with patches: on (up to 32 MiB of memory), tiny (12 MiB), off
+    #[arg(long, value_name = "on|tiny|off")]
+    deltas: Option<String>,
     /// Who says what tags stand for: origin-first, site-first or signed-only [default: origin-first]
     #[arg(long, value_name = "POLICY")]
     tag_policy: Option<String>,
@@ -142,6 +145,7 @@ impl RunArgs {
             (Setting::UplinkMetered, self.uplink_metered.then(|| "true".to_owned())),
             (Setting::UplinkOwn, self.uplink_own.then(|| "true".to_owned())),
             (Setting::LanRate, self.lan_rate),
+            (Setting::Deltas, self.deltas),
             (Setting::TagPolicy, self.tag_policy),
             (Setting::TagFresh, self.tag_fresh),
             (Setting::TagMaxAge, self.tag_max_age),

@@ -48,6 +48,8 @@ pub enum Setting {
     UplinkOwn,
     /// Rate of what is given to peers.
     LanRate,
+    /// Memory for making layers of others.
+    Deltas,
     /// Who says what tags stand for.
     TagPolicy,
     /// How long what an origin said of a tag counts for the site.
@@ -66,7 +68,7 @@ pub enum Setting {
 
 impl Setting {
     /// All of them.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::DataDir,
         Self::DockerConfig,
         Self::Mirror,
@@ -86,6 +88,7 @@ impl Setting {
         Self::UplinkMetered,
         Self::UplinkOwn,
         Self::LanRate,
+        Self::Deltas,
         Self::TagPolicy,
         Self::TagFresh,
         Self::TagMaxAge,
@@ -117,6 +120,7 @@ impl Setting {
             Self::UplinkMetered => ("uplink", "metered"),
             Self::UplinkOwn => ("uplink", "own"),
             Self::LanRate => ("lan", "rate"),
+            Self::Deltas => ("store", "deltas"),
             Self::TagPolicy => ("tags", "policy"),
             Self::TagFresh => ("tags", "fresh"),
             Self::TagMaxAge => ("tags", "max_age"),
@@ -149,6 +153,7 @@ impl Setting {
             Self::UplinkMetered => "LAYERMESH_UPLINK_METERED",
             Self::UplinkOwn => "LAYERMESH_UPLINK_OWN",
             Self::LanRate => "LAYERMESH_LAN_RATE",
+            Self::Deltas => "LAYERMESH_DELTAS",
             Self::TagPolicy => "LAYERMESH_TAG_POLICY",
             Self::TagFresh => "LAYERMESH_TAG_FRESH",
             Self::TagMaxAge => "LAYERMESH_TAG_MAX_AGE",
@@ -181,6 +186,7 @@ impl Setting {
             Self::UplinkMetered => "--uplink-metered",
             Self::UplinkOwn => "--uplink-own",
             Self::LanRate => "--lan-rate",
+            Self::Deltas => "--deltas",
             Self::TagPolicy => "--tag-policy",
             Self::TagFresh => "--tag-fresh",
             Self::TagMaxAge => "--tag-max-age",

@@ -15,7 +15,7 @@ use tracing_subscriber::EnvFilter;
 use url::Url;
 
 use super::{
-    AttachedConfig, BULK_DEFAULT, Config, Credentials, Environment, FLEET_DEFAULT, FREE_BYTES_MIN_DEFAULT,
+    AttachedConfig, BULK_DEFAULT, Config, Credentials, Deltas, Environment, FLEET_DEFAULT, FREE_BYTES_MIN_DEFAULT,
     LOG_FILTER_DEFAULT, LogConfig, LogFormat, MIRROR_DEFAULT, OriginConfig, PEERS_DEFAULT, QUOTA_SHARE_PERCENT_DEFAULT,
     Quota, ReleasesConfig, STATUS_DEFAULT, file,
     layer::{ConfigError, ConfigErrors, Given, Layer, Place, RawOrigin, Setting},
@@ -129,6 +129,7 @@ impl Validator {
                 site_bytes_per_s: self.value(Setting::UplinkSiteRate, parse_rate).flatten(),
             },
             uplink_own: self.value(Setting::UplinkOwn, parse_bool).unwrap_or(false),
+            deltas: self.value(Setting::Deltas, parse_deltas).unwrap_or_default(),
             lan_bytes_per_s: self.value(Setting::LanRate, parse_rate).flatten(),
             tags: self.tag_rules(),
             releases: self.releases(),
@@ -415,6 +416,15 @@ fn parse_replicas(text: &str) -> Result<usize, String> {
 
 fn engine_replicas() -> usize {
     layermesh_proto::engine::Config::default().release_replicas
+}
+
+fn parse_deltas(text: &str) -> Result<Deltas, String> {
+    match text {
+        "on" => Ok(Deltas::On),
+        "tiny" => Ok(Deltas::Tiny),
+        "off" => Ok(Deltas::Off),
+        _ => Err(format!("`{text}` does not say whether layers are made with patches: write `on`, `tiny` or `off`")),
+    }
 }
 
 fn parse_log_format(text: &str) -> Result<LogFormat, String> {

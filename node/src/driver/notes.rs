@@ -13,6 +13,12 @@ pub(super) fn log(note: &Note) {
         Note::Stalled { content, source: from } => {
             tracing::warn!(%content, from = source(from), "no progress; trying another source");
         }
+        Note::RebuildFailed { content, patch, error } => {
+            tracing::info!(%content, %patch, %error, "the layer is fetched, since it could not be made of one that is held");
+        }
+        Note::RebuildStalled { content } => {
+            tracing::warn!(%content, "making the layer of one that is held got on no further; it is fetched");
+        }
         Note::PeerPenalised { peer, content } => {
             tracing::warn!(%peer, %content, "this peer vouched for wrong bytes; not asking it for a while");
         }
@@ -35,5 +41,13 @@ pub(super) fn source(source: &Source) -> String {
     match source {
         Source::Peer(peer) => format!("peer {peer}"),
         Source::Origin(repository, _) => format!("origin {}", repository.registry()),
+    }
+}
+
+/// How far a layer is that is made of another one, as a source.
+pub(super) fn rebuilding((done, work): (u64, u64)) -> String {
+    match done {
+        0 => "a patch, which is on its way".to_owned(),
+        _ => format!("a patch and a layer held here, {} %", u128::from(done) * 100 / u128::from(work.max(1))),
     }
 }

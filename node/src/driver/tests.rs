@@ -59,6 +59,7 @@ impl Rig {
             listening: watch::Sender::new(Vec::new()),
             remembered: Remembered::load(dir.path().join("peers.json")).0,
             examines: mpsc::channel(1).0,
+            deltas: mpsc::channel(1).0,
         });
         Self { driver, store, dir }
     }

@@ -100,6 +100,9 @@ async fn found_manifest<S: MirrorStore, D: Discovery>(
     let bytes = whole_manifest(state, repository, content).await?;
     let manifest = manifest::parse(&bytes)
         .map_err(|error| Refusal::unknown(Code::ManifestUnknown, format!("{content} is no manifest: {error}")))?;
+    if matches!(manifest.owes, Owes::All(_)) {
+        state.mesh.prepare(repository.clone(), content, bytes.clone(), Urgency::Runtime).await;
+    }
     let (owed, enough) = match &manifest.owes {
         Owes::All(blobs) => (blobs, 0),
         // Which children a client takes is its choice; without any there is nothing to choose.

@@ -325,6 +325,9 @@ impl Script {
             Command::Bindings { answer } => drop(answer.send(Vec::new())),
             Command::KnownTags { answer, .. } => drop(answer.send(Vec::new())),
             Command::Recall { .. } | Command::Holders { .. } | Command::TookIn { .. } | Command::Bind(_) => {}
+            // Nobody has patches here.
+            Command::Prepare(_) | Command::Rebuildable { .. } => {}
+            Command::RebuildProgress { .. } | Command::RebuildFailed { .. } => {}
             Command::Following(_) | Command::Examined { .. } | Command::Rollout(_) => {}
             Command::FollowerPlatforms { .. } | Command::Keeps { .. } | Command::Rollouts { .. } => {}
             Command::Status { answer } => drop(answer.send(crate::mesh::MeshStatus::default())),

@@ -49,15 +49,30 @@ impl fmt::Debug for Credentials {
 
 /// Why there are no credentials although there may be some.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub(super) enum LookupError {
+pub enum LookupError {
+    /// Docker's configuration cannot be read.
     #[error("cannot read {path}: {reason}")]
-    Unreadable { path: PathBuf, reason: String },
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What happened.
+        reason: String,
+    },
+    /// Docker's configuration makes no sense.
     #[error("{path}: {reason}")]
-    Malformed { path: PathBuf, reason: String },
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The helper takes too long.
     #[error("the credential helper did not answer within {} s", HELPER_DEADLINE.as_secs())]
     Slow,
+    /// The helper failed.
     #[error("the credential helper failed: {0}")]
     Helper(String),
+    /// What is stored is of a kind that is not supported.
     #[error("an identity token is stored for it, which is not supported: log in with a user name and an access token")]
     IdentityToken,
 }
@@ -153,6 +168,14 @@ fn read(path: &Path, key: &str) -> Result<Option<Credentials>, LookupError> {
             Err(malformed("not a docker configuration"))
         }
     }
+}
+
+/// The credentials that docker's configuration has for a registry, for commands that speak to it themselves.
+///
+/// # Errors
+/// If the configuration or its credential helper cannot be used.
+pub async fn stored_credentials(registry: &str) -> Result<Option<Credentials>, LookupError> {
+    DockerConfig::new(docker_config_path()).lookup(registry).await
 }
 
 /// Where docker keeps its configuration for this user: `$DOCKER_CONFIG/config.json`, else

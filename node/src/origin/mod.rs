@@ -42,7 +42,7 @@ use reqwest::{Method, Response, StatusCode, header::HeaderValue};
 use thiserror::Error;
 use url::Url;
 
-pub use self::credentials::{Credentials, docker_config_path};
+pub use self::credentials::{Credentials, docker_config_path, stored_credentials};
 use self::{
     auth::Authenticator,
     credentials::DockerConfig,

@@ -32,7 +32,7 @@ use super::{
 };
 use crate::{
     config::ReleasesConfig,
-    contents::Platform,
+    contents::{MANIFEST_BYTES_MAX, Platform},
     counters::Counters,
     mesh::Mesh,
     store::{PinOwner, Store},
@@ -265,12 +265,26 @@ impl Prefetcher {
             let parts = holding.parts.iter().filter(|part| holding.short.is_none() || is_document(part));
             missing.extend(parts.filter(|part| self.store.size_of(&part.content).is_none()).cloned());
         }
+        if missing.iter().any(|part| !is_document(part)) {
+            self.prepare(holdings).await;
+        }
         let holders = self.mesh.holders(missing.iter().map(|part| part.content).collect()).await;
         let nobody = holders.iter().map(Vec::is_empty).chain(std::iter::repeat(true));
         let mut wanted: Vec<_> =
             missing.into_iter().zip(nobody).map(|(part, nobody)| (!is_document(&part), nobody, part)).collect();
         wanted.sort_by_key(|(blob, nobody, _)| (*blob, *nobody));
         wanted.into_iter().map(|(_, _, part)| part).collect()
+    }
+
+    /// Whether layers can be made of those that are held is known before they are wanted.
+    async fn prepare(&self, holdings: &[Holding]) {
+        for part in holdings.iter().filter(|holding| holding.newest).flat_map(|holding| &holding.parts) {
+            if is_document(part)
+                && let Ok(bytes) = self.store.read_whole(&part.content, MANIFEST_BYTES_MAX).await
+            {
+                self.mesh.prepare(part.repository.clone(), part.content, bytes, Urgency::Background).await;
+            }
+        }
     }
 
     /// Fetches these, and returns what failed.

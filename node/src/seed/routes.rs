@@ -15,7 +15,7 @@ use futures::{StreamExt as _, stream};
 use layermesh_proto::{ContentId, ContentIdError};
 use serde::Deserialize;
 
-use super::{ReceiveError, SeedError, compare, finish, keep, needed_from, receive};
+use super::{Keep, ReceiveError, SeedError, compare, finish, keep, needed_from, receive};
 use crate::{
     admin::{
         Asked, problem,
@@ -91,7 +91,7 @@ async fn take(
 ) -> Result<StatusCode, Response> {
     let content = digest.parse::<ContentId>().map_err(no_digest)?;
     let mut body = body.into_data_stream();
-    match receive(&seeding.store, content, sent.size, sent.from, &mut body).await {
+    match receive(&seeding.store, content, sent.size, sent.from, &mut body, Keep::WhatCame).await {
         Ok(()) => {
             seeding.mesh.took_in(content, sent.size).await;
             Ok(StatusCode::CREATED)

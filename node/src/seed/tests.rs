@@ -49,19 +49,19 @@ async fn a_blob_that_broke_off_goes_on_from_there() {
     let blob = bytes(3_000_000, 1);
     let (content, size) = (id(&blob), blob.len() as u64);
     assert_eq!(needed_from(&store, &content), Some(0));
-    let broken = receive(&store, content, size, 0, body(&blob.slice(..1_700_000), true)).await;
+    let broken = receive(&store, content, size, 0, body(&blob.slice(..1_700_000), true), Keep::WhatCame).await;
     assert!(
         matches!(&broken, Err(ReceiveError::BrokeOff { got: 1_700_000, expected: 3_000_000, what }) if what == "pulled out")
     );
     let from = needed_from(&store, &content).unwrap();
     assert!(from > 1_000_000 && from <= 1_700_000, "{from}");
-    let odd = receive(&store, content, size, from + 1, body(&blob, false)).await;
+    let odd = receive(&store, content, size, from + 1, body(&blob, false), Keep::WhatCame).await;
     assert!(matches!(odd, Err(ReceiveError::NoPiece { .. })));
-    receive(&store, content, size, from, body(&blob.slice(from as usize..), false)).await.unwrap();
+    receive(&store, content, size, from, body(&blob.slice(from as usize..), false), Keep::WhatCame).await.unwrap();
     assert_eq!((store.size_of(&content), needed_from(&store, &content)), (Some(size), None));
     // What is held needs nothing more.
-    receive(&store, content, size, 0, body(&Bytes::new(), false)).await.unwrap();
-    let other = receive(&store, content, size + 1, 0, body(&blob, false)).await;
+    receive(&store, content, size, 0, body(&Bytes::new(), false), Keep::WhatCame).await.unwrap();
+    let other = receive(&store, content, size + 1, 0, body(&blob, false), Keep::WhatCame).await;
     assert!(matches!(other, Err(ReceiveError::OtherSize { .. })));
 }
 
@@ -70,23 +70,24 @@ async fn wrong_bytes_leave_nothing_and_right_ones_stay() {
     let (_dir, store) = store().await;
     let (blob, wrong) = (bytes(1_000_000, 1), bytes(1_000_000, 2));
     let (content, size) = (id(&blob), blob.len() as u64);
-    let refused = receive(&store, content, size, 0, body(&wrong, false)).await;
+    let refused = receive(&store, content, size, 0, body(&wrong, false), Keep::WhatCame).await;
     assert!(matches!(refused, Err(ReceiveError::WrongBytes { found }) if found == id(&wrong)));
     assert!(store.begun(&content).is_none(), "its room is free again");
-    let long = receive(&store, content, size, 0, body(&bytes(1_000_001, 1), false)).await;
+    let long = receive(&store, content, size, 0, body(&bytes(1_000_001, 1), false), Keep::WhatCame).await;
     assert!(matches!(long, Err(ReceiveError::TooLong(1_000_000))));
 
     // Half came before, and right; then somebody brings other bytes.
-    receive(&store, content, size, 0, body(&blob, false)).await.unwrap();
+    receive(&store, content, size, 0, body(&blob, false), Keep::WhatCame).await.unwrap();
     store.remove(&content).await.unwrap();
-    receive(&store, content, size, 0, body(&blob.slice(..600_000), false)).await.unwrap_err();
+    receive(&store, content, size, 0, body(&blob.slice(..600_000), false), Keep::WhatCame).await.unwrap_err();
     let from = needed_from(&store, &content).unwrap();
-    let suspect = receive(&store, content, size, from, body(&wrong.slice(from as usize..), false)).await;
+    let suspect =
+        receive(&store, content, size, from, body(&wrong.slice(from as usize..), false), Keep::WhatCame).await;
     assert!(matches!(suspect, Err(ReceiveError::Suspect)));
     let refused = compare(&store, content, size, body(&wrong, false)).await;
     assert!(matches!(refused, Err(ReceiveError::WrongBytes { .. })));
     assert_eq!(needed_from(&store, &content), Some(from), "what was right is still there");
-    receive(&store, content, size, from, body(&blob.slice(from as usize..), false)).await.unwrap();
+    receive(&store, content, size, from, body(&blob.slice(from as usize..), false), Keep::WhatCame).await.unwrap();
 }
 
 #[tokio::test]
@@ -94,14 +95,14 @@ async fn older_pieces_that_are_wrong_are_found_by_comparing() {
     let (_dir, store) = store().await;
     let (blob, wrong) = (bytes(1_000_000, 1), bytes(1_000_000, 2));
     let (content, size) = (id(&blob), blob.len() as u64);
-    receive(&store, content, size, 0, body(&wrong.slice(..600_000), false)).await.unwrap_err();
+    receive(&store, content, size, 0, body(&wrong.slice(..600_000), false), Keep::WhatCame).await.unwrap_err();
     let from = needed_from(&store, &content).unwrap();
     assert!(from > 0);
-    let suspect = receive(&store, content, size, from, body(&blob.slice(from as usize..), false)).await;
+    let suspect = receive(&store, content, size, from, body(&blob.slice(from as usize..), false), Keep::WhatCame).await;
     assert!(matches!(suspect, Err(ReceiveError::Suspect)));
     assert!(compare(&store, content, size, body(&blob, false)).await.unwrap() > 0);
     assert_eq!(needed_from(&store, &content), Some(0));
-    receive(&store, content, size, 0, body(&blob, false)).await.unwrap();
+    receive(&store, content, size, 0, body(&blob, false), Keep::WhatCame).await.unwrap();
 }
 
 #[tokio::test]

@@ -84,7 +84,7 @@ impl Engine {
         self.act(Action::Respond { call, response: ControlResponse::Claim { free } });
         if free && self.trusts(&from) {
             let claim = (stripe, self.now + self.config.claim_lease);
-            let patience = self.patience(&content);
+            let patience = self.patience_with(&content, stripe);
             if self.site.claimed((content, from), claim, patience, self.now, self.room()).is_none() {
                 self.limit_reached("parts");
             }

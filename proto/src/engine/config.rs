@@ -191,6 +191,20 @@ pub struct Config {
     /// else is left. 8: a shared uplink that is one node's alone in the end must not look like a slow owner.
     pub takeover_factor: u64,
 
+    /// Bytes of tars a second that this device is taken to get through when it makes a blob of another one, as long as it was not
+    /// measured. 10 MB/s: a small ARM board; a server does several times that.
+    pub rebuild_rate_assumed: u64,
+    /// Least work, in bytes, whose time is taken for the device's rate. 1 MiB.
+    pub rebuild_measured_min: u64,
+    /// How many times as long it may take to make a blob of another one as to fetch it, over an uplink that is not metered.
+    /// 2: bytes count for more than time, up to that.
+    pub rebuild_slower_max: u32,
+    /// Without progress, after which making a blob is given up. 60 s: as a fetch from an origin that trickles.
+    pub rebuild_stall: Duration,
+    /// In which a node that says that it makes a blob must have it. 10 min: 6 GB of tars at the rate that is assumed; who says so and
+    /// does not holds up a site for so long.
+    pub rebuild_time_max: Duration,
+
     /// Fetches of one blob at the same time. 8: two for each stripe of the window.
     pub fetches_per_transfer: usize,
     /// Without bytes, after which a stream makes way for an earlier one where all fetches are taken. 1 s: many times what a
@@ -338,6 +352,8 @@ pub struct Limits {
     pub bindings_per_tag: usize,
     /// Blobs of which pieces are kept from earlier transfers. 1024: at most 2 KiB of bitmap each.
     pub partials: usize,
+    /// Blobs of which it is known that this device can make them of others. 1024: those of ten images.
+    pub rebuilds: usize,
     /// Blobs of which it is known which peers take part in fetching them. 1024: four times what one node has under way.
     pub parts: usize,
     /// Blobs whose hashes were said lately. 256: as many as can be had at once.
@@ -408,6 +424,11 @@ impl Default for Config {
             stripe_stretch_max: 4,
             stripe_bytes_max: 64 << 20,
             takeover_factor: 8,
+            rebuild_rate_assumed: 10_000_000,
+            rebuild_measured_min: 1 << 20,
+            rebuild_slower_max: 2,
+            rebuild_stall: Duration::from_secs(60),
+            rebuild_time_max: Duration::from_secs(600),
             fetches_per_transfer: 8,
             make_way: Duration::from_secs(1),
             spread_bytes_min: 1 << 20,
@@ -488,6 +509,7 @@ impl Default for Limits {
             bindings_of_peers: 16_384,
             bindings_per_tag: 8,
             partials: 1024,
+            rebuilds: 1024,
             parts: 1024,
             offers: 256,
             rollouts: 256,
@@ -543,6 +565,7 @@ impl Config {
             ("retry_first", self.retry_first),
             ("retry_max", self.retry_max),
             ("claim_lease", self.claim_lease),
+            ("rebuild_stall", self.rebuild_stall),
             ("claim_grace", self.claim_grace),
             ("want_interval", self.want_interval),
             ("withheld_interval", self.withheld_interval),

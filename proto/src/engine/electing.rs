@@ -20,6 +20,9 @@ use crate::{ContentId, FIRST_BYTES, NodeId, PieceIndex, wire::Stripe};
 
 /// Turns of a claim on all of a blob whose origin gives whole blobs only: it goes before any claim on a part.
 pub(super) const TURN_WHOLE: u8 = 128;
+/// Turns of a claim on a blob that its owner makes of another one: it goes before any claim to fetch, and nothing of the blob is
+/// there before all of it is.
+pub(super) const TURN_REBUILD: u8 = 192;
 
 impl Engine {
     /// What nobody on the site has: from the origin, if it is this node's turn.
@@ -111,17 +114,8 @@ impl Engine {
         if let Some(withheld) = self.withhold(content, preferred) {
             return withheld;
         }
-        let begins = self.begin_election(content, first);
-        if self.now < begins {
-            return Choice::Wait(begins);
-        }
-        let place = self.place_of(&content, first);
-        let turn = begins + self.config.claim_grace.saturating_mul(u32::try_from(place).unwrap_or(u32::MAX));
-        // All others are told to wait for whoever was told to go on.
-        let election = self.transfers.open.get(&content).and_then(|transfer| transfer.election);
-        let cleared = election.is_some_and(|election| election.clearance == Clearance::Free);
-        if self.now < turn && !cleared {
-            return Choice::Wait(turn);
+        if let Some(until) = self.before_turn(content, first) {
+            return Choice::Wait(until);
         }
         let stripe = self.stripe_at(&content, first);
         if let Some(until) = self.cleared_at(content, stripe) {
@@ -138,6 +132,20 @@ impl Engine {
                 self.enough_or_nobody(&content)
             }
         }
+    }
+
+    /// Until when this node's turn to claim what begins at a piece has not come; `None`: it has.
+    pub(super) fn before_turn(&mut self, content: ContentId, first: PieceIndex) -> Option<Instant> {
+        let begins = self.begin_election(content, first);
+        if self.now < begins {
+            return Some(begins);
+        }
+        let place = self.place_of(&content, first);
+        let turn = begins + self.config.claim_grace.saturating_mul(u32::try_from(place).unwrap_or(u32::MAX));
+        // All others are told to wait for whoever was told to go on.
+        let election = self.transfers.open.get(&content).and_then(|transfer| transfer.election);
+        let cleared = election.is_some_and(|election| election.clearance == Clearance::Free);
+        (self.now < turn && !cleared).then_some(turn)
     }
 
     /// How many candidates for what begins at a piece have their turns before this node: first those who have least to pass on,
@@ -215,12 +223,16 @@ impl Engine {
 
     /// The same with so many turns that it goes before the claims of those who are not believed. Others may believe them still:
     /// they would wait for them, and whoever made such a claim would go on, beside this node.
-    fn over_distrusted(&self, content: &ContentId, transfer: &Transfer, stripe: Stripe) -> Stripe {
+    pub(super) fn over_distrusted(&self, content: &ContentId, transfer: &Transfer, stripe: Stripe) -> Stripe {
         let claims = self.site.claims(content, self.now, |node| !self.trusts_for(transfer, node));
         let over = claims.iter().map(|(_, claim)| claim.stripe);
         let over = over.filter(|theirs| theirs.first < stripe.end && stripe.first < theirs.end);
-        // A claim on a part is none on the whole, however often it changed hands.
-        let max = if stripe.turn < TURN_WHOLE { TURN_WHOLE - 1 } else { u8::MAX };
+        // A claim on a part is none on the whole, however often it changed hands, and one to fetch is none to rebuild.
+        let max = match stripe.turn {
+            ..TURN_WHOLE => TURN_WHOLE - 1,
+            TURN_WHOLE..TURN_REBUILD => TURN_REBUILD - 1,
+            TURN_REBUILD.. => u8::MAX,
+        };
         let turn = over.map(|theirs| theirs.turn.saturating_add(1).min(max)).max();
         Stripe { turn: turn.unwrap_or(0).max(stripe.turn), ..stripe }
     }

@@ -11,7 +11,7 @@ use std::{
 
 use thiserror::Error;
 
-use super::{budget::Urgency, releases::Examined};
+use super::{budget::Urgency, rebuilding::Rebuild, releases::Examined};
 
 use crate::{
     ContentId, NodeId, ObjectKind, PieceHash, PieceIndex, PieceSet, Repository, TagRef,
@@ -309,6 +309,28 @@ pub enum Event {
         /// How it ended.
         result: Result<(), SourceError>,
     },
+    /// This device can make a blob of one that it holds, with a patch. The last word on a blob counts; sent before the blob is
+    /// wanted, or soon after.
+    Rebuildable {
+        /// The blob.
+        content: ContentId,
+        /// How.
+        rebuild: Rebuild,
+    },
+    /// [`Action::Rebuild`] gets on: with the patch, or with the work. Sent at most a few times a second.
+    RebuildProgress {
+        /// The blob.
+        content: ContentId,
+        /// Bytes of [`Rebuild::work`] that are done; 0 as long as the patch is on its way.
+        done: u64,
+    },
+    /// [`Action::Rebuild`] came to nothing. What it wrote of the blob is gone.
+    RebuildFailed {
+        /// The blob.
+        content: ContentId,
+        /// Why: [`SourceError::WrongBytes`] if the patch does not make the blob.
+        error: SourceError,
+    },
     /// [`Action::Complete`] did not take a blob in. Its pieces are kept.
     CompleteFailed {
         /// The blob.
@@ -448,6 +470,20 @@ pub enum Note {
         /// The blob.
         content: ContentId,
     },
+    /// A blob could not be made of one that this device holds; it is fetched.
+    RebuildFailed {
+        /// The blob.
+        content: ContentId,
+        /// The patch.
+        patch: ContentId,
+        /// What happened.
+        error: SourceError,
+    },
+    /// Making a blob got on no further and was given up; it is fetched.
+    RebuildStalled {
+        /// The blob.
+        content: ContentId,
+    },
     /// An origin that answered before does not, or does again.
     OriginReachability {
         /// The registry.
@@ -554,6 +590,21 @@ pub enum Action {
     CancelFetch {
         /// Id of the fetch.
         fetch: FetchId,
+    },
+    /// Get a patch, make the blob with it of one that this device holds, check it, and take it into the store, durably.
+    /// Answered by [`Event::Held`] or [`Event::RebuildFailed`], with [`Event::RebuildProgress`] on the way.
+    Rebuild {
+        /// The blob.
+        content: ContentId,
+        /// The patch, as [`Event::Rebuildable`] named it.
+        patch: ContentId,
+        /// Whether somebody waits for the blob.
+        urgency: Urgency,
+    },
+    /// Stop making a blob. What was written of it goes.
+    CancelRebuild {
+        /// The blob.
+        content: ContentId,
     },
     /// All pieces are written: check the whole blob and take it into the store, durably. Answered by [`Event::Held`] or
     /// [`Event::CompleteFailed`].

@@ -20,10 +20,12 @@ pub(super) const RATE_BYTES_MIN: u64 = 256 << 10;
 impl Engine {
     /// Takes a transfer to its next steps: completion, as many fetches as make sense, another round later, or its end.
     pub(super) fn advance(&mut self, content: ContentId, preferred: Option<&Source>) {
-        let Some(transfer) = self.transfers.open.get_mut(&content) else { return };
-        if transfer.phase == Phase::Completing {
+        let Some(transfer) = self.transfers.open.get(&content) else { return };
+        let phase = transfer.phase;
+        if phase == Phase::Completing || (phase != Phase::Fetching && self.goes_on_rebuilding(content)) {
             return;
         }
+        let Some(transfer) = self.transfers.open.get_mut(&content) else { return };
         let mut withheld = self.budget.release(content, transfer, (self.now, self.config.retry_max));
         if transfer.is_full() {
             return self.complete(content);
@@ -35,6 +37,7 @@ impl Engine {
             }
             match choice {
                 Choice::Start(step) => self.start_fetch(content, step),
+                Choice::Rebuild(rebuild) => return self.begin_rebuild(content, rebuild),
                 Choice::Wait(until) => return self.wait(content, until),
                 Choice::Withheld => {
                     self.timers.stop(Timer::Retry(content));
@@ -413,8 +416,9 @@ impl Engine {
         }
     }
 
-    /// Stops all fetches of a transfer.
+    /// Stops all that brings bytes of a transfer.
     pub(super) fn cancel_fetches(&mut self, content: ContentId) {
+        self.cancel_rebuild(content);
         let Some(transfer) = self.transfers.open.get(&content) else { return };
         for fetch in transfer.fetches.keys().copied().collect::<Vec<_>>() {
             self.cancel_one(fetch);

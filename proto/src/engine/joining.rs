@@ -10,7 +10,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use super::{
     Engine,
-    electing::TURN_WHOLE,
+    electing::{TURN_REBUILD, TURN_WHOLE},
     event::{Action, FetchId, Instant, Source, SourceError},
     planning::Upstream,
     select,
@@ -100,6 +100,11 @@ impl Engine {
         self.config.claim_patience + shared
     }
 
+    /// For how long a claim on this stripe is believed without a piece.
+    pub(super) fn patience_with(&self, content: &ContentId, stripe: Stripe) -> Duration {
+        if stripe.turn >= TURN_REBUILD { self.config.rebuild_time_max } else { self.patience(content) }
+    }
+
     /// Enters this node's claim into the blob's list.
     pub(super) fn claim(&mut self, content: ContentId, stripe: Stripe) {
         let until = self.now + self.config.claim_lease;
@@ -140,7 +145,7 @@ impl Engine {
             // What this node has it knows itself.
             having: None,
             claim,
-            patience: claim.map_or(Duration::ZERO, |_| self.patience(&content)),
+            patience: claim.map_or(Duration::ZERO, |(stripe, _)| self.patience_with(&content, stripe)),
             until: self.now + self.want_expiry(&content),
         };
         // There are as many as transfers at most, and without its own claim a node could not fetch.
@@ -247,13 +252,15 @@ impl Engine {
         claim: Option<Claim>,
     ) -> bool {
         let until = self.now + self.want_expiry(&content);
-        let whole = claim.is_some_and(|claim| claim.stripe.turn >= TURN_WHOLE);
+        let whole = claim.is_some_and(|claim| (TURN_WHOLE..TURN_REBUILD).contains(&claim.stripe.turn));
         let claim = claim.map(|claim| {
             let lease = Duration::from_millis(u64::from(claim.lease_ms)).min(self.config.want_expiry);
             (claim.stripe, self.now + lease)
         });
         let (size, having) = (having.as_ref().map(|having| having.size), having.map(|having| having.pieces));
-        let (has, patience) = (having.clone(), claim.map_or(Duration::ZERO, |_| self.patience(&content)));
+        let patience = claim.map_or(Duration::ZERO, |(stripe, _)| self.patience_with(&content, stripe));
+        let has = having.clone();
+        let before = self.site.claim_of(&content, &from, self.now);
         let word = Word {
             sequence,
             overtaken_within: self.config.overtaken_within,
@@ -266,6 +273,7 @@ impl Engine {
         };
         let heard = self.site.wanted(content, from, word, self.now, self.room());
         self.pardon_if_not_dry(content, from);
+        self.gave_up_rebuild(content, before, &from);
         match &heard {
             None => {
                 self.site.expire(self.now);

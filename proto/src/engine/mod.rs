@@ -37,6 +37,7 @@ mod peers;
 mod planning;
 mod random;
 mod reaching;
+mod rebuilding;
 pub mod releases;
 mod resolving;
 mod select;
@@ -67,6 +68,7 @@ pub use self::{
     budget::{Uplink, Urgency},
     config::{Config, ConfigError, Limits},
     event::{Action, Event, Instant, Note, Source},
+    rebuilding::Rebuild,
     transfer::PieceState,
 };
 use crate::{ContentId, NodeId, PieceIndex, Repository, TagRef};
@@ -101,6 +103,8 @@ pub struct TransferView {
     pub durable_bytes: u64,
     /// Where the running fetches take their bytes from.
     pub sources: Vec<Source>,
+    /// Of a blob that is made of another one: how many bytes of the work are done, and how many there are.
+    pub rebuilding: Option<(u64, u64)>,
     /// What it waits for before it asks an origin, if it does.
     pub waits_for: Option<budget::Wait>,
 }
@@ -129,6 +133,10 @@ pub struct Engine {
     uplink_rate: Option<u64>,
     /// Bytes a second that others' stripes had, as far as their words tell: the best guess for a node that has had none.
     others_rate: Option<u64>,
+    /// Bytes a second that this device got through when it made blobs of others.
+    rebuild_rate: Option<u64>,
+    /// How blobs that are not held can be made of others.
+    rebuilds: BTreeMap<ContentId, Rebuild>,
     /// How many times as long as usual this node's stripes are, since an origin limits requests.
     stretch: u32,
     timers: Timers,
@@ -166,6 +174,8 @@ impl Engine {
             met: None,
             uplink_rate: None,
             others_rate: None,
+            rebuild_rate: None,
+            rebuilds: BTreeMap::new(),
             stretch: 1,
             timers: Timers::default(),
             actions: VecDeque::new(),
@@ -217,6 +227,9 @@ impl Engine {
             Event::FetchStored { fetch, pieces } => self.on_fetch_stored(fetch, pieces),
             Event::Recalled { content, pieces } => self.on_recalled(content, pieces),
             Event::FetchEnded { fetch, result } => self.on_fetch_ended(fetch, result),
+            Event::Rebuildable { content, rebuild } => self.on_rebuildable(content, rebuild),
+            Event::RebuildProgress { content, done } => self.on_rebuild_progress(content, done),
+            Event::RebuildFailed { content, error } => self.on_rebuild_failed(content, error),
             Event::CompleteFailed { content, error } => self.on_complete_failed(content, error),
             Event::OriginAnswered { lookup, result } => self.on_origin_answered(lookup, result),
             Event::Clock { minute_of_week } => self.on_clock(minute_of_week),
@@ -253,6 +266,7 @@ impl Engine {
                 Timer::Tell(content) => self.tell_again(content),
                 Timer::Vouch(content) => self.vouch_now(content),
                 Timer::Offer(content) => self.make_offer(content),
+                Timer::Rebuild(content) => self.on_rebuild_stalled(content),
                 Timer::CompleteTimeout(content) => self.on_complete_timeout(content),
                 Timer::AnswerFromMemory(lookup) => self.answer_from_memory(lookup),
                 Timer::LookupTimeout(lookup) => self.on_lookup_timeout(lookup),
@@ -287,6 +301,7 @@ impl Engine {
             durable_pieces: transfer.pieces.as_ref().map_or(0, |pieces| pieces.durable.count()),
             durable_bytes: transfer.pieces.as_ref().map_or(0, |pieces| pieces.bytes()),
             sources: transfer.fetches.values().map(|fetch| fetch.source.clone()).collect(),
+            rebuilding: transfer.rebuilding(),
             waits_for: self.waits_for(content),
         })
     }

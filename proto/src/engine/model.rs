@@ -12,7 +12,7 @@ use proptest::{
 };
 
 use super::{
-    Config, Engine, Limits, PieceState, Uplink, Urgency,
+    Config, Engine, Limits, PieceState, Rebuild, Uplink, Urgency,
     budget::{MINUTES_PER_DAY, MINUTES_PER_WEEK, Window},
     event::{
         Action, CallId, Event, FetchId, Instant, LookupId, OriginTag, PromiseId, RequestId, ResolveId, SignedBinding,
@@ -62,6 +62,7 @@ const LIMITS: Limits = Limits {
     bindings_of_peers: 2,
     bindings_per_tag: 1,
     partials: 1,
+    rebuilds: 2,
     parts: 1,
     offers: 1,
     parties: 3,
@@ -250,6 +251,12 @@ fn from_store() -> impl Strategy<Value = Event> {
         content().prop_map(|content| Event::Lost { content }),
         (content(), size(), pieces()).prop_map(|(content, size, pieces)| Event::PartlyHeld { content, size, pieces }),
         (content(), error()).prop_map(|(content, error)| Event::CompleteFailed { content, error }),
+        (content(), content(), size(), size(), any::<u64>()).prop_map(|(content, patch, patch_bytes, size, work)| {
+            Event::Rebuildable { content, rebuild: Rebuild { patch, patch_bytes, size, work } }
+        }),
+        (content(), prop_oneof![0u64..9, Just(u64::MAX)])
+            .prop_map(|(content, done)| Event::RebuildProgress { content, done }),
+        (content(), error()).prop_map(|(content, error)| Event::RebuildFailed { content, error }),
         (content(), prop::collection::vec((0u32..7, hash()), 0..4))
             .prop_map(|(content, pieces)| Event::Recalled { content, pieces }),
         binding().prop_map(Event::BindingKnown),

@@ -1,6 +1,7 @@
 //! What a transfer asks for next, and whom.
 //!
-//! In this order: whoever holds the whole blob, several of them side by side; what others fetch from the origin, while it
+//! In this order: whoever holds the whole blob, several of them side by side; a patch, if this device can make the blob of one that
+//! it holds, or whoever does that (`rebuilding.rs`); what others fetch from the origin, while it
 //! lands at whoever is upstream; what others have of it, the rarest first; and what nobody on the site has or fetches, from the
 //! origin, if it is this node's turn. Invariants: nothing here changes a fetch that runs, but for the slow one of two sources
 //! once nothing is left to be asked for; a piece is asked for only where it is neither durable nor in flight.
@@ -11,6 +12,7 @@ use super::{
     Engine,
     electing::TURN_WHOLE,
     event::{Instant, Source},
+    rebuilding::Rebuild,
     select,
     site::{Claim, Site},
     transfer::{Kind, Transfer},
@@ -23,6 +25,8 @@ use crate::{ContentId, NodeId, PieceIndex, PieceSet, bytes, piece::PieceLayout, 
 pub(super) enum Choice {
     /// Start a fetch.
     Start(Step),
+    /// Make the blob of another one.
+    Rebuild(Rebuild),
     /// Wait until then, or until somebody says something.
     Wait(Instant),
     /// Wait until the uplink's budget allows to ask an origin, or until somebody says something.
@@ -71,6 +75,9 @@ impl Engine {
         self.join(content);
         self.adopt_size(content);
         let claims = self.claims(&content);
+        if let Some(choice) = self.ask_rebuild(content, &claims) {
+            return choice;
+        }
         let taken = self.transfers.open.get(&content).and_then(Transfer::taken);
         if let Some(taken) = taken.filter(|taken| !taken.is_full()) {
             match self.ask_upstream(&content, &claims, &taken) {

@@ -17,7 +17,7 @@ use std::{
     time::Duration,
 };
 
-use super::{event::Instant, fetching::RATE_BYTES_MIN};
+use super::{electing::TURN_REBUILD, event::Instant, fetching::RATE_BYTES_MIN};
 use crate::{ContentId, NodeId, PieceIndex, PieceLayout, PieceSet, bytes, wire::Stripe};
 
 /// A word that a node fetches a stripe.
@@ -39,12 +39,17 @@ pub(super) struct Claim {
 }
 
 impl Claim {
+    /// Whether its owner makes the blob of another one.
+    pub(super) const fn rebuilds(&self) -> bool {
+        self.stripe.turn >= TURN_REBUILD
+    }
+
     fn counts(&self, now: Instant) -> bool {
         self.until > now && self.next < self.stripe.end && now.since(self.moved) < self.patience
     }
 
     /// When it counts no more unless something is heard of it.
-    fn lapses(&self) -> Instant {
+    pub(super) fn lapses(&self) -> Instant {
         self.until.min(self.moved + self.patience)
     }
 

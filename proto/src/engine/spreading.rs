@@ -163,6 +163,14 @@ impl Engine {
         self.timers.set(Timer::Offer(content), self.now, said.since(self.now) + apart);
     }
 
+    /// A blob is held all at once: those who have waited for it need its hashes, as if they came now.
+    pub(super) fn offer_to_waiting(&mut self, content: ContentId) {
+        let waiting = self.site.wanting(&content, self.now).find(|node| **node != self.node).copied();
+        if let Some(taker) = waiting {
+            self.offer_hashes(content, &taker);
+        }
+    }
+
     /// The time to say the hashes of a blob has come: the store is asked for them.
     pub(super) fn make_offer(&mut self, content: ContentId) {
         let room = self.asked_offers.len() < self.config.limits.offers;

@@ -32,6 +32,8 @@ pub(super) enum Timer {
     Vouch(ContentId),
     /// Say the hashes of a blob that is held and that many want.
     Offer(ContentId),
+    /// Making a blob of another one got on no further.
+    Rebuild(ContentId),
     /// The store did not check a whole blob in time.
     CompleteTimeout(ContentId),
     /// Whoever waits for an origin's answer is given what the site knows.

@@ -13,6 +13,7 @@ use std::{
 use super::{
     clearing::Clearance,
     event::{FetchId, Instant, Source, SourceError, WantError, WantId},
+    rebuilding::Rebuilding,
     vouches::Vouches,
 };
 use crate::{ContentId, NodeId, ObjectKind, PieceHash, PieceIndex, PieceLayout, PieceSet, Repository};
@@ -158,6 +159,8 @@ const RATE_TIME_MIN_MS: u64 = 20;
 pub(super) enum Phase {
     /// Its pieces are being had.
     Fetching,
+    /// It is made of another one on this device.
+    Rebuilding(Rebuilding),
     /// The store checks the whole blob.
     Completing,
 }
@@ -230,6 +233,8 @@ pub(super) struct Transfer {
     pub(super) yielded: bool,
     /// The origin sends whole blobs only.
     pub(super) unranged: bool,
+    /// To make it of another one was tried in vain, here or elsewhere on the site.
+    pub(super) rebuild_failed: bool,
     /// The set retry is for somebody's word, not for another round of sources.
     pub(super) waits: bool,
     /// The last source that failed in a way that may pass, for people.
@@ -270,6 +275,7 @@ impl Transfer {
             vouched_at: Instant::default(),
             yielded: false,
             unranged: false,
+            rebuild_failed: false,
             waits: false,
             last_trouble: None,
         }
@@ -293,6 +299,19 @@ impl Transfer {
     pub(super) fn origin_fetch(&self) -> Option<(FetchId, &Fetch)> {
         let id = self.from_origin?;
         Some((id, self.fetches.get(&id)?))
+    }
+
+    /// How much of the work is done of a blob that is made of another one, and how much there is.
+    pub(super) fn rebuilding(&self) -> Option<(u64, u64)> {
+        match self.phase {
+            Phase::Rebuilding(rebuilding) => Some((rebuilding.done, rebuilding.rebuild.work)),
+            Phase::Fetching | Phase::Completing => None,
+        }
+    }
+
+    /// Whether it is to be made of another one and the patch is not here yet.
+    pub(super) fn awaits_patch(&self) -> bool {
+        matches!(self.phase, Phase::Rebuilding(rebuilding) if !rebuilding.began())
     }
 
     /// Size of the blob as far as pieces vouch for it.

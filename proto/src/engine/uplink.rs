@@ -14,7 +14,7 @@ use std::{
 use super::{
     Engine,
     budget::{MINUTES_PER_WEEK, Urgency, Verdict, Wait},
-    event::{Action, Instant, Source, WantId},
+    event::{Action, FetchId, Instant, Source, WantId},
     planning::Choice,
     timers::Timer,
     transfer::{Transfer, is_transient},
@@ -38,6 +38,16 @@ pub(super) struct Budget {
     runtime_until: Option<Instant>,
     /// The share that the driver was told.
     share: Option<u64>,
+}
+
+/// What a transfer uses the uplink for.
+#[derive(Clone, Copy)]
+enum Uses {
+    Nothing,
+    /// It asks an origin.
+    Fetch(FetchId),
+    /// It waits for a patch, which may come from one.
+    Patch,
 }
 
 impl Budget {
@@ -113,6 +123,11 @@ impl Engine {
         }
     }
 
+    /// Whether somebody waits for a blob.
+    pub(super) fn urgency(&self, content: &ContentId) -> Urgency {
+        self.transfers.open.get(content).map_or(Urgency::Background, |transfer| self.budget.of(transfer))
+    }
+
     fn verdict(&self, urgency: Urgency) -> Verdict {
         let asking =
             |transfer: &&Transfer| transfer.origin_fetch().is_some() && self.budget.of(transfer) == Urgency::Runtime;
@@ -123,8 +138,7 @@ impl Engine {
 
     /// Whether the budget lets a transfer ask an origin.
     pub(super) fn may_ask_origin(&self, content: &ContentId) -> bool {
-        let urgency = self.transfers.open.get(content).map_or(Urgency::Background, |transfer| self.budget.of(transfer));
-        matches!(self.verdict(urgency), Verdict::Allowed(_))
+        matches!(self.verdict(self.urgency(content)), Verdict::Allowed(_))
     }
 
     /// What a transfer that is withheld waits for.
@@ -191,12 +205,19 @@ impl Engine {
         let verdict = self.verdict(Urgency::Background);
         let background =
             self.transfers.open.iter().filter(|(_, transfer)| self.budget.of(transfer) == Urgency::Background);
-        let asked = |transfer: &Transfer| transfer.origin_fetch().map(|(fetch, _)| fetch);
+        let asked = |transfer: &Transfer| match transfer.origin_fetch() {
+            Some((fetch, _)) => Uses::Fetch(fetch),
+            None if transfer.awaits_patch() => Uses::Patch,
+            None => Uses::Nothing,
+        };
         let background: BTreeMap<_, _> = background.map(|(content, of)| (*content, asked(of))).collect();
         for (content, asked) in background {
             match (verdict, asked) {
-                (Verdict::Wait(_), Some(fetch)) => {
-                    self.cancel_one(fetch);
+                (Verdict::Wait(_), Uses::Fetch(_) | Uses::Patch) => {
+                    if let Uses::Fetch(fetch) = asked {
+                        self.cancel_one(fetch);
+                    }
+                    self.cancel_rebuild(content);
                     self.tell(content);
                     self.advance(content, None);
                 }

@@ -136,6 +136,8 @@ impl Engine {
             self.limit_reached("inventory");
         }
         self.schedule_announcement();
+        // Nobody has heard hashes of what did not come piece by piece.
+        let all_at_once = self.note_rebuilt(&content) || !self.transfers.open.contains_key(&content);
         self.judge(content);
         if let Some(transfer) = self.transfers.open.get_mut(&content) {
             // That it is held says that this node is done with it.
@@ -143,6 +145,9 @@ impl Engine {
         }
         self.end_transfer(content, Ok(()));
         self.transfers.partials.remove(&content);
+        if all_at_once {
+            self.offer_to_waiting(content);
+        }
     }
 
     pub(super) fn on_lost(&mut self, content: ContentId) {

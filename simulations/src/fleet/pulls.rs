@@ -77,7 +77,7 @@ impl Pull {
     }
 
     /// The device went down: what ran has to be asked for again, `had` says what is there.
-    pub(crate) fn restart(&mut self, mut had: impl FnMut(Blob) -> bool) {
+    pub(crate) fn restart(&mut self, now: Duration, mut had: impl FnMut(Blob) -> bool) {
         if self.done.is_some() {
             return;
         }
@@ -85,6 +85,9 @@ impl Pull {
         self.running = 0;
         self.failures = 0;
         self.missing = self.waiting.len();
+        if self.missing == 0 {
+            self.done = Some(now);
+        }
     }
 
     /// Its blobs.
@@ -144,7 +147,10 @@ mod tests {
         due(&mut pull);
         let first = pull.blobs()[0];
         let second = pull.blobs()[1];
-        pull.restart(|blob| blob == first || blob == second);
-        assert_eq!(due(&mut pull), [2, 3]);
+        let now = Duration::from_secs(9);
+        pull.restart(now, |blob| blob == first || blob == second);
+        assert_eq!((due(&mut pull), pull.done), (vec![2, 3], None));
+        pull.restart(now, |_| true);
+        assert_eq!(pull.done, Some(now), "somebody brought the rest meanwhile");
     }
 }

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     Blob, Fault, OriginMode, Violation, World,
-    scenario::{Devices, FaultKind, Scenario, Site},
+    scenario::{Devices, FaultKind, Prior, Scenario, Site},
 };
 
 /// Size of an image's manifest, in bytes. 1 KiB: that of an image of five layers.
@@ -75,6 +75,8 @@ struct Run<'a> {
     uplink: Curve,
 }
 
+/// Blobs of an image before its layers: the manifest and the configuration.
+const FIRST_LAYER: usize = 2;
 /// In place of a fault's index: what goes and comes every day.
 const DAILY: usize = usize::MAX;
 
@@ -165,10 +167,42 @@ impl<'a> Run<'a> {
 
     fn tell(&mut self, device: usize, release: usize) -> Result<(), Violation> {
         let told = &self.scenario.releases[release];
-        let blobs = self.blobs_for(device, &told.image);
+        let mut blobs = self.blobs_for(device, &told.image);
+        if let Some(prior) = &told.prior {
+            self.give(device, &blobs, prior)?;
+            // What it holds it need not get.
+            blobs.retain(|blob| !self.world.holds(device, *blob));
+        }
         let pull = Pull::new(release, self.now(), told.background, blobs);
         self.pulls[device].push(pull);
         self.want(device)
+    }
+
+    /// A device holds an image before it is told of another, and knows the patches from that to this.
+    fn give(&mut self, device: usize, new: &[Blob], prior: &Prior) -> Result<(), Violation> {
+        let sharing = (self.plan.devices.len() as f64 * prior.share).ceil();
+        if device as f64 >= sharing {
+            return Ok(());
+        }
+        let old = self.blobs_for(device, &prior.image);
+        for blob in &old {
+            self.world.hold(device, *blob)?;
+        }
+        let Some(bytes) = prior.patch else { return Ok(()) };
+        let differ = |one: &[Blob], other: &[Blob]| -> Vec<Blob> {
+            let layers = one.iter().skip(FIRST_LAYER).filter(|blob| !other.contains(blob));
+            layers.copied().collect()
+        };
+        let (from, to) = (differ(&old, new), differ(new, &old));
+        let all: u64 = to.iter().map(|layer| layer.size).sum();
+        for (base, layer) in from.into_iter().zip(to) {
+            let share = u128::from(bytes) * u128::from(layer.size) / u128::from(all.max(1));
+            let size = u64::try_from(share).unwrap_or(bytes).max(1);
+            let patch =
+                self.world.publish(&format!("patch {} {}", base.content, layer.content), size, ObjectKind::Blob);
+            self.world.patched(device, layer, base, patch)?;
+        }
+        Ok(())
     }
 
     /// What a device is like.
@@ -335,7 +369,7 @@ impl<'a> Run<'a> {
                 self.world.start(device)?;
                 let world = &self.world;
                 for pull in &mut self.pulls[device] {
-                    pull.restart(|blob| world.holds(device, blob));
+                    pull.restart(now, |blob| world.holds(device, blob));
                 }
                 self.want(device)
             }

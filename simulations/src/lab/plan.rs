@@ -283,6 +283,7 @@ fn unfit(scenario: &Scenario) -> Vec<String> {
         lacks(all > BYTES_MAX, "that many bytes: fewer devices or smaller images, at most 8 GB together");
     }
     for release in &scenario.releases {
+        lacks(release.prior.is_some(), "`from`: devices begin with empty disks here");
         lacks(release.background, "`background` releases: somebody waits for what is pulled here");
     }
     for fault in &scenario.faults {

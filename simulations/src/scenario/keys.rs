@@ -26,7 +26,22 @@ pub(super) const TABLES: [(&str, &[&str]); 10] = [
     ("site.devices", &["name", "count", "platform", "disk", "clock_skew", "finds", "home"]),
     ("image", &["name", "size", "layers", "platform"]),
     ("image.platform", &["size", "layers"]),
-    ("release", &["image", "at", "spread", "sites", "devices", "site_share", "share", "background"]),
+    (
+        "release",
+        &[
+            "image",
+            "at",
+            "spread",
+            "sites",
+            "devices",
+            "site_share",
+            "share",
+            "background",
+            "from",
+            "from_share",
+            "patch",
+        ],
+    ),
     ("fault", &["kind", "at", "spread", "lasts", "sites", "devices", "site_share", "share"]),
 ];
 

@@ -29,6 +29,7 @@ pub fn library() -> &'static [(&'static str, &'static str)] {
         "no-ranges",
         "one-then-many",
         "partition-and-heal",
+        "patched-release",
         "power-cut",
         "registry-limits",
         "rolling-reboots",

@@ -204,6 +204,19 @@ pub struct Release {
     pub scope: Scope,
     /// Nobody waits for it: the node's own pull, in the background.
     pub background: bool,
+    /// What the devices have of it before.
+    pub prior: Option<Prior>,
+}
+
+/// An image that devices hold before they are told to get another.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Prior {
+    /// The image.
+    pub image: String,
+    /// Share of the devices that hold it, 1 for all: the first of each site.
+    pub share: f64,
+    /// Bytes of the patches from its layers to those of the new image, all together; without them layers are fetched.
+    pub patch: Option<u64>,
 }
 
 /// Some devices of a fleet. By default all.

@@ -9,7 +9,7 @@ use layermesh_proto::{NameError, Repository, TagRef, piece::BLOB_SIZE_MAX};
 use toml::de::{DeTable, DeValue};
 
 use super::{
-    BLOBS_MAX, Fault, FaultKind, Image, Layer, Release, Scope, Site, Variant,
+    BLOBS_MAX, Fault, FaultKind, Image, Layer, Prior, Release, Scope, Site, Variant,
     errors::Mistake,
     keys, parse, sense,
     table::{At, Names, Reader, Section, is_platform},
@@ -200,16 +200,36 @@ pub(super) fn releases(
         if let Some(image) = images.iter().find(|other| other.name == image) {
             has_variants(reader, &of, image, &scope, sites);
         }
-        releases.push(Release { image, at, spread, scope, background: reader.flag(&of, "background", false) });
+        let prior = prior(reader, &of, images);
+        let background = reader.flag(&of, "background", false);
+        releases.push(Release { image, at, spread, scope, background, prior });
     }
     releases
 }
 
 fn named_image(reader: &mut Reader<'_>, of: &Section<'_>, images: &[Image]) -> String {
     reader.needs(of, &["image"], "`image` of a release", "name the image that devices are to get");
-    let image = reader.text(of, "image", "the name of an image such as `\"shop:1\"`");
+    image_at(reader, of, "image", images).unwrap_or_default()
+}
+
+fn image_at(reader: &mut Reader<'_>, of: &Section<'_>, key: &'static str, images: &[Image]) -> Option<String> {
+    let image = reader.text(of, key, "the name of an image such as `\"shop:1\"`");
     let names = images.iter().map(|image| &image.name);
-    parse::known(reader, image.into_iter().collect(), "image", names).pop().unwrap_or_default()
+    parse::known(reader, image.into_iter().collect(), "image", names).pop()
+}
+
+/// What the devices hold before.
+fn prior(reader: &mut Reader<'_>, of: &Section<'_>, images: &[Image]) -> Option<Prior> {
+    let image = image_at(reader, of, "from", images);
+    let share = part(reader, of, "from_share");
+    let patch = reader.unit(of, "patch", "a size such as `\"3MB\"`", |text| units::parse_size(text, BLOB_SIZE_MAX));
+    if of.find("from").is_none() {
+        for key in ["from_share", "patch"].into_iter().filter(|key| of.find(key).is_some()) {
+            let why = "it needs `from`: name the image that the devices hold before".to_owned();
+            reader.error(of.place(key), Mistake::Senseless { what: format!("`{key}` of this release"), why });
+        }
+    }
+    Some(Prior { image: image?, share, patch })
 }
 
 fn has_variants(reader: &mut Reader<'_>, of: &Section<'_>, image: &Image, scope: &Scope, sites: &[Site]) {

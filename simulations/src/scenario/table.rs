@@ -266,11 +266,11 @@ impl<'a> Reader<'a> {
         self.parsed(key, &text, units::parse_share)
     }
 
-    /// A factor of at least 1.
+    /// A factor above 0: below 1 for what patches are to save.
     pub(super) fn factor(&mut self, of: &Section<'_>, key: &str) -> Option<f64> {
-        let range = "a number from 1 on, such as `1.05`";
+        let range = "a number above 0, such as `1.05`";
         let text = self.number(of, key, range)?;
-        let factor = text.value.parse::<f64>().ok().filter(|factor| factor.is_finite() && *factor >= 1.0);
+        let factor = text.value.parse::<f64>().ok().filter(|factor| factor.is_finite() && *factor > 0.0);
         if factor.is_none() {
             let (key, range, found) = (key.to_owned(), range.to_owned(), format!("`{}`", text.value));
             self.error(text.at, Mistake::OutOfRange { key, range, found });

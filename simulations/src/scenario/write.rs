@@ -31,6 +31,11 @@ impl Scenario {
             out.entry("spread", quoted(&units::write_duration(release.spread)));
             out.scope(&release.scope);
             out.entry("background", release.background);
+            if let Some(prior) = &release.prior {
+                out.entry("from", quoted(&prior.image));
+                out.entry("from_share", prior.share);
+                out.optional("patch", prior.patch.map(|size| quoted(&units::write_size(size))));
+            }
         }
         for fault in &self.faults {
             out.header("[[fault]]");

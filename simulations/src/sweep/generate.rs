@@ -11,7 +11,8 @@ use rand_chacha::{
 };
 
 use crate::scenario::{
-    Bounds, Daily, Devices, Fault, FaultKind, Image, Lan, Layer, Release, Scenario, Scope, Site, Uplink, Variant, sense,
+    Bounds, Daily, Devices, Fault, FaultKind, Image, Lan, Layer, Prior, Release, Scenario, Scope, Site, Uplink,
+    Variant, sense,
 };
 
 /// Most of what a generated scenario has. Small, so that a thousand run in minutes; a bug that takes more than a dozen
@@ -29,6 +30,8 @@ const PATIENCE: (u32, Duration) = (4, Duration::from_secs(3600));
 
 /// Of what is drawn of limits. Any number.
 const POLICIES_SEED: u64 = 0x429;
+/// Of what is drawn of images that devices hold before. Any number.
+const PRIORS_SEED: u64 = 0xde17a;
 /// The rate that a site is told is that part of its uplink's.
 const SITE_RATE_OF: u32 = 10;
 /// Slowest uplink, in bytes a second, from which nodes are held back: a dozen nodes that share its part still bring a piece
@@ -68,7 +71,8 @@ pub fn scenario(seed: u64) -> Scenario {
     let slowest = sites.iter().map(|site| site.uplink.bytes_per_s).min().unwrap_or(1);
     let copy = Duration::from_secs_f64(bytes as f64 / slowest.max(1) as f64).max(Duration::from_secs(1));
     let devices = sites.iter().map(Site::size).max().unwrap_or(1);
-    let releases = images.iter().map(|image| release(&mut draw, image, copy)).collect();
+    let mut releases: Vec<Release> = images.iter().map(|image| release(&mut draw, image, copy)).collect();
+    priors(seed, &images, &mut releases);
     let mut faults: Vec<Fault> = (0..draw.up_to(FAULTS_MAX)).map(|_| fault(&mut draw, copy)).collect();
     // A file with one that changes nothing could not be read.
     faults.retain(|fault| sense::against(fault, &sites).is_none());
@@ -89,6 +93,20 @@ pub fn scenario(seed: u64) -> Scenario {
         images,
         releases,
         faults,
+    }
+}
+
+/// What devices hold before a release, and the patches from it to that. Drawn apart as well.
+fn priors(seed: u64, images: &[Image], releases: &mut [Release]) {
+    let mut draw = Draw(ChaCha8Rng::seed_from_u64(seed ^ PRIORS_SEED));
+    for (release, image) in releases.iter_mut().skip(1).zip(images) {
+        if draw.one_in(3) {
+            let bytes: u64 = image.variants.iter().flat_map(|variant| &variant.layers).map(|layer| layer.size).sum();
+            // Mostly few bytes, and now and then as many as the layers have.
+            let patch = bytes / draw.of(&[100, 20, 20, 4, 1]);
+            let share = draw.of(&[1.0, 1.0, 0.5, 0.1]);
+            release.prior = Some(Prior { image: image.name.clone(), share, patch: Some(patch.max(1)) });
+        }
     }
 }
 
@@ -198,6 +216,7 @@ fn release(draw: &mut Draw, image: &Image, copy: Duration) -> Release {
         spread: copy * u32::try_from(draw.of(&[0, 0, 1, 3])).unwrap_or(0) / 2,
         scope: Scope { share, ..Scope::default() },
         background: draw.one_in(5),
+        prior: None,
     }
 }
 

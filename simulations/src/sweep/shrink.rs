@@ -91,6 +91,7 @@ fn smaller(scenario: &Scenario) -> Vec<Scenario> {
     for release in 0..scenario.releases.len() {
         with(&|less| (less.releases[release].spread, less.releases[release].at) = (Duration::ZERO, Duration::ZERO));
         with(&|less| less.releases[release].background = false);
+        with(&|less| less.releases[release].prior = None);
     }
     found
 }

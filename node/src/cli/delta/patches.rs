@@ -44,7 +44,7 @@ pub(in crate::cli) struct MakeArgs {
 
 /// Who a patch is made for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Devices {
+pub(super) enum Devices {
     /// Those that have 32 MiB of memory for it
     Default,
     /// Those that have 12 MiB for it; patches are a little larger
@@ -52,7 +52,7 @@ enum Devices {
 }
 
 impl Devices {
-    const fn sizes(self) -> Sizes {
+    pub(super) const fn sizes(self) -> Sizes {
         match self {
             Self::Default => Sizes::DEFAULT,
             Self::Tiny => Sizes::TINY,

@@ -3,6 +3,7 @@
 mod budgets;
 mod clearing;
 mod properties;
+mod rebuilding;
 mod releases;
 mod script;
 mod sites;

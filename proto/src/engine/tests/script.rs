@@ -13,6 +13,9 @@
 //! fetch 0 started 5 | fetch 0 progress | fetch 0 stored 0 1 | fetch 0 ended ok|<error>
 //! resolve 1 v1 [at 5000] | origin 0 says A@1000 | origin 0 fails <error> | known v1=A@1000 | signed v1=A v2=B | promise 1 A B | tick
 //! ```
+//! `A rebuildable 8 by 1 work 20` says that this device can make `A`, of eight pieces, with the patch `B` of one piece and the
+//! work of twenty; then come `A rebuilding 10 | A unrebuilt <error> | A held 8`, and `rebuild A by B | stop rebuild A`.
+//!
 //! A source that answers from the start whatever is asked is `fetch 0 started 5 whole`. Hashes follow from the blob and the
 //! piece; `wrongly` makes them others: `fetch 0 stored 1 2 wrongly`.
 //!
@@ -39,7 +42,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 pub(super) use super::super::model::{blob, peer, repository, size_of};
 use super::super::{
-    Config, Engine, Urgency,
+    Config, Engine, Rebuild, Urgency,
     budget::MINUTES_PER_DAY,
     event::{
         Action, Basis, CallId, Event, FetchId, Instant, LookupId, Note, OriginTag, PromiseId, Provenance, RequestId,
@@ -532,6 +535,10 @@ impl Teller {
             Action::Drop { content, pieces } => format!("drop {}:{}", self.name(&content), listed(pieces.iter())),
             Action::Recall { content } => format!("recall {}", self.name(&content)),
             Action::CancelFetch { fetch } => format!("cancel {fetch}"),
+            Action::Rebuild { content, patch, .. } => {
+                format!("rebuild {} by {}", self.name(&content), self.name(&patch))
+            }
+            Action::CancelRebuild { content } => format!("stop rebuild {}", self.name(&content)),
             Action::Complete { content } => format!("complete {}", self.name(&content)),
             Action::AskOrigin { lookup, reference } => format!("ask origin {lookup} {}", reference.tag()),
             Action::Remember(binding) => {
@@ -570,6 +577,8 @@ impl Teller {
                 format!("{} of {} failed", self.name(content), self.source(source))
             }
             Note::Stalled { content, source } => format!("{} of {} stalled", self.name(content), self.source(source)),
+            Note::RebuildFailed { content, .. } => format!("rebuild of {} failed", self.name(content)),
+            Note::RebuildStalled { content } => format!("rebuild of {} stalled", self.name(content)),
             Note::PeerPenalised { peer, .. } => format!("{} penalised", self.peer_name(*peer)),
             Note::OriginReachability { reachable, .. } => {
                 format!("origin {}", if *reachable { "back" } else { "away" })
@@ -752,6 +761,17 @@ fn store_event(content: ContentId, words: &[&str]) -> Event {
             let piece = |word: &&str| (number(word), hash_of(&content, number(word), false));
             Event::Recalled { content, pieces: pieces.iter().map(piece).collect() }
         }
+        ["rebuildable", pieces, "by", patch, "work", work] => {
+            let rebuild = Rebuild {
+                patch: blob("B"),
+                patch_bytes: size_of(number(patch)),
+                size: size_of(number(pieces)),
+                work: size_of(number(work)),
+            };
+            Event::Rebuildable { content, rebuild }
+        }
+        ["rebuilding", done] => Event::RebuildProgress { content, done: size_of(number(done)) },
+        ["unrebuilt", error @ ..] => Event::RebuildFailed { content, error: source_error(error) },
         ["wrong"] => Event::CompleteFailed { content, error: SourceError::WrongBytes },
         ["unstorable"] => Event::CompleteFailed { content, error: SourceError::Store("read-only".to_owned()) },
         other => panic!("what happens to {content}? {other:?}"),

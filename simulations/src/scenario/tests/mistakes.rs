@@ -116,7 +116,7 @@ fn numbers_outside_their_range_have_it() {
         ("count = 4", "count = 0", "8:9: `count` is a whole number from 1 to 100000; 0 is not"),
         ("count = 5", "count = -5", "13:9: `count` is a whole number from 1 to 2000; -5 is not"),
         ("devices = 1", "devices = 2001", "22:11: `devices` is a whole number from 1 to 2000; 2001 is not"),
-        ("copies = 1.05", "copies = 0.9", "5:10: `copies` is a number from 1 on, such as `1.05`; `0.9` is not"),
+        ("copies = 1.05", "copies = -0.9", "5:10: `copies` is a number above 0, such as `1.05`; `-0.9` is not"),
         ("share = 0.5", "share = 0", "33:9: `share` is a share above 0 and up to 1; 0 is not"),
         ("\"12h\"", "\"0s\"", "2:9: `limit` is a duration of up to 60d; no time at all is not"),
         ("\"12h\"", "\"61d\"", "2:9: `limit` is a duration of up to 60d; 61d is not"),

@@ -165,7 +165,13 @@ fn release(
 ) -> Release {
     let (at, spread, _) = times(place, limit);
     let image = images[index % images.len()].name.clone();
-    Release { image, at, spread, scope: scope(place, sites), background }
+    let prior = Prior {
+        image: images[(index + 1) % images.len()].name.clone(),
+        share: if place.4.is_multiple_of(2) { 1.0 } else { 0.25 },
+        patch: (!place.5.is_multiple_of(3)).then_some(1 + place.5 % 1_000_000),
+    };
+    let prior = place.6.is_multiple_of(2).then_some(prior);
+    Release { image, at, spread, scope: scope(place, sites), background, prior }
 }
 
 fn fault(kind: FaultKind, place: &Place, limit: Duration, sites: &[Site]) -> Option<Fault> {

@@ -48,7 +48,7 @@ fn the_smallest_scenario_has_the_documented_defaults() {
     assert_eq!(site.devices, [devices]);
     let [release] = scenario.releases.as_slice() else { panic!("{:?}", scenario.releases) };
     let (at, spread, scope) = (Duration::ZERO, Duration::ZERO, Scope::default());
-    assert_eq!(*release, Release { image: "shop:2".to_owned(), at, spread, scope, background: false });
+    assert_eq!(*release, Release { image: "shop:2".to_owned(), at, spread, scope, background: false, prior: None });
 }
 
 #[test]

@@ -1,0 +1,172 @@
+//! `layermesh delta publish`.
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use oci_client::Reference;
+use serde::Serialize;
+
+use super::{
+    super::{Exit, Failure, Global, output},
+    patches::Devices,
+};
+use crate::{
+    config::units::show_bytes,
+    delta::publish::{Outcome, Published, Publishing, Step, publish},
+    image::{ImageReference, Version},
+    origin,
+};
+
+/// Arguments of `layermesh delta publish`.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct PublishArgs {
+    /// The image that devices hold, such as ghcr.io/owner/name:1.4
+    old: String,
+    /// The image that they are to get, such as ghcr.io/owner/name:1.5; the patches go into its repository
+    new: String,
+    /// Make the patches and say how large they are, and push nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// For which devices: what applying takes, and how far apart in the layers the same bytes may be
+    #[arg(long = "for", value_name = "DEVICES", value_enum, default_value_t = Devices::Default)]
+    devices: Devices,
+    /// Speak to the registries without TLS
+    #[arg(long)]
+    plain_http: bool,
+    /// Where layers and patches lie meanwhile: as large as the layers that differ [default: the system's directory for
+    /// temporary files]
+    #[arg(long, value_name = "DIR")]
+    work_dir: Option<PathBuf>,
+}
+
+/// What `--json` prints.
+#[derive(Debug, Serialize)]
+struct Shown {
+    layers: Vec<ShownLayer>,
+    artifacts: Vec<ShownArtifact>,
+}
+
+#[derive(Debug, Serialize)]
+struct ShownLayer {
+    platform: Option<String>,
+    digest: String,
+    size: u64,
+    /// The patch, if there is one.
+    patch: Option<String>,
+    patch_size: Option<u64>,
+    /// What the old layer's tar has to be.
+    base: Option<String>,
+    /// Why there is none.
+    reason: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct ShownArtifact {
+    digest: String,
+    subject: String,
+}
+
+pub(super) async fn run(args: PublishArgs, global: &Global) -> Result<Exit, Failure> {
+    let (old, new) = (reference(&args.old)?, reference(&args.new)?);
+    let credentials = (credentials(&new).await?, credentials(&old).await?);
+    let work = match &args.work_dir {
+        Some(dir) => tempfile::tempdir_in(dir).with_context(|| format!("cannot work in {}", dir.display())),
+        None => tempfile::tempdir().context("cannot make a directory to work in; give one with --work-dir"),
+    }?;
+    let publishing = Publishing {
+        old,
+        new,
+        credentials,
+        plain_http: args.plain_http,
+        work_dir: work.path().to_owned(),
+        sizes: args.devices.sizes(),
+        dry_run: args.dry_run,
+    };
+    let bar = (!global.json && output::is_terminal()).then(spinner);
+    let published =
+        publish(publishing, |step: Step| bar.iter().for_each(|bar| bar.set_message(step.to_string()))).await;
+    bar.iter().for_each(ProgressBar::finish_and_clear);
+    let published = published.map_err(anyhow::Error::from)?;
+    if global.json {
+        output::print_json_document(&Shown::of(&published))?;
+    } else {
+        output::print(&told(&published, args.dry_run))?;
+    }
+    // Nothing to make is no failure; layers that differ and of which none has a patch are what somebody wants to know of.
+    let without = !published.layers.is_empty() && published.layers.iter().all(|layer| layer.patch.is_err());
+    Ok(if without { Exit::Failed } else { Exit::Done })
+}
+
+fn spinner() -> ProgressBar {
+    let style = ProgressStyle::with_template("{spinner} {msg} {elapsed}");
+    let bar = ProgressBar::new_spinner().with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
+    bar.enable_steady_tick(std::time::Duration::from_millis(200));
+    bar
+}
+
+fn reference(image: &str) -> Result<Reference, Failure> {
+    let image = image.strip_prefix("docker://").unwrap_or(image);
+    let image: ImageReference = image.parse().map_err(Failure::usage)?;
+    let (registry, name) = (image.repository().registry().to_owned(), image.repository().name().to_owned());
+    Ok(match image.version() {
+        Version::Tag(tag) => Reference::with_tag(registry, name, tag.tag().to_owned()),
+        Version::Digest(content) => Reference::with_digest(registry, name, content.to_string()),
+    })
+}
+
+async fn credentials(image: &Reference) -> Result<Option<origin::Credentials>, Failure> {
+    let found = origin::stored_credentials(image.registry()).await;
+    Ok(found.with_context(|| format!("credentials for {}", image.registry()))?)
+}
+
+fn told(published: &Published, dry_run: bool) -> String {
+    if published.layers.is_empty() {
+        return "no layer differs that is worth a patch\n".to_owned();
+    }
+    let row = |layer: &Outcome| {
+        let short: String = layer.layer.to_string().chars().take(19).collect();
+        let (patch, why) = match &layer.patch {
+            Ok(entry) => (show_bytes(entry.patch_size), String::new()),
+            Err(reason) => ("none".to_owned(), reason.clone()),
+        };
+        vec![short, layer.platform.clone().unwrap_or_default(), show_bytes(layer.size), patch, why]
+    };
+    let rows = published.layers.iter().map(row).collect();
+    let mut text = output::table(&["LAYER", "PLATFORM", "SIZE", "PATCH", ""], &[2, 3], rows);
+    let made = published.layers.iter().filter_map(|layer| Some((layer.size, layer.patch.as_ref().ok()?.patch_size)));
+    let (full, patched) = made.fold((0, 0), |(full, patched), (size, patch)| (full + size, patched + patch));
+    if full > 0 {
+        text.push_str(&format!("a site takes {} in place of {}\n", show_bytes(patched), show_bytes(full)));
+    }
+    if dry_run {
+        text.push_str("nothing was pushed (--dry-run)\n");
+    }
+    text
+}
+
+impl Shown {
+    fn of(published: &Published) -> Self {
+        let layer = |outcome: &Outcome| {
+            let entry = outcome.patch.as_ref().ok();
+            ShownLayer {
+                platform: outcome.platform.clone(),
+                digest: outcome.layer.to_string(),
+                size: outcome.size,
+                patch: entry.map(|entry| entry.patch.to_string()),
+                patch_size: entry.map(|entry| entry.patch_size),
+                base: entry.map(|entry| entry.base.to_string()),
+                reason: outcome.patch.as_ref().err().cloned(),
+            }
+        };
+        let artifact = |(digest, subject): &(layermesh_proto::ContentId, layermesh_proto::ContentId)| ShownArtifact {
+            digest: digest.to_string(),
+            subject: subject.to_string(),
+        };
+        Self {
+            layers: published.layers.iter().map(layer).collect(),
+            artifacts: published.artifacts.iter().map(artifact).collect(),
+        }
+    }
+}
