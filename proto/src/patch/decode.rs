@@ -88,6 +88,8 @@ pub struct Decoder {
     model: Model,
     cursor: Cursor,
     mode: Mode,
+    /// Where in the new tar the last jump was.
+    jumped_at: Option<u64>,
     old: Ring,
     new: Ring,
     window: u64,
@@ -108,6 +110,7 @@ impl Decoder {
             model: Model::new(model_log.into()),
             cursor,
             mode: Mode::Begin,
+            jumped_at: None,
             old: Ring::new(window_log),
             new: Ring::new(history_log),
             window: 1 << window_log,
@@ -225,6 +228,10 @@ impl Decoder {
 
     fn changed(&mut self, out: &mut Vec<u8>) -> Result<(), DecodeError> {
         if self.model.breaks(&mut self.coder, &self.cursor.place, false) {
+            // Symbols that make nothing cost next to no bytes: there would be no end to them.
+            if self.jumped_at == Some(self.at()) {
+                return Err(self.impossible("a jump to where it does not stay"));
+            }
             self.model.remember_aligned();
             self.cursor.leave();
             self.mode = Mode::Apart;
@@ -316,6 +323,7 @@ impl Decoder {
             Some(to) if !self.cursor.holds(to, self.window) => Err(self.impossible("old bytes that left the window")),
             Some(to) => {
                 self.cursor.go(to);
+                self.jumped_at = Some(self.at());
                 self.mode = Mode::Land;
                 Ok(())
             }

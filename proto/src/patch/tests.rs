@@ -229,6 +229,29 @@ fn what_has_left_the_window_is_not_used() {
 }
 
 #[test]
+fn jumps_that_make_nothing_are_refused() {
+    let old = noise(1000, 6);
+    let header = header(SMALL, &old, b"something");
+    let (mut coder, mut model) = (range::Encoder::new(), model::Model::new(SMALL.model_log.into()));
+    let mut cursor = cursor::Cursor::default();
+    for _ in 0..2 {
+        cursor.go(0);
+        cursor.look(|at| old[at as usize]);
+        model.flag(&mut coder, &cursor.place, true);
+        model.breaks(&mut coder, &cursor.place, true);
+        model.remember_aligned();
+        cursor.leave();
+        model.op(&mut coder, model::Op::JumpAgain);
+        model.recent(&mut coder, true, 0);
+    }
+    let mut patch = Vec::new();
+    header.put(&mut patch);
+    patch.append(&mut coder.finish());
+    let what = "a jump to where it does not stay";
+    assert_eq!(decode(&old, &patch, 99), Err((DecodeError::Impossible { new_at: 0, what }, Vec::new())));
+}
+
+#[test]
 fn old_bytes_are_zeros_behind_the_end() {
     let old = noise(5000, 2);
     let mut new = old.clone();
