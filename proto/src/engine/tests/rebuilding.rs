@@ -108,8 +108,7 @@ fn a_patch_that_fails_costs_one_try_of_one_node() {
         2s want 1 A from app                -> want told A
      2010ms P claims A 0.. turn 192
         3s P claims A 0..                    # it failed there
-     3100ms P left A
-     3200ms tick                             -> claim told A 0..; fetch 0 A from app 0..
+     3100ms P left A                         -> claim told A 0..; fetch 0 A from app 0..
     ",
     );
 }
@@ -125,7 +124,9 @@ fn a_rebuild_that_gets_no_further_is_given_up() {
        60s A rebuilding 0                      -> *
       119s tick                                -> *
       121s tick                                -> *
-      122s fetch 0 started 8                   -> claim told A 0..8   # it is fetched
+      122s fetch 0 started 8                   -> claim told A 0..; claim told A 0..8   # it is fetched
+      123s fetch 0 stored 0                    -> *
+      124s unwant 1                            -> *
     ",
     );
 }
