@@ -3,7 +3,7 @@
 //! Before the layers of an image are wanted, the index of what refers to its manifest is looked at (`artifact.rs`), through
 //! the mesh like any tag and manifest, so that a site asks its registry once. For each layer that is missing and has a patch from
 //! a layer that is held, the engine hears that it can be rebuilt; whether it is, is the engine's decision. Invariant: all
-//! of this is a hint. Where it fails, or takes longer than [`LOOK_MAX`], layers are fetched as ever.
+//! of this is a hint. Where it fails, or takes longer than three seconds, layers are fetched as ever.
 
 use std::{
     collections::{BTreeMap, VecDeque},
