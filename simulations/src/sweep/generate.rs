@@ -96,8 +96,12 @@ pub fn scenario(seed: u64) -> Scenario {
     }
 }
 
-/// What devices hold before a release, and the patches from it to that. Drawn apart as well.
+/// What devices hold before a release, and the patches from it to that. For every fourth seed: the others go on standing for what
+/// they stood for before, and so do those that show sabotages.
 fn priors(seed: u64, images: &[Image], releases: &mut [Release]) {
+    if seed % 4 != 3 {
+        return;
+    }
     let mut draw = Draw(ChaCha8Rng::seed_from_u64(seed ^ PRIORS_SEED));
     for (release, image) in releases.iter_mut().skip(1).zip(images) {
         if draw.one_in(3) {
