@@ -92,7 +92,7 @@ def schedule(seed: int, devices: int, seconds: float) -> list[Fault]:
     return faults
 
 
-def library(pattern: str) -> Path:
+def shared_object(pattern: str) -> Path:
     """A library of the distribution that processes are given; raises `Failure` without it."""
     found = sorted([*Path("/usr/lib").glob(f"*/{pattern}"), *Path("/usr/lib").glob(f"*/faketime/{pattern}")])
     if not found:
@@ -108,7 +108,7 @@ class Device:
         self.known_hosts = hosts.read_text(encoding="utf-8")
         self.clock = node.dir / "clock"
         self.set_clock(0)
-        node.environment = {"LD_PRELOAD": str(library("libfaketimeMT.so.1")), "FAKETIME_TIMESTAMP_FILE": str(self.clock),
+        node.environment = {"LD_PRELOAD": str(shared_object("libfaketimeMT.so.1")), "FAKETIME_TIMESTAMP_FILE": str(self.clock),
                             "FAKETIME_NO_CACHE": "1", "FAKETIME_DISABLE_SHM": "1", "FAKETIME_DONT_FAKE_MONOTONIC": "1", "NO_FAKE_STAT": "1"}
         self.starts = 0
         self.damaged: set[str] = set()
