@@ -24,6 +24,11 @@ pub(super) const TURN_WHOLE: u8 = 128;
 /// there before all of it is.
 pub(super) const TURN_REBUILD: u8 = 192;
 
+/// Whether whoever claims this makes the blob of another one.
+pub(super) const fn is_rebuild(stripe: &Stripe) -> bool {
+    stripe.turn >= TURN_REBUILD
+}
+
 impl Engine {
     /// What nobody on the site has: from the origin, if it is this node's turn.
     pub(super) fn ask_origin(&mut self, content: ContentId, preferred: Option<&Source>) -> Choice {

@@ -10,7 +10,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use super::{
     Engine,
-    electing::{TURN_REBUILD, TURN_WHOLE},
+    electing::{TURN_WHOLE, is_rebuild},
     event::{Action, FetchId, Instant, Source, SourceError},
     planning::Upstream,
     select,
@@ -102,7 +102,7 @@ impl Engine {
 
     /// For how long a claim on this stripe is believed without a piece.
     pub(super) fn patience_with(&self, content: &ContentId, stripe: Stripe) -> Duration {
-        if stripe.turn >= TURN_REBUILD { self.config.rebuild_time_max } else { self.patience(content) }
+        if is_rebuild(&stripe) { self.config.rebuild_time_max } else { self.patience(content) }
     }
 
     /// Enters this node's claim into the blob's list.
@@ -252,7 +252,7 @@ impl Engine {
         claim: Option<Claim>,
     ) -> bool {
         let until = self.now + self.want_expiry(&content);
-        let whole = claim.is_some_and(|claim| (TURN_WHOLE..TURN_REBUILD).contains(&claim.stripe.turn));
+        let whole = claim.is_some_and(|claim| claim.stripe.turn >= TURN_WHOLE && !is_rebuild(&claim.stripe));
         let claim = claim.map(|claim| {
             let lease = Duration::from_millis(u64::from(claim.lease_ms)).min(self.config.want_expiry);
             (claim.stripe, self.now + lease)

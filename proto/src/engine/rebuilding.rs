@@ -166,12 +166,7 @@ impl Engine {
 
     /// The blob could not be made: it is had as if there were no patch.
     pub(super) fn on_rebuild_failed(&mut self, content: ContentId, error: SourceError) {
-        let Some(transfer) = self.transfers.open.get_mut(&content) else { return };
-        let Phase::Rebuilding(rebuilding) = transfer.phase else { return };
-        transfer.phase = Phase::Fetching;
-        transfer.rebuild_failed = true;
-        self.timers.stop(Timer::Rebuild(content));
-        self.site.released(&content, &self.node);
+        let Some(rebuild) = self.end_rebuild(content) else { return };
         if let SourceError::Store(what) = error {
             return self.end_transfer(content, Err(WantError::Store(what)));
         }
@@ -179,32 +174,40 @@ impl Engine {
         if error == SourceError::WrongBytes {
             self.rebuilds.remove(&content);
         }
-        let patch = rebuilding.rebuild.patch;
-        self.act(Action::Note(Note::RebuildFailed { content, patch, error }));
-        self.tell(content);
-        self.advance(content, None);
+        self.go_on_without_patch(content, Note::RebuildFailed { content, patch: rebuild.patch, error });
     }
 
     /// The driver says nothing.
     pub(super) fn on_rebuild_stalled(&mut self, content: ContentId) {
         self.cancel_rebuild(content);
+        self.go_on_without_patch(content, Note::RebuildStalled { content });
+    }
+
+    /// It was tried in vain: the blob is fetched.
+    fn go_on_without_patch(&mut self, content: ContentId, note: Note) {
         if let Some(transfer) = self.transfers.open.get_mut(&content) {
             transfer.rebuild_failed = true;
         }
-        self.act(Action::Note(Note::RebuildStalled { content }));
+        self.act(Action::Note(note));
         self.tell(content);
         self.advance(content, None);
     }
 
     /// Stops making a blob, if that is what happens to it.
     pub(super) fn cancel_rebuild(&mut self, content: ContentId) {
-        let Some(transfer) = self.transfers.open.get_mut(&content) else { return };
-        if matches!(transfer.phase, Phase::Rebuilding(_)) {
-            transfer.phase = Phase::Fetching;
-            self.timers.stop(Timer::Rebuild(content));
-            self.site.released(&content, &self.node);
+        if self.end_rebuild(content).is_some() {
             self.act(Action::CancelRebuild { content });
         }
+    }
+
+    /// A blob that was being made is not any more, and its claim is over. Returns how it was made.
+    fn end_rebuild(&mut self, content: ContentId) -> Option<Rebuild> {
+        let transfer = self.transfers.open.get_mut(&content)?;
+        let Phase::Rebuilding(Rebuilding { rebuild, .. }) = transfer.phase else { return None };
+        transfer.phase = Phase::Fetching;
+        self.timers.stop(Timer::Rebuild(content));
+        self.site.released(&content, &self.node);
+        Some(rebuild)
     }
 
     /// Whether the blob goes on being made. Not if a connected peer holds it, or another makes it that goes before this node, and more

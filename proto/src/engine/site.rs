@@ -17,7 +17,7 @@ use std::{
     time::Duration,
 };
 
-use super::{electing::TURN_REBUILD, event::Instant, fetching::RATE_BYTES_MIN};
+use super::{electing::is_rebuild, event::Instant, fetching::RATE_BYTES_MIN};
 use crate::{ContentId, NodeId, PieceIndex, PieceLayout, PieceSet, bytes, wire::Stripe};
 
 /// A word that a node fetches a stripe.
@@ -41,7 +41,7 @@ pub(super) struct Claim {
 impl Claim {
     /// Whether its owner makes the blob of another one.
     pub(super) const fn rebuilds(&self) -> bool {
-        self.stripe.turn >= TURN_REBUILD
+        is_rebuild(&self.stripe)
     }
 
     fn counts(&self, now: Instant) -> bool {

@@ -14,7 +14,7 @@ use std::{
 use super::{
     Engine,
     budget::{MINUTES_PER_WEEK, Urgency, Verdict, Wait},
-    event::{Action, FetchId, Instant, Source, WantId},
+    event::{Action, Instant, Source, WantId},
     planning::Choice,
     timers::Timer,
     transfer::{Transfer, is_transient},
@@ -38,16 +38,6 @@ pub(super) struct Budget {
     runtime_until: Option<Instant>,
     /// The share that the driver was told.
     share: Option<u64>,
-}
-
-/// What a transfer uses the uplink for.
-#[derive(Clone, Copy)]
-enum Uses {
-    Nothing,
-    /// It asks an origin.
-    Fetch(FetchId),
-    /// It waits for a patch, which may come from one.
-    Patch,
 }
 
 impl Budget {
@@ -185,6 +175,15 @@ impl Engine {
         }
     }
 
+    /// Breaks off what asks an origin.
+    fn leave_uplink(&mut self, content: ContentId) {
+        let asked = self.transfers.open.get(&content).and_then(Transfer::origin_fetch).map(|(fetch, _)| fetch);
+        if let Some(fetch) = asked {
+            self.cancel_one(fetch);
+        }
+        self.cancel_rebuild(content);
+    }
+
     /// Breaks off what is not allowed any more, lets go on what is, and names the time for the next look. Called after
     /// every event, since nearly each may begin or end a runtime's fetch.
     pub(super) fn keep_budget(&mut self) {
@@ -205,19 +204,13 @@ impl Engine {
         let verdict = self.verdict(Urgency::Background);
         let background =
             self.transfers.open.iter().filter(|(_, transfer)| self.budget.of(transfer) == Urgency::Background);
-        let asked = |transfer: &Transfer| match transfer.origin_fetch() {
-            Some((fetch, _)) => Uses::Fetch(fetch),
-            None if transfer.awaits_patch() => Uses::Patch,
-            None => Uses::Nothing,
-        };
-        let background: BTreeMap<_, _> = background.map(|(content, of)| (*content, asked(of))).collect();
-        for (content, asked) in background {
-            match (verdict, asked) {
-                (Verdict::Wait(_), Uses::Fetch(_) | Uses::Patch) => {
-                    if let Uses::Fetch(fetch) = asked {
-                        self.cancel_one(fetch);
-                    }
-                    self.cancel_rebuild(content);
+        // A patch that is awaited may come from an origin, too.
+        let asks = |transfer: &Transfer| transfer.origin_fetch().is_some() || transfer.awaits_patch();
+        let background: BTreeMap<_, _> = background.map(|(content, of)| (*content, asks(of))).collect();
+        for (content, asks) in background {
+            match (verdict, asks) {
+                (Verdict::Wait(_), true) => {
+                    self.leave_uplink(content);
                     self.tell(content);
                     self.advance(content, None);
                 }
