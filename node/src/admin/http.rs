@@ -1,6 +1,6 @@
 //! Serving HTTP/1.1 with limits, on any kind of listener.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use axum::{Router, serve::Listener};
 use hyper_util::{
@@ -56,9 +56,7 @@ pub(crate) trait Ends {
 
 impl Ends for TcpStream {
     fn source(&self) -> Option<Source> {
-        let ends: [io::Result<SocketAddr>; 2] = [self.peer_addr(), self.local_addr()];
-        let [remote, local] = ends;
-        Source::of_connection(remote, local)
+        Source::of_connection(self.peer_addr(), self.local_addr())
     }
 }
 

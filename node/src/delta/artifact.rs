@@ -23,6 +23,8 @@ use crate::store::media_type::OCI_MANIFEST;
 pub const ARTIFACT_TYPE: &str = "application/vnd.layermesh.patches.v1+json";
 /// Media type of a patch.
 pub const PATCH_TYPE: &str = "application/vnd.layermesh.patch.v1";
+/// Layers below this size, in bytes, get no patch and are fetched: a patch and the question for it would be as much. 64 KiB.
+pub const LAYER_BYTES_MIN: u64 = 64 << 10;
 /// Patches of one artifact. 1024: an image of 127 layers with patches from eight versions.
 pub const PATCHES_MAX: usize = 1024;
 /// Artifacts of one image that are looked at, the last ones. 4: each publishing replaces what it has patches from.

@@ -22,7 +22,7 @@ use reqwest::header::HeaderValue;
 use thiserror::Error;
 
 use super::{
-    artifact::{self, ArtifactError, Entry},
+    artifact::{self, ArtifactError, Entry, LAYER_BYTES_MIN},
     make::{MakeError, Options, make},
 };
 use crate::{
@@ -31,8 +31,6 @@ use crate::{
     store::media_type::{DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST},
 };
 
-/// Layers below this size, in bytes, get no patch. 64 KiB: as nodes have it.
-const LAYER_BYTES_MIN: u64 = 64 << 10;
 /// Of a layer's bytes, in percent, that its patch may have at most. 80: below that it is worth the work at each site.
 const PATCH_PERCENT_MAX: u64 = 80;
 /// Media types of what images are.
@@ -88,7 +86,8 @@ impl fmt::Display for Step {
     }
 }
 
-fn short(content: &ContentId) -> String {
+/// The beginning of a digest, for people.
+pub(crate) fn short(content: &ContentId) -> String {
     content.to_string().chars().take(19).collect()
 }
 

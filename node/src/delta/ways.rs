@@ -18,9 +18,9 @@ use layermesh_proto::{
 };
 use serde::Deserialize;
 
-use super::artifact::{self, Entry};
+use super::artifact::{self, Entry, LAYER_BYTES_MIN};
 use crate::{
-    contents::MANIFEST_BYTES_MAX,
+    contents::{self, Document, MANIFEST_BYTES_MAX},
     mesh::{Mesh, Prepare},
     store::Store,
 };
@@ -32,8 +32,6 @@ const LOOK_MAX: Duration = Duration::from_secs(3);
 const WAYS_MAX: usize = 1024;
 /// Manifests that were looked at lately and are not looked at again, the last ones. 256: a few dozen images.
 const LOOKED_MAX: usize = 256;
-/// Layers below this size, in bytes, are fetched: their patch and the question for it would be as much. 64 KiB.
-const LAYER_BYTES_MIN: u64 = 64 << 10;
 /// Held blobs up to this size, in bytes, may be manifests. 256 KiB: a hundred layers with annotations are a tenth of that.
 const SMALL_BYTES_MAX: u64 = 256 << 10;
 /// So many of them are looked at for layers with a tar. 2048: five hundred images.
@@ -91,20 +89,6 @@ impl Known {
     }
 }
 
-/// A manifest of an image, as far as its layers go.
-#[derive(Debug, Deserialize)]
-struct Image {
-    config: Named,
-    layers: Vec<Named>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Named {
-    digest: String,
-    #[serde(default)]
-    size: u64,
-}
-
 /// A configuration, as far as its layers go (image-spec, "Image Configuration").
 #[derive(Debug, Deserialize)]
 struct Config {
@@ -116,9 +100,11 @@ struct RootFs {
     diff_ids: Vec<String>,
 }
 
-impl Image {
-    fn layers(&self) -> impl Iterator<Item = (ContentId, u64)> + '_ {
-        self.layers.iter().filter_map(|layer| Some((layer.digest.parse().ok()?, layer.size)))
+/// What an image's manifest names: its configuration, then its layers; `None` if it is no image's.
+fn image_parts(bytes: &[u8]) -> Option<Vec<contents::Entry>> {
+    match Document::parse(bytes) {
+        Ok(Document::Manifest(parts)) => Some(parts),
+        Ok(Document::Index(_)) | Err(_) => None,
     }
 }
 
@@ -170,12 +156,10 @@ impl Ways {
 
     /// The layers that a manifest names and that are worth a patch; `None` if it is no image's.
     fn missing(&self, bytes: &[u8]) -> Option<Vec<ContentId>> {
-        let image: Image = serde_json::from_slice(bytes).ok()?;
-        let missing = image
-            .layers()
-            .filter(|(layer, size)| *size >= LAYER_BYTES_MIN && self.store.size_of(layer).is_none())
-            .map(|(layer, _)| layer);
-        Some(missing.collect())
+        let layers = image_parts(bytes)?.into_iter().skip(1);
+        let missing =
+            layers.filter(|layer| layer.size >= LAYER_BYTES_MIN && self.store.size_of(&layer.content).is_none());
+        Some(missing.map(|layer| layer.content).collect())
     }
 
     async fn find(
@@ -246,22 +230,24 @@ impl Ways {
         let small = self.store.list().into_iter().filter(|held| held.size <= SMALL_BYTES_MAX).take(SMALL_MAX);
         let mut tars = Vec::new();
         for held in small {
-            let Some(image) = self.read::<Image>(&held.content).await else { continue };
-            let Ok(config) = image.config.digest.parse::<ContentId>() else { continue };
-            let Some(config) = self.read::<Config>(&config).await else { continue };
-            for (layer, tar) in image.layers().zip(config.rootfs.diff_ids) {
+            let Some(parts) = self.small(&held.content).await.and_then(|bytes| image_parts(&bytes)) else { continue };
+            let Some((config, layers)) = parts.split_first() else { continue };
+            let config =
+                self.small(&config.content).await.and_then(|bytes| serde_json::from_slice::<Config>(&bytes).ok());
+            // Of an image with layers that registries do not carry it is not known which tar is whose.
+            let Some(config) = config.filter(|config| config.rootfs.diff_ids.len() == layers.len()) else { continue };
+            for (layer, tar) in layers.iter().zip(config.rootfs.diff_ids) {
                 if let Ok(tar) = tar.parse()
-                    && self.store.size_of(&layer.0).is_some()
+                    && self.store.size_of(&layer.content).is_some()
                 {
-                    tars.push((tar, layer.0));
+                    tars.push((tar, layer.content));
                 }
             }
         }
         tars
     }
 
-    async fn read<T: serde::de::DeserializeOwned>(&self, content: &ContentId) -> Option<T> {
-        let bytes = self.store.read_whole(content, SMALL_BYTES_MAX).await.ok()?;
-        serde_json::from_slice(&bytes).ok()
+    async fn small(&self, content: &ContentId) -> Option<Bytes> {
+        self.store.read_whole(content, SMALL_BYTES_MAX).await.ok()
     }
 }

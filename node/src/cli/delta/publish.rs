@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     config::units::show_bytes,
-    delta::publish::{Outcome, Published, Publishing, Step, publish},
+    delta::publish::{Outcome, Published, Publishing, Step, publish, short},
     image::{ImageReference, Version},
     origin,
 };
@@ -126,12 +126,11 @@ fn told(published: &Published, dry_run: bool) -> String {
         return "no layer differs that is worth a patch\n".to_owned();
     }
     let row = |layer: &Outcome| {
-        let short: String = layer.layer.to_string().chars().take(19).collect();
         let (patch, why) = match &layer.patch {
             Ok(entry) => (show_bytes(entry.patch_size), String::new()),
             Err(reason) => ("none".to_owned(), reason.clone()),
         };
-        vec![short, layer.platform.clone().unwrap_or_default(), show_bytes(layer.size), patch, why]
+        vec![short(&layer.layer), layer.platform.clone().unwrap_or_default(), show_bytes(layer.size), patch, why]
     };
     let rows = published.layers.iter().map(row).collect();
     let mut text = output::table(&["LAYER", "PLATFORM", "SIZE", "PATCH", ""], &[2, 3], rows);
