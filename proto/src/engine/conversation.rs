@@ -248,7 +248,10 @@ impl Engine {
     fn on_changed_afar(&mut self, from: NodeId, changes: Vec<Change>) {
         for change in changes {
             match change.entry {
-                Entry::Held { content, .. } => self.site.left(&content, &from),
+                Entry::Held { content, size } => {
+                    self.note_claim_done(content, &from, size);
+                    self.site.left(&content, &from);
+                }
                 Entry::Bound(binding) if self.bindings.has_room_for_strangers(&self.config.limits) => {
                     self.heard_binding(from, binding);
                 }
@@ -286,6 +289,7 @@ impl Engine {
         for change in changes {
             match change.entry {
                 Entry::Held { content, size } => {
+                    self.note_claim_done(content, &peer, size);
                     self.site.left(&content, &peer);
                     if self.directory.hold(peer, content, size, &self.config.limits) {
                         held.push(content);

@@ -163,6 +163,20 @@ impl Directory {
             .filter_map(move |peer| Some((*peer, *self.known.get(peer)?.blobs.get(&content)?)))
     }
 
+    /// Every blob that connected peers hold, with its size as the first of them gave it and how many they are.
+    pub(super) fn all_held(&self) -> impl Iterator<Item = (ContentId, u64, usize)> + '_ {
+        self.holders.iter().filter_map(|(content, peers)| {
+            let size = self.known.get(peers.first()?)?.blobs.get(content)?;
+            Some((*content, *size, peers.len()))
+        })
+    }
+
+    /// Bytes of the blobs that a peer is known to hold.
+    pub(super) fn bytes_of(&self, peer: &NodeId) -> u64 {
+        let live = self.known.get(peer).filter(|known| known.live);
+        live.map_or(0, |known| known.blobs.values().fold(0, |sum, size| sum.saturating_add(*size)))
+    }
+
     /// Number of blobs that a peer is known to hold.
     pub(super) fn blobs_of(&self, peer: &NodeId) -> usize {
         self.known.get(peer).filter(|known| known.live).map_or(0, |known| known.blobs.len())

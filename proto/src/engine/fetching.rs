@@ -260,6 +260,7 @@ impl Engine {
         running.bytes_watched = running.bytes_watched.saturating_add(bytes);
         let alive = bytes == 0 || running.bytes_watched >= enough;
         let brings = bytes > 0 && running.kind == Kind::Origin;
+        let size = transfer.size();
         if alive {
             transfer.last_progress = now;
             self.watch(fetch);
@@ -267,6 +268,7 @@ impl Engine {
         if brings {
             // An origin without ranges sends what is there first, of which nothing is stored.
             self.origin_brought(content);
+            self.ledger.note(content, size, bytes, now);
         }
         self.hedge(content);
     }

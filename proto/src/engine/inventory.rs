@@ -77,6 +77,14 @@ impl Inventory {
         }
     }
 
+    /// Every blob that is held, and its size.
+    pub(super) fn all_held(&self) -> impl Iterator<Item = (ContentId, u64)> + '_ {
+        self.log.values().filter_map(|entry| match entry {
+            Entry::Held { content, size } => Some((*content, *size)),
+            _ => None,
+        })
+    }
+
     /// Takes up a blob. `false` if the inventory is full, or the blob larger than can be said on the wire.
     pub(super) fn hold(&mut self, content: ContentId, size: u64) -> bool {
         if size > BLOB_SIZE_MAX {

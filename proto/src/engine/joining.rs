@@ -272,6 +272,9 @@ impl Engine {
             until,
         };
         let heard = self.site.wanted(content, from, word, self.now, self.room());
+        if let Some(size) = size {
+            self.note_claimed(content, size);
+        }
         self.pardon_if_not_dry(content, from);
         self.gave_up_rebuild(content, before, &from);
         match &heard {

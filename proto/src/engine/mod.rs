@@ -30,9 +30,11 @@ pub mod event;
 mod fetching;
 mod inventory;
 mod joining;
+mod ledger;
 #[cfg(any(test, fuzzing))]
 pub mod model;
 mod origin;
+pub mod overview;
 mod peers;
 mod planning;
 mod random;
@@ -56,11 +58,14 @@ mod yielding;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    time::Duration,
+};
 
 use self::{
-    asking::Questions, bindings::Bindings, directory::Directory, inventory::Inventory, origin::Origins, peers::Peers,
-    random::Random, reaching::Reaching, releases::Releases, site::Site, timers::Timer, timers::Timers,
+    asking::Questions, bindings::Bindings, directory::Directory, inventory::Inventory, ledger::Ledger, origin::Origins,
+    peers::Peers, random::Random, reaching::Reaching, releases::Releases, site::Site, timers::Timer, timers::Timers,
     transfer::Transfers, uplink::Budget,
 };
 pub use self::{
@@ -103,6 +108,10 @@ pub struct TransferView {
     pub durable_bytes: u64,
     /// Where the running fetches take their bytes from.
     pub sources: Vec<Source>,
+    /// Where an origin has it, if whoever wants it said so.
+    pub repository: Option<Repository>,
+    /// Since when nothing of it came, and nothing of it was made.
+    pub quiet: Duration,
     /// Of a blob that is made of another one: how many bytes of the work are done, and how many there are.
     pub rebuilding: Option<(u64, u64)>,
     /// What it waits for before it asks an origin, if it does.
@@ -156,6 +165,7 @@ pub struct Engine {
     bindings: Bindings,
     questions: Questions,
     releases: Releases,
+    ledger: Ledger,
 }
 
 impl Engine {
@@ -192,6 +202,7 @@ impl Engine {
             bindings: Bindings::default(),
             questions: Questions::default(),
             releases: Releases::default(),
+            ledger: Ledger::default(),
         }
     }
 
@@ -301,6 +312,8 @@ impl Engine {
             durable_pieces: transfer.pieces.as_ref().map_or(0, |pieces| pieces.durable.count()),
             durable_bytes: transfer.pieces.as_ref().map_or(0, |pieces| pieces.bytes()),
             sources: transfer.fetches.values().map(|fetch| fetch.source.clone()).collect(),
+            repository: transfer.origins.first().map(|(repository, _)| repository.clone()),
+            quiet: self.now.since(transfer.last_progress),
             rebuilding: transfer.rebuilding(),
             waits_for: self.waits_for(content),
         })

@@ -74,9 +74,9 @@ pub(super) struct Party {
     /// It could ask the origin.
     origin: bool,
     /// The blob's size in bytes, as it says.
-    size: Option<u64>,
+    pub(super) size: Option<u64>,
     /// What it has, if it said so and there was room to remember it.
-    having: Option<PieceSet>,
+    pub(super) having: Option<PieceSet>,
     /// When it was first heard.
     since: Instant,
     /// Its want is believed until then.
@@ -187,6 +187,8 @@ struct Parts {
     /// The pieces that somebody had at some time, 64 to a number, as large as the largest of the parties' sets was: most
     /// questions who has a piece are about one that nobody has.
     had: Vec<u64>,
+    /// Pieces that came of others' claims since that was last asked.
+    came: u32,
 }
 
 impl Parts {
@@ -203,8 +205,11 @@ impl Parts {
     /// What a node fetches from now on, by its word.
     fn claims_now(&mut self, node: NodeId, claim: Option<(Stripe, Instant)>, patience: Duration, now: Instant) {
         let Some(party) = self.parties.get_mut(&node) else { return };
+        let came = &mut self.came;
         let old = self.claims.get_mut(&node).map(|old| {
+            let before = old.next;
             old.move_on(party.having.as_ref(), now);
+            *came += if old.rebuilds() { 0 } else { old.next - before };
             *old
         });
         if claim.is_none() && old.is_some_and(|old| old.told_apart.is_some_and(|until| until > now)) {
@@ -369,7 +374,7 @@ impl Site {
         let before = self.having_bytes;
         let layout = PieceLayout::for_size(size)?;
         let count = layout.count();
-        let Parts { parties, claims, full, had, .. } = self.parts(content, node, (room, now))?;
+        let Parts { parties, claims, full, had, came, .. } = self.parts(content, node, (room, now))?;
         let party = parties.get_mut(&node)?;
         let others = before - party.bytes();
         let fits = others + count.div_ceil(8) as usize <= room.having_bytes;
@@ -382,12 +387,13 @@ impl Site {
         Parts::note_had(had, full, (node, party.having.as_ref()));
         let mut brought = Brought { claims: false, rate: None };
         if let Some(claim) = claims.get_mut(&node) {
-            let (open, counts) = (claim.next < claim.stripe.end, claim.counts(now));
+            let (open, counts, from) = (claim.next < claim.stripe.end, claim.counts(now), claim.next);
             if run.contains(&claim.next) {
                 claim.next = run.end;
                 claim.moved = now;
             }
             claim.move_on(party.having.as_ref(), now);
+            *came += if claim.rebuilds() { 0 } else { claim.next.saturating_sub(from) };
             let done = open && claim.next >= claim.stripe.end;
             brought.claims = claim.counts(now) != counts;
             brought.rate = done.then(|| claim.rate(layout.piece_len(), now)).flatten();
@@ -525,6 +531,16 @@ impl Site {
             self.left(content, node);
         }
         theirs
+    }
+
+    /// How many pieces came of others' claims on a blob since this was last asked.
+    pub(super) fn take_came(&mut self, content: &ContentId) -> u32 {
+        self.blobs.get_mut(content).map_or(0, |parts| std::mem::take(&mut parts.came))
+    }
+
+    /// The blobs that somebody takes part in.
+    pub(super) fn blobs(&self) -> impl Iterator<Item = &ContentId> {
+        self.blobs.keys()
     }
 
     /// Forgets words that are too old.

@@ -178,6 +178,7 @@ impl Engine {
         let count = u32::try_from(hashes.0.len()).unwrap_or(u32::MAX);
         let run = first..first.saturating_add(count);
         let brought = self.site.vouched(content, from, (size, run.clone()), self.now, self.room());
+        self.note_claimed(content, size);
         self.pardon_if_not_dry(content, from);
         if let Some(rate) = brought.and_then(|brought| brought.rate).filter(|_| self.trusts(&from)) {
             self.others_rate = Some(mixed(self.others_rate, rate));

@@ -2,6 +2,7 @@
 
 mod budgets;
 mod clearing;
+mod overview;
 mod properties;
 mod rebuilding;
 mod releases;

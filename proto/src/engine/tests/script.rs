@@ -27,7 +27,7 @@
 //! want told A [2/8] [offline] | connect P | claim told A 3..5 [turn 1] | vouch told A 0..2 | left told A
 //! ```
 //!
-//! `show A` says what the transfer of `A` waits for.
+//! `show A` says what the transfer of `A` waits for, `overview` what people see of the site.
 //!
 //! A binding is `v1=A@1000`, seen at 1000 s after the epoch, or `v1=A@1000~5`, five seconds old. Peers speak about tags by
 //! `P asks tag v1 | P says tag v1=A@1000~5 | P says tag ask|wait|away | P ignores tag | P heard v1 away`; for `v1` the order is
@@ -48,6 +48,7 @@ use super::super::{
         Action, Basis, CallId, Event, FetchId, Instant, LookupId, Note, OriginTag, PromiseId, Provenance, RequestId,
         ResolveId, SignedBinding, Source, SourceError, WantError, WantId,
     },
+    overview::{Bounds, DeviceView, HeldView, UnderWayView},
     releases::Examined,
     trees::tree_of,
 };
@@ -159,14 +160,56 @@ impl Teller {
         }
         self.now = at;
         let words: Vec<_> = event.split_whitespace().collect();
-        if let ["show", name] = words.as_slice() {
-            said.push(self.shown(&blob(name)));
-            return said;
+        match words.as_slice() {
+            ["show", name] => {
+                said.push(self.shown(&blob(name)));
+                return said;
+            }
+            ["overview"] => return self.overview(),
+            _ => {}
         }
         if let Some(event) = self.event(&words) {
             self.handle(event, &mut said);
         }
         said
+    }
+
+    /// The site as the engine shows it, in pieces; what was shown for good reasons only is left out.
+    fn overview(&self) -> Vec<String> {
+        let bounds = Bounds { devices: 9, under_way: 9, fetching: 9, held: 9, crossed: 9 };
+        let seen = self.engine.overview(bounds);
+        let pieces = |bytes: u64| bytes / size_of(1);
+        let name = |node: &NodeId| ["me", "P", "Q", "R"].into_iter().find(|name| peer(name) == *node).unwrap_or("?");
+        let of = |content: &ContentId| self.names.get(content).copied().unwrap_or("?");
+        let device = |device: &DeviceView| {
+            let (had, wanted) = (pieces(device.had_bytes), pieces(device.wanted_bytes));
+            let fetches = if device.fetches > 0 { " and fetches" } else { "" };
+            let afar = if device.connected { "" } else { " afar" };
+            format!("{}{afar} holds {}, has {had}/{wanted}{fetches}", name(&device.node), device.blobs)
+        };
+        let under_way = |blob: &UnderWayView| {
+            let by: Vec<_> = blob.fetching.iter().map(name).collect();
+            let (size, had, crossed) = (pieces(blob.size.unwrap_or(0)), pieces(blob.had_bytes), pieces(blob.crossed));
+            let (holders, wanting) = (blob.holders, blob.wanting);
+            format!(
+                "{}:{size} by [{}], {holders} hold, {wanting} want and have {had}, {crossed} crossed",
+                of(&blob.content),
+                by.join(" ")
+            )
+        };
+        let held = |blob: &HeldView| {
+            format!(
+                "{}:{} at {}{}",
+                of(&blob.content),
+                pieces(blob.size),
+                blob.holders,
+                if blob.here { " and here" } else { "" }
+            )
+        };
+        let uplink = (seen.uplink.bytes > 0)
+            .then(|| format!("uplink {}, {} too many", pieces(seen.uplink.bytes), pieces(seen.uplink.surplus)));
+        let devices = seen.devices.iter().map(device);
+        devices.chain(seen.under_way.iter().map(under_way)).chain(seen.held.iter().map(held)).chain(uplink).collect()
     }
 
     fn handle(&mut self, event: Event, said: &mut Vec<String>) {
