@@ -19,11 +19,12 @@ use std::{
 use layermesh_proto::{
     ContentId, NodeId, PieceIndex,
     engine::{
-        Engine,
+        Engine, Urgency,
         event::{
             Action, Event, FetchId, Instant, LookupId, OriginTag, PromiseId, Resolution, ResolveId, Source,
             SourceError, WantError, WantId,
         },
+        overview::UplinkView,
         releases::Examined,
     },
 };
@@ -97,13 +98,23 @@ pub struct Driver {
     clock: Clock,
     /// Where each connected peer is connected from.
     addresses: HashMap<NodeId, IpAddr>,
-    /// Who waits for each want. What is wanted is held on to.
-    wants: HashMap<WantId, (oneshot::Sender<Result<(), WantError>>, Hold)>,
+    /// Who waits for each want.
+    wants: HashMap<WantId, Waiting>,
     resolves: HashMap<ResolveId, oneshot::Sender<Result<Resolution, WantError>>>,
     promises: HashMap<PromiseId, oneshot::Sender<Vec<ContentId>>>,
     /// What fetches under way can be told. An entry goes when its fetch has ended.
     running: HashMap<FetchId, Running>,
     tasks: JoinSet<()>,
+}
+
+/// Somebody who waits for a blob.
+struct Waiting {
+    ended: oneshot::Sender<Result<(), WantError>>,
+    /// What is wanted is held on to.
+    hold: Hold,
+    urgency: Urgency,
+    /// Since when, unless it was held already.
+    since: Option<tokio::time::Instant>,
 }
 
 /// A fetch under way.
@@ -247,7 +258,9 @@ impl Driver {
     fn on_command(&mut self, command: Command) {
         let event = match command {
             Command::Want { want, content, kind, repository, urgency, size_max, ended } => {
-                self.wants.insert(want, (ended, self.parts.fetches.store.hold(content)));
+                let store = &self.parts.fetches.store;
+                let since = store.size_of(&content).is_none().then(tokio::time::Instant::now);
+                self.wants.insert(want, Waiting { ended, hold: store.hold(content), urgency, since });
                 Event::Want { want, content, kind, repository, urgency, size_max }
             }
             Command::ReaderAt { want, offset } => Event::ReaderAt { want, offset },
@@ -310,6 +323,10 @@ impl Driver {
                 let _ = answer.send(self.status());
                 return self.drop_closed_wants();
             }
+            Command::Overview { bounds, answer } => {
+                let _ = answer.send((self.status(), self.parts.engine.overview(bounds)));
+                return self.drop_closed_wants();
+            }
         };
         self.handle(event);
     }
@@ -317,7 +334,7 @@ impl Driver {
     /// Wants whose owner is gone without saying so: the queue was full when it was dropped.
     fn drop_closed_wants(&mut self) {
         let closed: Vec<WantId> =
-            self.wants.iter().filter(|(_, (ended, _))| ended.is_closed()).map(|(&want, _)| want).collect();
+            self.wants.iter().filter(|(_, waiting)| waiting.ended.is_closed()).map(|(&want, _)| want).collect();
         for want in closed {
             self.wants.remove(&want);
             self.handle(Event::Unwant { want });
@@ -396,7 +413,10 @@ impl Driver {
                 });
             }
             Action::WantEnded { want, result } => {
-                if let Some((ended, hold)) = self.wants.remove(&want) {
+                if let Some(Waiting { ended, hold, urgency, since }) = self.wants.remove(&want) {
+                    if let Some(since) = since {
+                        self.parts.fetches.counters.waits.ended(urgency, since.elapsed(), &result);
+                    }
                     let _ = ended.send(result);
                     drop(hold);
                 }
@@ -492,11 +512,15 @@ impl Driver {
                 size: view.size,
                 durable_bytes: view.durable_bytes,
                 sources: view.sources.iter().map(notes::source).chain(view.rebuilding.map(notes::rebuilding)).collect(),
+                quiet: view.quiet,
+                repository: view.repository,
                 waits_for: view.waits_for,
             })
             .collect();
         let origins = engine.origins().map(|view| (view.registry, view.reachable)).collect();
-        MeshStatus { peers, transfers, origins }
+        let UplinkView { bytes, surplus, .. } = engine.uplink();
+        let penalised = engine.peers().filter(|view| view.penalised).count();
+        MeshStatus { peers, transfers, origins, penalised, uplink_bytes: bytes, uplink_surplus_bytes: surplus }
     }
 
     async fn stop(mut self) {

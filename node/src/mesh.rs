@@ -3,9 +3,12 @@
 //! A [`Mesh`] is a handle on the driver's queue. It holds no state of its own, so a test can stand in for the
 //! driver by answering [`Command`]s.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -15,6 +18,7 @@ use layermesh_proto::{
         BindingView, Rebuild, Urgency,
         budget::Wait,
         event::{PromiseId, Resolution, ResolveId, SignedBinding, SourceError, WantError, WantId},
+        overview::{Bounds, Overview},
         releases::Examined,
     },
     wire::{Binding, Following, Rollout},
@@ -174,6 +178,13 @@ pub enum Command {
         /// Where to answer.
         answer: oneshot::Sender<MeshStatus>,
     },
+    /// How is the site?
+    Overview {
+        /// How long the lists may be.
+        bounds: Bounds,
+        /// Where to answer.
+        answer: oneshot::Sender<(MeshStatus, Overview)>,
+    },
 }
 
 /// An image that is about to be pulled.
@@ -209,6 +220,12 @@ pub struct MeshStatus {
     pub transfers: Vec<TransferStatus>,
     /// Registries asked since the start, and whether they answered last time.
     pub origins: Vec<(String, bool)>,
+    /// Connected peers that may have sent wrong bytes, and are not asked for any.
+    pub penalised: usize,
+    /// Bytes that crossed the site's uplink, as far as this node fetched them or heard of them.
+    pub uplink_bytes: u64,
+    /// Those of them that were more than one copy of a blob.
+    pub uplink_surplus_bytes: u64,
 }
 
 /// A connected peer.
@@ -239,6 +256,10 @@ pub struct TransferStatus {
     pub durable_bytes: u64,
     /// Where the running fetches take their bytes from, for people.
     pub sources: Vec<String>,
+    /// Since when nothing of it came.
+    pub quiet: Duration,
+    /// The repository that whoever wants it named.
+    pub repository: Option<Repository>,
     /// What it waits for before it asks an origin, if it does.
     pub waits_for: Option<Wait>,
 }
@@ -411,6 +432,13 @@ impl Mesh {
     pub async fn rollouts(&self) -> Vec<(NodeId, Rollout)> {
         let (answer, answered) = oneshot::channel();
         let _ = self.commands.send(Command::Rollouts { answer }).await;
+        answered.await.unwrap_or_default()
+    }
+
+    /// The mesh and the site as they are now, at the same moment; empty while the node shuts down.
+    pub async fn overview(&self, bounds: Bounds) -> (MeshStatus, Overview) {
+        let (answer, answered) = oneshot::channel();
+        let _ = self.commands.send(Command::Overview { bounds, answer }).await;
         answered.await.unwrap_or_default()
     }
 

@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     path::PathBuf,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -13,6 +14,7 @@ use layermesh_proto::{
         BindingView, Urgency,
         budget::{Reason, Wait},
         event::{Basis, Provenance, Resolution, WantError},
+        overview::Overview,
     },
     wire::Binding,
 };
@@ -151,6 +153,7 @@ pub(crate) struct World {
     /// Wants never end, as while a transfer is under way.
     pub(crate) stuck: bool,
     pub(crate) status: MeshStatus,
+    pub(crate) overview: Overview,
     pub(crate) bindings: Vec<BindingView>,
 }
 
@@ -168,8 +171,16 @@ impl World {
             }],
             transfers: Vec::new(),
             origins: vec![("docker.io".to_owned(), true), ("gone.test".to_owned(), false)],
+            ..MeshStatus::default()
         };
-        Self { elsewhere: FakeStore::default(), tags: BTreeMap::new(), stuck: false, status, bindings: Vec::new() }
+        Self {
+            elsewhere: FakeStore::default(),
+            tags: BTreeMap::new(),
+            stuck: false,
+            status,
+            overview: Overview::default(),
+            bindings: Vec::new(),
+        }
     }
 
     /// A node in this world. Its driver lives as long as the view.
@@ -184,8 +195,7 @@ impl World {
                     Command::Want { content, urgency: Urgency::Background, ended, .. } => {
                         let minutes = Some(185);
                         let waits_for = Some(Wait { reason: Reason::Window, minutes });
-                        let (size, durable_bytes, sources) = (None, 0, Vec::new());
-                        let waits = TransferStatus { content, size, durable_bytes, sources, waits_for };
+                        let waits = TransferStatus { waits_for, ..transfer(content) };
                         world.status.transfers.push(waits);
                         waiting.push(ended);
                     }
@@ -195,7 +205,7 @@ impl World {
                             size: Some(100),
                             durable_bytes: 40,
                             sources: vec!["origin".to_owned()],
-                            waits_for: None,
+                            ..transfer(content)
                         });
                         waiting.push(ended);
                     }
@@ -214,6 +224,9 @@ impl World {
                     }
                     Command::Status { answer } => {
                         let _ = answer.send(world.status.clone());
+                    }
+                    Command::Overview { answer, .. } => {
+                        let _ = answer.send((world.status.clone(), world.overview.clone()));
                     }
                     Command::Recall { reference, answer } => {
                         let _ = answer.send(world.resolve(&reference).ok());
@@ -298,6 +311,19 @@ impl World {
         let index = self.elsewhere.put(text);
         self.tags.insert(name.to_owned(), index);
         TestImage { index, amd64, arm64 }
+    }
+}
+
+/// A transfer that has just begun.
+pub(crate) fn transfer(content: ContentId) -> TransferStatus {
+    TransferStatus {
+        content,
+        size: None,
+        durable_bytes: 0,
+        sources: Vec::new(),
+        quiet: Duration::ZERO,
+        repository: None,
+        waits_for: None,
     }
 }
 

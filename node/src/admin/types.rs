@@ -4,6 +4,7 @@
 //! since the node's start.
 
 mod keeping;
+mod site;
 
 use serde::{Deserialize, Serialize};
 
@@ -14,6 +15,9 @@ use crate::{
 pub use keeping::{
     AttachRequest, Attached, DetachRequest, GcItem, GcReport, GcRequest, PinRequest, PinnedImage, PinsOfOwner,
     UnpinRequest, VerifyEvent, VerifyRequest, VerifySummary,
+};
+pub use site::{
+    Severity, SiteCrossed, SiteDevice, SiteImage, SiteLayer, SiteProblem, SiteStatus, SiteTransfer, SiteUplink,
 };
 
 /// The node and its mesh now: `GET /v1/status`.
@@ -55,6 +59,15 @@ pub struct NodeStatus {
     /// Bytes that blobs may take together, whole ones and those that are on their way.
     #[serde(default)]
     pub quota: u64,
+    /// Bytes that are free on the disk.
+    #[serde(default)]
+    pub disk_free: u64,
+    /// Bytes of the disk that blobs leave free.
+    #[serde(default)]
+    pub disk_free_min: u64,
+    /// Size of the disk.
+    #[serde(default)]
+    pub disk_size: u64,
     /// Bytes received from origins.
     pub bytes_from_origin: u64,
     /// Bytes received from peers.
@@ -65,6 +78,15 @@ pub struct NodeStatus {
     pub bytes_to_runtimes: u64,
     /// Bytes received that were thrown away: wrong, or already there.
     pub bytes_discarded: u64,
+    /// Bytes that crossed the site's uplink, as far as this node fetched them or heard of them.
+    #[serde(default)]
+    pub uplink_bytes: u64,
+    /// Those of them that were more than one copy of a blob.
+    #[serde(default)]
+    pub uplink_surplus_bytes: u64,
+    /// Connected peers that may have sent wrong bytes, and are not asked for any.
+    #[serde(default)]
+    pub penalised: usize,
     /// Origins asked so far.
     pub origins: Vec<OriginStatus>,
     /// Transfers under way.
@@ -110,6 +132,9 @@ pub struct TransferStatus {
     pub bytes: u64,
     /// Where bytes come from now.
     pub sources: Vec<String>,
+    /// Seconds since something of it came.
+    #[serde(default)]
+    pub quiet_s: u64,
     /// What it waits for before it asks an origin, for people; absent if it does not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waits_for: Option<String>,

@@ -18,7 +18,7 @@ use crate::{
     contents::Platform,
     counters::Counters,
     fleet::Fleet,
-    mesh::{self, Mesh},
+    mesh::{self, Mesh, MeshStatus},
     release::status::ReleasesView,
     store::{AttachedStore, Collected, CollectedKind, PinOwner},
 };
@@ -88,6 +88,12 @@ pub struct StoreTotals {
     pub pinned_bytes: u64,
     /// Bytes that blobs may take together.
     pub quota: u64,
+    /// Bytes that are free on the disk; 0 if it does not say.
+    pub disk_free: u64,
+    /// Bytes of it that blobs leave free.
+    pub disk_free_min: u64,
+    /// Size of the disk; 0 if it does not say.
+    pub disk_size: u64,
 }
 
 /// A blob held whole.
@@ -136,7 +142,11 @@ pub struct NodeView<S> {
 impl<S: StoreView> NodeView<S> {
     /// The node and its mesh now.
     pub async fn status(&self) -> NodeStatus {
-        let mesh = self.mesh.status().await;
+        self.status_in(self.mesh.status().await)
+    }
+
+    /// The node in a mesh that was looked at before.
+    pub(crate) fn status_in(&self, mesh: MeshStatus) -> NodeStatus {
         let totals = self.store.totals();
         let (facts, counters) = (&self.facts, &self.counters);
         NodeStatus {
@@ -156,11 +166,17 @@ impl<S: StoreView> NodeView<S> {
             attached_bytes: totals.attached_bytes,
             pinned_bytes: totals.pinned_bytes,
             quota: totals.quota,
+            disk_free: totals.disk_free,
+            disk_free_min: totals.disk_free_min,
+            disk_size: totals.disk_size,
             bytes_from_origin: counters.from_origin.get(),
             bytes_from_peers: counters.from_peers.get(),
             bytes_to_peers: counters.to_peers.get(),
             bytes_to_runtimes: counters.to_runtimes.get(),
             bytes_discarded: counters.discarded.get(),
+            uplink_bytes: mesh.uplink_bytes,
+            uplink_surplus_bytes: mesh.uplink_surplus_bytes,
+            penalised: mesh.penalised,
             origins: mesh
                 .origins
                 .into_iter()
@@ -249,6 +265,7 @@ impl From<mesh::TransferStatus> for TransferStatus {
             size: transfer.size,
             bytes: transfer.durable_bytes,
             sources: transfer.sources,
+            quiet_s: transfer.quiet.as_secs(),
             waits_for: transfer.waits_for.map(waits_for),
         }
     }

@@ -239,6 +239,7 @@ mod tests {
             size: Some(100),
             bytes: 40,
             sources: vec!["origin".to_owned()],
+            quiet_s: 0,
             waits_for: None,
         };
         bars.show(PullEvent::Progress { blobs: vec![progress] });

@@ -113,6 +113,7 @@ mod tests {
             size: Some(2048),
             bytes: 1024,
             sources: source.map(str::to_owned).into_iter().collect(),
+            quiet_s: 0,
             waits_for: waits_for.map(str::to_owned),
         };
         status.transfers =

@@ -101,6 +101,9 @@ impl StoreView for Store {
             attached_bytes: totals.attached_bytes,
             pinned_bytes: totals.pinned_bytes,
             quota: totals.quota,
+            disk_free: totals.disk_free,
+            disk_free_min: totals.disk_free_min,
+            disk_size: totals.disk_size,
         }
     }
 

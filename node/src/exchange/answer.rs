@@ -92,7 +92,8 @@ impl<S: BlobSource> Answers<S> {
         let stall_max = if growing { self.deadlines.growing_stall } else { self.deadlines.source_stall };
         let sending = Sending { reader, growing, stall_max, upload, lan: Arc::clone(&self.lan) };
         let len = bytes.end - bytes.start;
-        *response.body_mut() = BlobBody::new(sending, bytes.start, len, Arc::clone(&self.counters)).boxed_unsync();
+        let counted = (peer, Arc::clone(&self.counters));
+        *response.body_mut() = BlobBody::new(sending, bytes.start, len, counted).boxed_unsync();
         response
     }
 }

@@ -11,6 +11,7 @@ use std::{
 use bytes::Bytes;
 use futures::{FutureExt as _, StreamExt as _, stream::BoxStream};
 use http_body::{Body, Frame, SizeHint};
+use layermesh_proto::NodeId;
 use tokio::time::timeout;
 
 use super::{BlobRead, uploads::Upload};
@@ -67,11 +68,19 @@ impl<R: BlobRead> Sending<R> {
 pub(super) struct BlobBody {
     bytes: BoxStream<'static, io::Result<Bytes>>,
     remaining: u64,
+    peer: NodeId,
     counters: Arc<Counters>,
 }
 
 impl BlobBody {
-    pub(super) fn new<R: BlobRead>(sending: Sending<R>, start: u64, len: u64, counters: Arc<Counters>) -> Self {
+    /// `len` bytes from `start` on for the peer that they are counted as sent to.
+    pub(super) fn new<R: BlobRead>(
+        sending: Sending<R>,
+        start: u64,
+        len: u64,
+        counted: (NodeId, Arc<Counters>),
+    ) -> Self {
+        let (peer, counters) = counted;
         let end = start + len;
         let bytes = futures::stream::try_unfold((sending, start), move |(mut sending, offset)| async move {
             if offset >= end {
@@ -81,7 +90,7 @@ impl BlobBody {
             let next = offset + chunk.len() as u64;
             Ok(Some((chunk, (sending, next))))
         });
-        Self { bytes: bytes.boxed(), remaining: len, counters }
+        Self { bytes: bytes.boxed(), remaining: len, peer, counters }
     }
 }
 
@@ -96,7 +105,7 @@ impl Body for BlobBody {
         Poll::Ready(Some(match ready!(self.bytes.poll_next_unpin(cx)) {
             Some(Ok(chunk)) if !chunk.is_empty() && chunk.len() as u64 <= self.remaining => {
                 self.remaining -= chunk.len() as u64;
-                self.counters.to_peers.add(chunk.len() as u64);
+                self.counters.went_to(self.peer, chunk.len() as u64);
                 Ok(Frame::data(chunk))
             }
             Some(Ok(_)) | None => Err(io::Error::other("the source gave another number of bytes than asked for")),
@@ -116,7 +125,6 @@ impl Body for BlobBody {
 #[cfg(test)]
 mod tests {
     use http_body_util::BodyExt as _;
-    use layermesh_proto::NodeId;
     use tokio::time::Instant;
 
     use super::*;
@@ -158,7 +166,7 @@ mod tests {
         async fn body(&self, peer: NodeId, growing: bool, counters: Arc<Counters>) -> BlobBody {
             let upload = self.uploads.admit(peer, STALL_MAX * 10).await.unwrap();
             let (reader, lan) = (self.source.reader(self.content), Arc::clone(&self.lan));
-            BlobBody::new(Sending { reader, growing, stall_max: STALL_MAX, upload, lan }, 0, self.len, counters)
+            BlobBody::new(Sending { reader, growing, stall_max: STALL_MAX, upload, lan }, 0, self.len, (peer, counters))
         }
 
         /// Asks and reads all, as fast as it comes.

@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::{Bytes, BytesMut};
 use futures::{StreamExt, stream::BoxStream};
 use layermesh_proto::{
-    PieceHash, PieceIndex, PieceLayout, PieceMap,
+    NodeId, PieceHash, PieceIndex, PieceLayout, PieceMap,
     engine::event::{Event, FetchId, SourceError},
 };
 use tokio::{
@@ -48,7 +48,8 @@ pub(super) enum Vouch {
 /// Cuts a byte stream into pieces and stores them.
 pub(super) struct Intake {
     pub(super) fetch: FetchId,
-    pub(super) from_peer: bool,
+    /// The source, if it is a peer.
+    pub(super) from_peer: Option<NodeId>,
     pub(super) layout: PieceLayout,
     pub(super) next: PieceIndex,
     pub(super) end: PieceIndex,
@@ -211,8 +212,8 @@ impl Intake {
     }
 
     async fn count(&mut self, bytes: u64) {
-        if self.from_peer {
-            self.counters.from_peers.add(bytes);
+        if let Some(peer) = self.from_peer {
+            self.counters.came_from(peer, bytes);
         }
         self.unreported_bytes += bytes;
         if self.reported_at.elapsed() >= PROGRESS_INTERVAL {

@@ -77,6 +77,16 @@ pub enum Reach {
     Origin(Repository, ObjectKind),
 }
 
+impl Reach {
+    /// The peer, if it is one.
+    const fn peer(&self) -> Option<NodeId> {
+        match self {
+            Self::Peer { peer, .. } => Some(*peer),
+            Self::Origin(..) => None,
+        }
+    }
+}
+
 /// What one fetch is to bring.
 #[derive(Debug, Clone)]
 pub struct Job {
@@ -232,7 +242,7 @@ impl FetchContext {
         let there: Vec<_> = plan.skipped.clone().filter_map(|index| Some((index, partial.hash_of(index)?))).collect();
         let mut intake = Intake {
             fetch,
-            from_peer: matches!(job.from, Reach::Peer { .. }),
+            from_peer: job.from.peer(),
             layout: partial.layout(),
             next: run.start,
             end: run.end,

@@ -331,6 +331,7 @@ impl Script {
             Command::Following(_) | Command::Examined { .. } | Command::Rollout(_) => {}
             Command::FollowerPlatforms { .. } | Command::Keeps { .. } | Command::Rollouts { .. } => {}
             Command::Status { answer } => drop(answer.send(crate::mesh::MeshStatus::default())),
+            Command::Overview { answer, .. } => drop(answer.send(Default::default())),
         }
     }
 }

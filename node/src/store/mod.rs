@@ -231,6 +231,12 @@ pub struct Totals {
     pub pinned_bytes: u64,
     /// Bytes that all blobs may take, whole and begun.
     pub quota: u64,
+    /// Bytes that are free on the disk; 0 if it does not say.
+    pub disk_free: u64,
+    /// Bytes of it that blobs leave free.
+    pub disk_free_min: u64,
+    /// Size of the disk; 0 if it does not say.
+    pub disk_size: u64,
 }
 
 /// A handle on the store; clones are the same store.
@@ -316,7 +322,14 @@ impl Store {
 
     /// What is held, in numbers.
     pub fn totals(&self) -> Totals {
-        let mut totals = Totals { quota: self.0.quota_now.load(Ordering::Relaxed), ..Totals::default() };
+        let (ops, root) = (&self.0.ops, &self.0.paths.root);
+        let mut totals = Totals {
+            quota: self.0.quota_now.load(Ordering::Relaxed),
+            disk_free: ops.free_bytes(root).unwrap_or(0),
+            disk_free_min: self.0.free_bytes_min,
+            disk_size: ops.total_bytes(root).unwrap_or(0),
+            ..Totals::default()
+        };
         let held: Vec<_> = self.list();
         let pins = lock(&self.0.pins);
         for blob in held {
