@@ -130,6 +130,16 @@ RELEASES = {"channels": ["stable"], "repository": "fleet", "root_version": 1, "v
             "expires": "2027-02-01T08:00:00Z", "expired": False, "clock": True, "refused": None, "refusals": {}, "releases": []}
 
 
+def hostile(value: object, word: str) -> object:
+    """A document whose words are all another one, but for those that the page goes by; also where it is a name of something."""
+    kept = {"peer_id", "digest", "severity", "mode", "fetching", "sources", "expires", "signed"}
+    if isinstance(value, dict):
+        return {key: one if key in kept else hostile(one, word) for key, one in value.items()}
+    if isinstance(value, list):
+        return [hostile(one, word) for one in value]
+    return word if isinstance(value, str) else value
+
+
 class Server:
     """Serves files by path, as (media type and further headers, bytes), and what `document` says at /v1/site."""
 

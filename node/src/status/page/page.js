@@ -51,9 +51,12 @@ function attribute(element, name, value) {
 /** Brings the children of `parent` in line with `items`; one with the same key keeps its element. */
 function list(parent, items, key, build, update) {
   const old = new Map([...parent.children].map((child) => [child.dataset.key, child]));
+  const uses = new Map();
   let next = parent.firstElementChild;
   for (const item of items) {
-    const name = key(item);
+    const use = uses.get(key(item)) ?? 0;
+    uses.set(key(item), use + 1);
+    const name = use === 0 ? key(item) : `${key(item)}\n${use}`;
     let child = old.get(name);
     if (child) {
       old.delete(name);
