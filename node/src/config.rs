@@ -18,10 +18,13 @@ use std::{net::SocketAddr, path::PathBuf};
 use layermesh_proto::engine::{Uplink, tags::TagRules};
 use libp2p::Multiaddr;
 
+mod effective;
 mod file;
 mod fleet;
 mod layer;
+mod local;
 mod paths;
+mod reference;
 mod tags;
 pub mod units;
 mod validate;
@@ -34,13 +37,16 @@ use crate::{
     fleet::FleetOptions,
     release::{Channel, Trusted},
 };
+pub use effective::{Effective, effective};
 pub use layer::{ConfigError, ConfigErrors, Layer, Setting};
+pub use local::{AdminConfig, MirrorAccessConfig};
 pub use paths::{DataDirInputs, Environment, SYSTEM_CONFIG_FILE, SYSTEM_DATA_DIR, default_data_dir};
-pub use validate::{find_data_dir, load};
+pub use reference::commented_file;
+pub use validate::{find_admin_socket, find_data_dir, load};
 
 /// Bytes that must stay free on the disk: room for the system's own logs and for the store's metadata.
 pub const FREE_BYTES_MIN_DEFAULT: u64 = 64 << 20;
-/// Where container runtimes find the mirror. Loopback: the mirror has no authentication.
+/// Where container runtimes find the mirror. Loopback: it has no authentication unless told.
 pub const MIRROR_DEFAULT: &str = "127.0.0.1:7117";
 /// Where peers connect for gossip and control.
 pub const PEERS_DEFAULT: &str = "0.0.0.0:7118";
@@ -62,6 +68,10 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Address of the registry mirror for container runtimes.
     pub mirror: SocketAddr,
+    /// What the mirror demands of those who ask it.
+    pub mirror_access: MirrorAccessConfig,
+    /// Where admin commands reach the node, and whose.
+    pub admin: AdminConfig,
     /// Address of the libp2p control plane.
     pub peers: SocketAddr,
     /// Address of the bulk exchange.

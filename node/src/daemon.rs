@@ -6,7 +6,13 @@
 mod releases;
 mod views;
 
-use std::{net::SocketAddr, os::unix::fs::DirBuilderExt as _, path::Path, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    os::unix::fs::DirBuilderExt as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::{Context as _, anyhow};
 use layermesh_proto::{
@@ -39,7 +45,7 @@ use crate::{
     fleet::{self, Fleet},
     identity,
     mesh::Mesh,
-    mirror::{self, MirrorState},
+    mirror::{self, Access, MirrorState},
     origin::{Origins, docker_config_path},
     pace::Pace,
     release::{follow::EXAMINE_QUEUE_LEN, status::ReleasesView},
@@ -47,7 +53,7 @@ use crate::{
     seed, status,
     store::{Inventory, Opened, Store, StoreOptions},
     swarm::{self, SwarmEvent, SwarmHandle, SwarmOptions},
-    wall_clock,
+    wall_clock, watchdog,
 };
 
 /// How long libp2p may take to say where it listens.
@@ -111,7 +117,8 @@ impl Node {
         let origins = Origins::new(config.origins.clone(), docker_config, node, Arc::clone(&counters))?;
         let Opened { store, inventory, events: store_events } = open_store(config).await?;
 
-        let admin = AdminServer::bind(&config.data_dir.join(ADMIN_SOCKET)).await?;
+        let admin = AdminServer::bind(&admin_socket(config), config.admin.group).await?;
+        let access = mirror_access(config)?;
         let mirror_listener = listen("mirror", "--mirror-addr", config.mirror).await?;
         let status_listener = listen("status", "--status-addr", config.status).await?;
         let fleet = load_fleet(config, &keypair)?;
@@ -157,6 +164,7 @@ impl Node {
         };
         core.spawn(Driver::new(parts).run(known(inventory), core_stop.clone()));
         core.spawn(store.clone().tend(core_stop.clone()));
+        core.spawn(watchdog::run(mesh.clone(), core_stop.clone()));
         core.spawn(Rebuilder::new(mesh.clone(), store.clone(), config.deltas, orders).run(core_stop.clone()));
 
         let releasing = Releasing { mesh: &mesh, store: &store, origins: &origins, counters: &counters };
@@ -166,7 +174,7 @@ impl Node {
         let (store_view, mesh_view) = (store.clone(), mesh.clone());
         let view = NodeView { mesh: mesh_view, store: store_view, counters: counters.clone(), facts: facts.clone() };
         let (limits, discovery) = (mirror::Limits::default(), Lists { origins, mesh: mesh.clone() });
-        let state = MirrorState { node, mesh, store, discovery, counters, limits };
+        let state = MirrorState { node, mesh, store, discovery, counters, access, limits };
         fronts.spawn(mirror::serve(mirror_listener, state, fronts_stop.clone()));
         if let Some(bulk) = bulk {
             fronts.spawn(bulk.run(fronts_stop.clone()));
@@ -193,7 +201,7 @@ impl Node {
             peers,
             bulk: self.listen.bulk,
             status: self.listen.status,
-            admin: config.data_dir.join(ADMIN_SOCKET),
+            admin: admin_socket(config),
         };
         run_file.write(&config.data_dir).context("cannot write run.json into the data directory")?;
         // Without a supervisor that listens this does nothing.
@@ -223,6 +231,21 @@ async fn open_store(config: &Config) -> anyhow::Result<Opened> {
     }
     opened.store.attach_lasting().await?;
     Ok(opened)
+}
+
+fn admin_socket(config: &Config) -> PathBuf {
+    config.admin.socket.clone().unwrap_or_else(|| config.data_dir.join(ADMIN_SOCKET))
+}
+
+fn mirror_access(config: &Config) -> anyhow::Result<Access> {
+    let access = Access::new(&config.mirror_access).context("the mirror cannot start")?;
+    if access.is_free() && !config.mirror.ip().is_loopback() {
+        tracing::warn!(
+            address = %config.mirror,
+            "the mirror is not on loopback and asks for no password: whoever reaches it can pull what this node can"
+        );
+    }
+    Ok(access)
 }
 
 fn load_fleet(config: &Config, keypair: &Keypair) -> anyhow::Result<Fleet> {

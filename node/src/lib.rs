@@ -38,3 +38,4 @@ pub mod store;
 pub mod swarm;
 pub mod verifying;
 pub mod wall_clock;
+mod watchdog;

@@ -448,6 +448,13 @@ impl Mesh {
         let _ = self.commands.send(Command::Status { answer }).await;
         answered.await.unwrap_or_default()
     }
+
+    /// Whether the engine's task answers. Waits for as long as it does not.
+    pub async fn answers(&self) -> bool {
+        let (answer, answered) = oneshot::channel();
+        let _ = self.commands.send(Command::Status { answer }).await;
+        answered.await.is_ok()
+    }
 }
 
 fn shutting_down() -> WantError {

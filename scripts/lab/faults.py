@@ -229,13 +229,18 @@ class Injector:
             for entry in [entry for entry in running if entry[0] <= now]:
                 running.remove(entry)
                 next(entry[1], None)
-            while left and left[0].at_s <= now:
+            # On a machine that is late, a fault may come due while the device's node is still stopped by the one before: it waits
+            # until that one has ended, as the schedule meant it.
+            stopped = {entry[2].device for entry in running if KINDS[entry[2].kind].ends_process}
+            while left and left[0].at_s <= now and left[0].device not in stopped:
                 fault = left.pop(0)
                 steps = getattr(self, f"_{fault.kind.replace(' ', '_')}")(fault)
                 say(f"   {now:7.1f} s  {fault.kind}{'' if fault.device is None else f' on {fault.device + 1}'}"
                     f"{f' for {fault.lasts_s:.1f} s' if fault.lasts_s else ''}")
                 if next(steps, False) is None:
                     running.append((now + fault.lasts_s, steps, fault))
+                    if KINDS[fault.kind].ends_process:
+                        stopped.add(fault.device)
                 self.done[fault.kind] += 1
             look()
             soon = [entry[0] for entry in running] + [fault.at_s for fault in left[:1]] + [seconds]

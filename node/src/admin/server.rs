@@ -17,6 +17,7 @@ use axum::{
     routing::{get, post},
 };
 use futures::StreamExt as _;
+use nix::unistd::Gid;
 use thiserror::Error;
 use tokio::{
     net::{UnixListener, UnixStream},
@@ -59,6 +60,18 @@ pub enum BindError {
     /// Something that is not a socket is in its place.
     #[error("{0} is in the way: it is not a socket")]
     NotASocket(PathBuf),
+    /// The node's user may not give it to the group.
+    #[error(
+        "cannot give the admin socket {path} to group {group}: make the node's user a member of it, or leave the group out"
+    )]
+    Group {
+        /// The socket.
+        path: PathBuf,
+        /// The group's number.
+        group: u32,
+        /// What the system says.
+        source: io::Error,
+    },
     /// The file system refuses.
     #[error("cannot open the admin socket {path}")]
     Io {
@@ -77,11 +90,11 @@ pub struct AdminServer {
 }
 
 impl AdminServer {
-    /// Binds the socket with mode 0600. The socket of a dead node is replaced.
+    /// Binds the socket with mode 0600, or 0660 for `group`. The socket of a dead node is replaced.
     ///
     /// # Errors
-    /// If a live node has it, or it cannot be made.
-    pub async fn bind(path: &Path) -> Result<Self, BindError> {
+    /// If a live node has it, or it cannot be made or given to the group.
+    pub async fn bind(path: &Path, group: Option<Gid>) -> Result<Self, BindError> {
         let failed = |source| BindError::Io { path: path.to_owned(), source };
         match std::fs::symlink_metadata(path) {
             Ok(found) if !std::os::unix::fs::FileTypeExt::is_socket(&found.file_type()) => {
@@ -96,11 +109,19 @@ impl AdminServer {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(failed(error)),
         }
-        // Bound under another name, so that nobody can connect before the mode is set.
+        // Bound under another name, so that nobody can connect before owner and mode are set.
         let private = path.with_extension(format!("{}.new", std::process::id()));
         let _ = std::fs::remove_file(&private);
         let listener = UnixListener::bind(&private).map_err(failed)?;
-        std::fs::set_permissions(&private, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
+        if let Some(group) = group {
+            std::os::unix::fs::chown(&private, None, Some(group.as_raw())).map_err(|source| BindError::Group {
+                path: path.to_owned(),
+                group: group.as_raw(),
+                source,
+            })?;
+        }
+        let mode = if group.is_some() { 0o660 } else { 0o600 };
+        std::fs::set_permissions(&private, std::fs::Permissions::from_mode(mode)).map_err(failed)?;
         std::fs::rename(&private, path).map_err(failed)?;
         Ok(Self { listener, path: path.to_owned() })
     }

@@ -13,11 +13,13 @@ mod blobs;
 mod bring;
 mod bundle;
 mod check;
+mod config;
 mod delta;
 mod demo;
 mod exit;
 mod fleet;
 mod gc;
+mod generate;
 mod logging;
 mod node;
 mod output;
@@ -110,6 +112,11 @@ enum Command {
     /// Say which devices belong to the fleet; nobody else is let in
     #[command(subcommand)]
     Fleet(fleet::FleetCommand),
+    /// Show, check or begin a configuration
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
+    /// Write man pages and shell completions
+    Generate(generate::GenerateArgs),
     /// Show the mesh at work: devices on this machine share an image while its registry is switched off
     Demo(demo::DemoArgs),
 }
@@ -171,6 +178,8 @@ async fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         Command::Release(command) => Box::pin(release::run(command, &global)).await,
         Command::Delta(command) => delta::run(command, &global).await,
         Command::Fleet(command) => Box::pin(fleet::run(command, &global)).await,
+        Command::Config(command) => config::run(command, &global),
+        Command::Generate(args) => generate::run(&args),
         Command::Demo(args) => demo::run(args, &global).await,
     }
 }

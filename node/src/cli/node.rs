@@ -10,13 +10,16 @@ use crate::{
         client::AdminClient,
         run_file::{ADMIN_SOCKET, RunFile},
     },
-    config::{Environment, SYSTEM_DATA_DIR, find_data_dir},
+    config::{Environment, SYSTEM_DATA_DIR, find_admin_socket, find_data_dir},
 };
 
 /// The admin API of the node that the flags, the environment or the configuration name.
 pub(super) fn client(global: &Global) -> Result<AdminClient, Failure> {
     let environment = Environment::current();
-    let socket = match global.admin.clone().or_else(|| environment.admin_socket()) {
+    let named = global.admin.clone().or_else(|| environment.admin_socket());
+    // A data directory that is named means the node there, whatever the configuration says of another.
+    let named = named.or_else(|| global.data_dir.is_none().then(|| find_admin_socket(&environment))?);
+    let socket = match named {
         Some(socket) => socket,
         None => {
             let dir = find_data_dir(global.data_dir.clone(), &environment)

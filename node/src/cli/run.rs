@@ -110,6 +110,24 @@ pub(super) struct RunArgs {
     /// With site-first, how old what the site knows may be, such as 24h [default: 1h]
     #[arg(long, value_name = "TIME")]
     tag_max_age: Option<String>,
+    /// Certificates of the mirror in PEM, its own first: the mirror speaks TLS, for runtimes elsewhere than on this device
+    #[arg(long, value_name = "FILE")]
+    mirror_certificate: Option<PathBuf>,
+    /// Key of the mirror's certificate, in PEM
+    #[arg(long, value_name = "FILE")]
+    mirror_key: Option<PathBuf>,
+    /// User name that the mirror demands from runtimes
+    #[arg(long, value_name = "NAME")]
+    mirror_username: Option<String>,
+    /// File with the password that goes with it
+    #[arg(long, value_name = "FILE")]
+    mirror_password_file: Option<PathBuf>,
+    /// Path of the admin socket [default: admin.sock in the data directory]
+    #[arg(long, value_name = "PATH")]
+    admin_socket: Option<PathBuf>,
+    /// Group whose members may use the admin socket, besides the node's own user
+    #[arg(long, value_name = "GROUP")]
+    admin_group: Option<String>,
     /// Form of log lines: text or json [default: text]
     #[arg(long, value_name = "FORMAT")]
     log_format: Option<String>,
@@ -122,6 +140,11 @@ pub(super) struct RunArgs {
 }
 
 impl RunArgs {
+    /// The configuration file that they name, and the settings that they make.
+    pub(super) fn into_parts(mut self, data_dir: Option<PathBuf>) -> (Option<PathBuf>, Layer) {
+        (self.config.take(), self.layer(data_dir))
+    }
+
     fn layer(self, data_dir: Option<PathBuf>) -> Layer {
         let path = |path: Option<PathBuf>| path.map(|path| path.to_string_lossy().into_owned());
         let mut layer = Layer::default();
@@ -151,6 +174,12 @@ impl RunArgs {
             (Setting::TagMaxAge, self.tag_max_age),
             (Setting::ReleasesRoot, path(self.releases_root)),
             (Setting::ReleasesReplicas, self.releases_replicas),
+            (Setting::MirrorCertificate, path(self.mirror_certificate)),
+            (Setting::MirrorKey, path(self.mirror_key)),
+            (Setting::MirrorUsername, self.mirror_username),
+            (Setting::MirrorPasswordFile, path(self.mirror_password_file)),
+            (Setting::AdminSocket, path(self.admin_socket)),
+            (Setting::AdminGroup, self.admin_group),
             (Setting::LogFormat, self.log_format),
             (Setting::LogFilter, self.log_filter),
         ];
@@ -168,13 +197,14 @@ impl RunArgs {
     }
 }
 
-pub(super) async fn run(mut args: RunArgs, global: Global) -> Result<Exit, Failure> {
+pub(super) async fn run(args: RunArgs, global: Global) -> Result<Exit, Failure> {
     if global.json || global.admin.is_some() {
-        let message = "`run` takes neither --json (see --log-format) nor --admin (the socket is in the data directory)";
+        let message = "`run` takes neither --json (see --log-format) nor --admin (see --admin-socket)";
         return Err(Failure::usage(anyhow!(message)));
     }
-    let (config_file, until_stdin_closes) = (args.config.take(), args.until_stdin_closes);
-    let config = load(args.layer(global.data_dir), config_file.as_deref(), &Environment::current());
+    let until_stdin_closes = args.until_stdin_closes;
+    let (config_file, flags) = args.into_parts(global.data_dir);
+    let config = load(flags, config_file.as_deref(), &Environment::current());
     let config = config.map_err(Failure::usage)?;
     logging::start(&config.log)?;
     let shutdown = signals::shutdown_on_signals()?;
@@ -229,6 +259,8 @@ mod tests {
             "--uplink-window=sat,sun",
             "--uplink-own",
             "--lan-rate=3mbit",
+            "--admin-socket=/run/a.sock",
+            "--admin-group=7",
             "--log-format=json",
             "--log-filter=warn",
         ]);
@@ -242,14 +274,15 @@ mod tests {
         let rates = [config.uplink_bytes_per_s, config.uplink.site_bytes_per_s, config.lan_bytes_per_s];
         assert_eq!(rates, [125_000, 250_000, 375_000].map(Some));
         assert_eq!((config.uplink.metered, config.uplink.windows.len(), config.uplink_own), (true, 2, true));
+        assert_eq!((config.admin.socket, config.admin.group), (Some("/run/a.sock".into()), Some(7.into())));
         assert_eq!((config.log.format, config.log.filter.as_str()), (crate::config::LogFormat::Json, "warn"));
     }
 
     #[test]
     fn mistakes_name_the_flag() {
-        let flags = layer(&["--mirror-addr=x", "--origin=docker.io", "--log-format=yaml"]);
+        let flags = layer(&["--mirror-addr=x", "--origin=docker.io", "--log-format=yaml", "--mirror-key=/k"]);
         let errors = load(flags, None, &environment()).unwrap_err().to_string();
-        for name in ["--mirror-addr: ", "--origin: ", "--log-format: ", "3 mistakes"] {
+        for name in ["--mirror-addr: ", "--origin: ", "--log-format: ", "--mirror-key: ", "4 mistakes"] {
             assert!(errors.contains(name), "{name} in {errors}");
         }
     }

@@ -13,7 +13,8 @@ use toml::{
 use super::layer::{ConfigError, Given, Layer, Place, RawAttached, RawOrigin, RawRegistry, Setting, nearest};
 
 /// Tables of the file, besides the top level.
-const TABLES: [&str; 9] = ["listen", "fleet", "mesh", "store", "uplink", "lan", "tags", "releases", "log"];
+const TABLES: [&str; 11] =
+    ["listen", "mirror", "admin", "fleet", "mesh", "store", "uplink", "lan", "tags", "releases", "log"];
 /// Tables and keys that are lists.
 const LISTS: [(&str, &str); 5] = [
     ("fleet", "authorities"),
@@ -80,7 +81,10 @@ impl Reader<'_> {
                 ("origin", _) => self.error(value.span().start, "write origins as `[[origin]]`".to_owned()),
                 (name, DeValue::Table(inner)) if TABLES.contains(&name) => self.table(name, inner),
                 (name, _) if TABLES.contains(&name) => {
-                    self.error(value.span().start, format!("`{name}` is a table: write `[{name}]`"));
+                    let meant = Setting::ALL.into_iter().map(Setting::key).find(|(_, key)| *key == name);
+                    let hint = meant.map(|(table, key)| format!("; the key `{key}` belongs under `[{table}]`"));
+                    let hint = hint.unwrap_or_default();
+                    self.error(value.span().start, format!("`{name}` is a table: write `[{name}]`{hint}"));
                 }
                 _ => self.entry("", key.span().start, key.get_ref(), value),
             }

@@ -60,6 +60,18 @@ pub enum Setting {
     ReleasesRoot,
     /// Copies of each blob of a release.
     ReleasesReplicas,
+    /// File with the mirror's certificates.
+    MirrorCertificate,
+    /// File with the key of the mirror's certificate.
+    MirrorKey,
+    /// User name that the mirror demands.
+    MirrorUsername,
+    /// File with the password that the mirror demands.
+    MirrorPasswordFile,
+    /// Path of the admin socket.
+    AdminSocket,
+    /// Users who may use the admin socket.
+    AdminGroup,
     /// Form of log lines.
     LogFormat,
     /// Which log lines.
@@ -68,7 +80,7 @@ pub enum Setting {
 
 impl Setting {
     /// All of them.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 33] = [
         Self::DataDir,
         Self::DockerConfig,
         Self::Mirror,
@@ -94,6 +106,12 @@ impl Setting {
         Self::TagMaxAge,
         Self::ReleasesRoot,
         Self::ReleasesReplicas,
+        Self::MirrorCertificate,
+        Self::MirrorKey,
+        Self::MirrorUsername,
+        Self::MirrorPasswordFile,
+        Self::AdminSocket,
+        Self::AdminGroup,
         Self::LogFormat,
         Self::LogFilter,
     ];
@@ -126,6 +144,12 @@ impl Setting {
             Self::TagMaxAge => ("tags", "max_age"),
             Self::ReleasesRoot => ("releases", "root"),
             Self::ReleasesReplicas => ("releases", "replicas"),
+            Self::MirrorCertificate => ("mirror", "certificate"),
+            Self::MirrorKey => ("mirror", "key"),
+            Self::MirrorUsername => ("mirror", "username"),
+            Self::MirrorPasswordFile => ("mirror", "password_file"),
+            Self::AdminSocket => ("admin", "socket"),
+            Self::AdminGroup => ("admin", "group"),
             Self::LogFormat => ("log", "format"),
             Self::LogFilter => ("log", "filter"),
         }
@@ -159,6 +183,12 @@ impl Setting {
             Self::TagMaxAge => "LAYERMESH_TAG_MAX_AGE",
             Self::ReleasesRoot => "LAYERMESH_RELEASES_ROOT",
             Self::ReleasesReplicas => "LAYERMESH_RELEASES_REPLICAS",
+            Self::MirrorCertificate => "LAYERMESH_MIRROR_CERTIFICATE",
+            Self::MirrorKey => "LAYERMESH_MIRROR_KEY",
+            Self::MirrorUsername => "LAYERMESH_MIRROR_USERNAME",
+            Self::MirrorPasswordFile => "LAYERMESH_MIRROR_PASSWORD_FILE",
+            Self::AdminSocket => "LAYERMESH_ADMIN_SOCKET",
+            Self::AdminGroup => "LAYERMESH_ADMIN_GROUP",
             Self::LogFormat => "LAYERMESH_LOG_FORMAT",
             Self::LogFilter => "LAYERMESH_LOG_FILTER",
         }
@@ -192,6 +222,12 @@ impl Setting {
             Self::TagMaxAge => "--tag-max-age",
             Self::ReleasesRoot => "--releases-root",
             Self::ReleasesReplicas => "--releases-replicas",
+            Self::MirrorCertificate => "--mirror-certificate",
+            Self::MirrorKey => "--mirror-key",
+            Self::MirrorUsername => "--mirror-username",
+            Self::MirrorPasswordFile => "--mirror-password-file",
+            Self::AdminSocket => "--admin-socket",
+            Self::AdminGroup => "--admin-group",
             Self::LogFormat => "--log-format",
             Self::LogFilter => "--log-filter",
         }

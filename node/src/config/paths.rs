@@ -74,8 +74,15 @@ impl Environment {
         self.path(ADMIN_VARIABLE)
     }
 
+    /// Only what says whose home this is: a node of this user that is told nothing.
+    pub fn home_only(&self) -> BTreeMap<String, String> {
+        let names = ["HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME"];
+        let kept = |name: &str| Some((name.to_owned(), self.variables.get(name)?.clone()));
+        names.into_iter().filter_map(kept).collect()
+    }
+
     /// The configuration file to read: the one that was asked for, which must then exist, else a default one that does.
-    pub(super) fn config_file(&self, asked: Option<&Path>) -> Option<PathBuf> {
+    pub fn config_file(&self, asked: Option<&Path>) -> Option<PathBuf> {
         if let Some(path) = asked {
             return Some(path.to_owned());
         }

@@ -107,7 +107,7 @@ fliter = "info"
     let found = mistakes(text);
     let expected = [
         "layermesh.toml:2: unknown key `data-dir`; did you mean `data_dir`?",
-        "layermesh.toml:3: unknown key `mirror`; `mirror` belongs under `[listen]`",
+        "layermesh.toml:3: `mirror` is a table: write `[mirror]`; the key `mirror` belongs under `[listen]`",
         "layermesh.toml:5: `7117` is a port: write the address too, such as `127.0.0.1:7117`",
         "layermesh.toml:6: `127.0.0.1` is not an address and port",
         "layermesh.toml:8: `64M` is not a size",
@@ -194,18 +194,65 @@ fn admin_commands_find_the_data_dir_in_the_same_order() {
 }
 
 #[test]
-fn the_reference_page_names_every_setting() {
-    let page = include_str!("../../../docs/configuration.md");
-    for setting in Setting::ALL {
-        let (table, key) = setting.key();
-        let key = if table.is_empty() { format!("`{key}`") } else { format!("`[{table}] {key}`") };
-        let row = page.lines().find(|line| line.starts_with(&format!("| {key} "))).unwrap_or_else(|| panic!("{key}"));
-        assert!(row.contains(&format!("`{}`", setting.variable())), "{row}");
-        assert!(row.contains(&format!("`{}`", setting.flag())), "{row}");
+fn admin_commands_find_the_socket_that_is_configured() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("layermesh.toml");
+    std::fs::write(&path, "[admin]\nsocket = \"run/admin.sock\"\nnonsense = 1\n").unwrap();
+    let named = [("LAYERMESH_CONFIG", path.to_str().unwrap())];
+    assert_eq!(find_admin_socket(&environment(&named)), Some(dir.path().join("run/admin.sock")));
+    assert_eq!(find_admin_socket(&environment(&[("LAYERMESH_ADMIN_SOCKET", "/v")])), Some("/v".into()));
+    assert_eq!(find_admin_socket(&environment(&[])), None);
+}
+
+#[test]
+fn who_may_ask_the_mirror_and_the_admin_socket() {
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["pw", "cert.pem", "key.pem"] {
+        std::fs::write(dir.path().join(name), "s3cret\n").unwrap();
     }
-    for list in [layer::PEERS_VARIABLE, layer::ORIGINS_VARIABLE, layer::WINDOWS_VARIABLE] {
-        assert!(page.contains(&format!("| `{list}` |")), "{list}");
+    let path = dir.path().join("layermesh.toml");
+    let text = r#"
+[listen]
+mirror = "0.0.0.0:7117"
+[mirror]
+certificate = "cert.pem"
+key = "key.pem"
+username = "device"
+password_file = "pw"
+[admin]
+socket = "/run/layermesh/admin.sock"
+group = "root"
+"#;
+    std::fs::write(&path, text).unwrap();
+    let config = load(Layer::default(), Some(&path), &environment(&[])).unwrap();
+    assert_eq!(config.mirror_access.tls, Some((dir.path().join("cert.pem"), dir.path().join("key.pem"))));
+    assert_eq!(config.mirror_access.credentials.as_ref().unwrap().password, "s3cret");
+    assert!(!format!("{config:?}").contains("s3cret"));
+    let admin = AdminConfig { socket: Some("/run/layermesh/admin.sock".into()), group: Some(0.into()) };
+    assert_eq!(config.admin, admin);
+    let found = with_file("", &[("LAYERMESH_ADMIN_GROUP", "12")], Layer::default()).unwrap();
+    assert_eq!(found.admin, AdminConfig { socket: None, group: Some(12.into()) }, "a number names a group, too");
+}
+
+#[test]
+fn passwords_that_would_cross_the_network_in_the_clear_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("pw"), "x").unwrap();
+    let password = format!("username = \"u\"\npassword_file = \"{}/pw\"\n", dir.path().display());
+    let on = |address: &str| format!("[listen]\nmirror = \"{address}\"\n[mirror]\n{password}");
+    let found = mistakes(&on("0.0.0.0:7117"));
+    assert!(found[0].starts_with("layermesh.toml:4: without TLS the password crosses the network"), "{found:?}");
+    assert!(with_file(&on("127.0.0.1:7117"), &[], Layer::default()).is_ok());
+    let found = mistakes("[mirror]\nkey = \"k\"\nusername = \"u\"\n[admin]\ngroup = \"no such group\"\n");
+    let expected = [
+        "layermesh.toml:2: a key needs its `certificate` beside it",
+        "layermesh.toml:3: a user name needs `password_file` beside it",
+        "layermesh.toml:5: there is no group `no such group` on this device: make it with",
+    ];
+    for text in expected {
+        assert!(found.iter().any(|error| error.starts_with(text)), "missing: {text}\nfound: {found:#?}");
     }
+    assert_eq!(found.len(), expected.len());
 }
 
 #[test]

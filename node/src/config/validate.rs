@@ -49,13 +49,19 @@ const FLEET_LEN_MAX: usize = 64;
 /// # Errors
 /// With every mistake found in any of them.
 pub fn load(flags: Layer, config_file: Option<&Path>, environment: &Environment) -> Result<Config, ConfigErrors> {
+    let (layer, errors) = merged(flags, config_file, environment);
+    let mut validator = Validator { layer, errors };
+    let config = validator.config(environment);
+    if validator.errors.is_empty() { Ok(config) } else { Err(ConfigErrors(validator.errors)) }
+}
+
+/// All sources in one, and what is wrong with them so far.
+pub(super) fn merged(flags: Layer, config_file: Option<&Path>, environment: &Environment) -> (Layer, Vec<ConfigError>) {
     let mut errors = Vec::new();
     let layer = file_layer(config_file, environment, &mut errors)
         .overlaid(Layer::from_variables(&environment.variables, &mut errors))
         .overlaid(flags);
-    let mut validator = Validator { layer, errors };
-    let config = validator.config(environment);
-    if validator.errors.is_empty() { Ok(config) } else { Err(ConfigErrors(validator.errors)) }
+    (layer, errors)
 }
 
 /// The data directory of the node that an admin command means. Mistakes elsewhere in the configuration are left for
@@ -70,6 +76,16 @@ pub fn find_data_dir(flag: Option<PathBuf>, environment: &Environment) -> Option
             .map(Given::path)
     })
     .or_else(|| environment.default_data_dir())
+}
+
+/// The admin socket that the environment's configuration file or variables name, if any.
+pub fn find_admin_socket(environment: &Environment) -> Option<PathBuf> {
+    let mut ignored = Vec::new();
+    file_layer(None, environment, &mut ignored)
+        .overlaid(Layer::from_variables(&environment.variables, &mut ignored))
+        .values
+        .get(&Setting::AdminSocket)
+        .map(Given::path)
 }
 
 fn file_layer(asked: Option<&Path>, environment: &Environment, errors: &mut Vec<ConfigError>) -> Layer {
@@ -104,9 +120,12 @@ impl Validator {
             self.errors.push(ConfigError::new(Setting::DataDir.flag(), message));
             PathBuf::new()
         });
+        let mirror = self.address(Setting::Mirror, MIRROR_DEFAULT);
         let config = Config {
             data_dir,
-            mirror: self.address(Setting::Mirror, MIRROR_DEFAULT),
+            mirror,
+            mirror_access: self.mirror_access(mirror),
+            admin: self.admin(),
             peers: self.address(Setting::Peers, PEERS_DEFAULT),
             bulk: self.address(Setting::Bulk, BULK_DEFAULT),
             status: self.address(Setting::Status, STATUS_DEFAULT),
@@ -308,11 +327,11 @@ impl Validator {
             endpoint,
             ca_file: raw.ca_file.as_ref().and_then(|given| self.existing_file(given)),
             plain_http: plain_http.unwrap_or(typed && is_plain),
-            credentials: self.credentials(raw),
+            credentials: self.credentials(raw.username.as_ref(), raw.password_file.as_ref()),
         })
     }
 
-    fn existing_file(&mut self, given: &Given) -> Option<PathBuf> {
+    pub(super) fn existing_file(&mut self, given: &Given) -> Option<PathBuf> {
         let path = given.path();
         if let Err(error) = std::fs::metadata(&path) {
             self.error(&given.place, format!("`{}` cannot be read: {error}", path.display()));
@@ -321,8 +340,9 @@ impl Validator {
         Some(path)
     }
 
-    fn credentials(&mut self, raw: &RawOrigin) -> Option<Credentials> {
-        match (&raw.username, &raw.password_file) {
+    /// A user name and the password in a file beside it; one without the other is a mistake.
+    pub(super) fn credentials(&mut self, username: Option<&Given>, file: Option<&Given>) -> Option<Credentials> {
+        match (username, file) {
             (Some(username), Some(file)) => match read_text(&file.path(), PASSWORD_FILE_BYTES_MAX) {
                 Ok(password) => Some(Credentials {
                     username: username.text.clone(),

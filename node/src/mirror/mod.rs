@@ -5,13 +5,15 @@
 //! - every byte is verified before it is written to a socket, and a blob that turns out wrong never ends cleanly;
 //! - a body that cannot be finished ends in a reset, never in a short clean end;
 //! - nothing waits for ever: no runtime has a read time-out, so every wait here has a limit;
-//! - "not me" is 404 or 503, so that every runtime goes upstream at once; there is no 401, 408 or 429;
+//! - "not me" is 404 or 503, so that every runtime goes upstream at once; there is no 408 or 429, and 401 only where the mirror
+//!   itself was told to ask for a password;
 //! - content is never encoded, whatever `Accept-Encoding` says: its digest is that of the bytes as they are.
 //!
-//! [`route`] says what a request asks, `answer` how it is answered, `server` keeps the connections. Deliberately
-//! absent: the push half, TLS and authentication (it listens on loopback), any policy of where bytes come from, and
+//! [`route`] says what a request asks, `access` who may, `answer` how it is answered, `server` keeps the connections. Deliberately
+//! absent: the push half, any policy of where bytes come from, and
 //! any cache beside the store.
 
+mod access;
 mod answer;
 mod blob;
 #[cfg(test)]
@@ -39,13 +41,14 @@ use axum::{
 };
 use layermesh_proto::NodeId;
 
+pub use self::{
+    access::{Access, AccessError},
+    server::serve,
+    source::{BlobRead, Discovery, MirrorStore, Passed, ReadError},
+};
 use self::{
     lists::Asked,
     refusal::{Code, Refusal},
-};
-pub use self::{
-    server::serve,
-    source::{BlobRead, Discovery, MirrorStore, Passed, ReadError},
 };
 use crate::{counters::Counters, mesh::Mesh};
 
@@ -65,6 +68,8 @@ pub struct MirrorState<S, D> {
     pub discovery: D,
     /// Where bytes are counted.
     pub counters: Arc<Counters>,
+    /// Who may ask.
+    pub access: Access,
     /// How long, how many.
     pub limits: Limits,
 }
@@ -119,6 +124,9 @@ async fn handle<S: MirrorStore, D: Discovery>(
     request: Request,
 ) -> Response {
     let (head, _) = request.into_parts();
+    if let Some(refusal) = state.access.refusal(&head.headers) {
+        return refusal;
+    }
     let asked = Asked { path: head.uri.path(), query: head.uri.query().unwrap_or_default() };
     let result = match via::forwarded(&head.headers, state.node) {
         Some(why) => {

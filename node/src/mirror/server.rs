@@ -3,7 +3,7 @@
 //! Invariant: a response that could not be finished ends in a TCP reset. HTTP/1.1 has no other way to say so once the
 //! head has gone out, and some clients take an orderly close before Content-Length for a reason to ask for ever.
 //!
-//! HTTP/1.1 alone: without TLS no runtime speaks anything else.
+//! HTTP/1.1 alone: without TLS no runtime speaks anything else, and with it a body that breaks has to take its connection along.
 
 use std::time::Duration;
 
@@ -14,13 +14,15 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     time::{sleep, timeout},
 };
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{Discovery, Limits, MirrorState, MirrorStore, router};
-use crate::crowd::{Crowd, Place, Places, Source};
+use crate::crowd::{Crowd, Place, Places, Source, Watched};
 
 /// Largest request head in bytes. Clients send some hundreds; Docker's bearer tokens are a few thousand.
 const HEAD_LEN_MAX: usize = 64 << 10;
@@ -33,7 +35,7 @@ pub async fn serve<S: MirrorStore, D: Discovery>(
     state: MirrorState<S, D>,
     shutdown: CancellationToken,
 ) {
-    let limits = state.limits.clone();
+    let (limits, tls) = (state.limits.clone(), state.access.tls().cloned());
     let router = router(state);
     let crowd = Crowd::new(Places {
         all: limits.connections,
@@ -61,9 +63,13 @@ pub async fn serve<S: MirrorStore, D: Discovery>(
             }
             continue;
         };
-        let (router, limits, shutdown) = (router.clone(), limits.clone(), shutdown.clone());
+        let (serving, tls) =
+            (Serving { router: router.clone(), limits: limits.clone(), shutdown: shutdown.clone() }, tls.clone());
         connections.spawn(async move {
-            connection(stream, &place, router, &limits, &shutdown).await;
+            match tls {
+                None => serving.plain(stream, &place).await,
+                Some(tls) => serving.encrypted(stream, &place, &tls).await,
+            }
         });
     }
     drop(listener);
@@ -71,35 +77,74 @@ pub async fn serve<S: MirrorStore, D: Discovery>(
     connections.wait().await;
 }
 
-async fn connection(stream: TcpStream, place: &Place, router: Router, limits: &Limits, shutdown: &CancellationToken) {
-    // Chunks are large; the small head of the next answer must not wait for an acknowledgement.
-    let _ = stream.set_nodelay(true);
-    let mut connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(limits.head)
-        .max_buf_size(HEAD_LEN_MAX)
-        .serve_connection(TokioIo::new(place.watch(stream, limits.write)), TowerToHyperService::new(router));
-    let finished = tokio::select! {
-        result = &mut connection => Some(result),
-        () = place.taken_away() => {
-            tracing::debug!("resetting a connection that does nothing: another one needs its place");
-            return reset(connection.into_parts().io.into_inner().into_inner());
-        }
-        () = shutdown.cancelled() => {
-            std::pin::Pin::new(&mut connection).graceful_shutdown();
-            timeout(limits.drain, &mut connection).await.ok()
-        }
-    };
-    match finished {
-        Some(Ok(())) => return,
-        Some(Err(error)) if !error.is_user() => {
-            tracing::debug!(%error, "a connection ended");
-            return;
-        }
-        Some(Err(error)) => tracing::debug!(%error, "resetting a connection: its response cannot be finished"),
-        None => tracing::info!("resetting a connection: its response takes longer than the shutdown may"),
+/// What serves one connection.
+struct Serving {
+    router: Router,
+    limits: Limits,
+    shutdown: CancellationToken,
+}
+
+impl Serving {
+    async fn plain(self, stream: TcpStream, place: &Place) {
+        let stream = self.watched(stream, place);
+        self.connection(stream, place, Watched::into_inner).await;
     }
-    reset(connection.into_parts().io.into_inner().into_inner());
+
+    async fn encrypted(self, stream: TcpStream, place: &Place, tls: &TlsAcceptor) {
+        let stream = self.watched(stream, place);
+        let accepted = tokio::select! {
+            accepted = timeout(self.limits.head, tls.accept(stream)) => accepted,
+            () = place.taken_away() => return,
+            () = self.shutdown.cancelled() => return,
+        };
+        match accepted {
+            Ok(Ok(stream)) => {
+                let under = |stream: TlsStream<Watched<TcpStream>>| stream.into_inner().0.into_inner();
+                self.connection(stream, place, under).await;
+            }
+            Ok(Err(error)) => tracing::debug!(%error, "closing a connection whose handshake failed"),
+            Err(_) => tracing::debug!("closing a connection whose handshake takes too long"),
+        }
+    }
+
+    fn watched(&self, stream: TcpStream, place: &Place) -> Watched<TcpStream> {
+        // Chunks are large; the small head of the next answer must not wait for an acknowledgement.
+        let _ = stream.set_nodelay(true);
+        place.watch(stream, self.limits.write)
+    }
+
+    /// Serves requests on `io`; `under` gives the connection that it goes over.
+    async fn connection<T>(self, io: T, place: &Place, under: fn(T) -> TcpStream)
+    where
+        T: AsyncRead + AsyncWrite + Unpin + 'static,
+    {
+        let mut connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.limits.head)
+            .max_buf_size(HEAD_LEN_MAX)
+            .serve_connection(TokioIo::new(io), TowerToHyperService::new(self.router));
+        let finished = tokio::select! {
+            result = &mut connection => Some(result),
+            () = place.taken_away() => {
+                tracing::debug!("resetting a connection that does nothing: another one needs its place");
+                return reset(under(connection.into_parts().io.into_inner()));
+            }
+            () = self.shutdown.cancelled() => {
+                std::pin::Pin::new(&mut connection).graceful_shutdown();
+                timeout(self.limits.drain, &mut connection).await.ok()
+            }
+        };
+        match finished {
+            Some(Ok(())) => return,
+            Some(Err(error)) if !error.is_user() => {
+                tracing::debug!(%error, "a connection ended");
+                return;
+            }
+            Some(Err(error)) => tracing::debug!(%error, "resetting a connection: its response cannot be finished"),
+            None => tracing::info!("resetting a connection: its response takes longer than the shutdown may"),
+        }
+        reset(under(connection.into_parts().io.into_inner()));
+    }
 }
 
 fn reset(stream: TcpStream) {

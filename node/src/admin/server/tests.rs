@@ -1,6 +1,6 @@
 //! Over a real unix socket, with a fake store and driver.
 
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 
 use tempfile::TempDir;
 use tokio::{task::JoinHandle, time::timeout};
@@ -22,7 +22,7 @@ struct Running {
 impl Running {
     async fn start(world: World) -> (Self, AdminClient) {
         let dir = tempfile::tempdir().unwrap();
-        let server = AdminServer::bind(&dir.path().join("admin.sock")).await.unwrap();
+        let server = AdminServer::bind(&dir.path().join("admin.sock"), None).await.unwrap();
         let shutdown = CancellationToken::new();
         let client = AdminClient::new(&dir.path().join("admin.sock"));
         let server = tokio::spawn(server.run(world.node(), Router::new(), shutdown.clone()));
@@ -108,20 +108,35 @@ async fn the_socket_is_private_a_dead_ones_is_replaced_and_a_live_ones_is_not() 
     let (running, _) = Running::start(World::new()).await;
     let path = running.dir.path().join("admin.sock");
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-    assert!(matches!(AdminServer::bind(&path).await, Err(BindError::Live(_))));
+    assert!(matches!(AdminServer::bind(&path, None).await, Err(BindError::Live(_))));
     running.stop().await;
 
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("admin.sock");
     drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
     assert!(path.exists(), "a dead node's socket");
-    let server = AdminServer::bind(&path).await.unwrap();
+    let server = AdminServer::bind(&path, None).await.unwrap();
     drop(server);
 
     let other = dir.path().join("file");
     std::fs::write(&other, "precious").unwrap();
-    assert!(matches!(AdminServer::bind(&other).await, Err(BindError::NotASocket(_))));
+    assert!(matches!(AdminServer::bind(&other, None).await, Err(BindError::NotASocket(_))));
     assert_eq!(std::fs::read(&other).unwrap(), b"precious");
+}
+
+#[tokio::test]
+async fn a_group_may_use_the_socket_if_the_nodes_user_may_give_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("admin.sock");
+    let mine = nix::unistd::getgid();
+    let server = AdminServer::bind(&path, Some(mine)).await.unwrap();
+    let found = std::fs::metadata(&path).unwrap();
+    assert_eq!((found.permissions().mode() & 0o777, found.gid()), (0o660, mine.as_raw()));
+    drop(server);
+    if !nix::unistd::geteuid().is_root() {
+        let result = AdminServer::bind(&path, Some(0.into())).await;
+        assert!(matches!(result, Err(BindError::Group { group: 0, .. })), "{result:?}");
+    }
 }
 
 #[tokio::test]
@@ -173,7 +188,7 @@ async fn a_verification_tells_what_is_damaged_and_repairs_it_from_elsewhere() {
     let world = World::new();
     let (good, lost) = (world.elsewhere.put("good"), world.elsewhere.put("lost elsewhere, too"));
     let dir = tempfile::tempdir().unwrap();
-    let server = AdminServer::bind(&dir.path().join("admin.sock")).await.unwrap();
+    let server = AdminServer::bind(&dir.path().join("admin.sock"), None).await.unwrap();
     world.elsewhere.remove(&lost);
     let view = world.node();
     for text in ["fine", "good", "lost elsewhere, too"] {

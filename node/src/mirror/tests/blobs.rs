@@ -17,7 +17,7 @@ async fn take(response: &mut Response, count: usize) -> Vec<u8> {
 }
 
 /// Takes all bytes up to the error that must come.
-async fn take_until_cut(mut response: Response) -> (usize, reqwest::Error) {
+pub(super) async fn take_until_cut(mut response: Response) -> (usize, reqwest::Error) {
     let mut taken = 0;
     loop {
         match within(response.chunk()).await {

@@ -1,5 +1,6 @@
 //! The mirror over real loopback connections, as runtimes talk to it.
 
+mod access;
 mod blobs;
 mod connections;
 mod discovery;
@@ -18,7 +19,7 @@ use tokio::{net::TcpListener, task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Limits, MirrorState,
+    Access, Limits, MirrorState,
     fake::{FakeDriver, FakeLists, FakeStore, PATIENCE},
     serve,
 };
@@ -41,10 +42,14 @@ impl Rig {
     }
 
     async fn with(limits: Limits, discovery: FakeLists) -> Self {
+        Self::demanding(Access::default(), limits, discovery).await
+    }
+
+    async fn demanding(access: Access, limits: Limits, discovery: FakeLists) -> Self {
         let (driver, mesh) = FakeDriver::spawn();
         let (store, counters) = (FakeStore::new(), Arc::new(Counters::default()));
-        let state =
-            MirrorState { node: node(), mesh, store: store.clone(), discovery, counters: counters.clone(), limits };
+        let (of_store, counted) = (store.clone(), counters.clone());
+        let state = MirrorState { node: node(), mesh, store: of_store, discovery, counters: counted, access, limits };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let shutdown = CancellationToken::new();
