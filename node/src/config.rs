@@ -42,7 +42,8 @@ pub use layer::{ConfigError, ConfigErrors, Layer, Setting};
 pub use local::{AdminConfig, MirrorAccessConfig};
 pub use paths::{DataDirInputs, Environment, SYSTEM_CONFIG_FILE, SYSTEM_DATA_DIR, default_data_dir};
 pub use reference::commented_file;
-pub use validate::{find_admin_socket, find_data_dir, load};
+pub(crate) use validate::parse_registry;
+pub use validate::{find_admin_socket, find_data_dir, find_mirror, load};
 
 /// Bytes that must stay free on the disk: room for the system's own logs and for the store's metadata.
 pub const FREE_BYTES_MIN_DEFAULT: u64 = 64 << 20;

@@ -33,6 +33,7 @@ pub mod pull;
 pub mod release;
 pub mod remembered;
 pub mod seed;
+pub mod setup;
 pub mod status;
 pub mod store;
 pub mod swarm;

@@ -29,6 +29,7 @@ mod pull;
 mod release;
 mod run;
 mod seed;
+mod setup;
 mod signals;
 mod status;
 mod tags;
@@ -75,6 +76,8 @@ struct Global {
 enum Command {
     /// Run the node
     Run(Box<run::RunArgs>),
+    /// Tell a container runtime on this device of the mirror, or take that back
+    Setup(setup::SetupArgs),
     /// Show whether the node works, and what it did
     Status,
     /// List the nodes that this one is connected to
@@ -161,6 +164,7 @@ async fn dispatch(cli: Cli) -> Result<Exit, Failure> {
     let Cli { global, command } = cli;
     match command {
         Command::Run(args) => run::run(*args, global).await,
+        Command::Setup(args) => setup::run(args, &global).await,
         Command::Status => status::run(&global).await,
         Command::Peers => peers::run(&global).await,
         Command::Blobs => blobs::run(&global).await,

@@ -88,6 +88,37 @@ pub fn find_admin_socket(environment: &Environment) -> Option<PathBuf> {
         .map(Given::path)
 }
 
+/// The mirror's address, whether it demands a password or TLS, and the registries that have origins, for whoever tells runtimes of them. What is wrong with other
+/// settings is left for the node to report.
+///
+/// # Errors
+/// If the file cannot be read, or has mistakes in it.
+pub fn find_mirror(
+    flag: Option<String>,
+    config_file: Option<&Path>,
+    environment: &Environment,
+) -> Result<(SocketAddr, bool, Vec<String>), ConfigErrors> {
+    let (mut errors, mut flags) = (Vec::new(), Layer::default());
+    if let Some(flag) = flag {
+        flags.flag(Setting::Mirror, flag);
+    }
+    let layer = file_layer(config_file, environment, &mut errors)
+        .overlaid(Layer::from_variables(&environment.variables, &mut errors))
+        .overlaid(flags);
+    let mut validator = Validator { layer, errors };
+    let mirror = validator.address(Setting::Mirror, MIRROR_DEFAULT);
+    let demanding = [Setting::MirrorCertificate, Setting::MirrorUsername];
+    let is_protected = demanding.iter().any(|setting| validator.layer.values.contains_key(setting));
+    let registries = validator.layer.origins.clone();
+    let registries = registries.iter().filter_map(|origin| origin.registry.as_ref());
+    let registries = registries.filter_map(|registry| validator.parsed(registry, parse_registry)).collect();
+    if validator.errors.is_empty() {
+        Ok((mirror, is_protected, registries))
+    } else {
+        Err(ConfigErrors(validator.errors))
+    }
+}
+
 fn file_layer(asked: Option<&Path>, environment: &Environment, errors: &mut Vec<ConfigError>) -> Layer {
     let Some(path) = environment.config_file(asked) else { return Layer::default() };
     match read_text(&path, CONFIG_FILE_BYTES_MAX) {
@@ -492,7 +523,7 @@ fn parse_peer(text: &str) -> Result<Multiaddr, String> {
     Ok(address)
 }
 
-pub(super) fn parse_registry(text: &str) -> Result<String, String> {
+pub(crate) fn parse_registry(text: &str) -> Result<String, String> {
     // The grammar of registries is private to the repository's parser, so a repository is made of it.
     match Repository::new(text, "a") {
         Ok(repository) => Ok(repository.registry().to_owned()),
