@@ -110,7 +110,7 @@ struct Listen {
 impl Node {
     async fn start(config: &Config) -> anyhow::Result<Self> {
         make_data_dir(&config.data_dir)?;
-        let keypair = identity::load_or_create(&config.data_dir.join("identity"))?;
+        let keypair = identity::load_or_create(&config.data_dir.join(identity::IDENTITY_FILE))?;
         let node = identity::node_id(&keypair).ok_or_else(|| anyhow!("the identity is not an Ed25519 key"))?;
         let counters = Arc::new(Counters::default());
         let docker_config = config.docker_config.clone().or_else(docker_config_path);

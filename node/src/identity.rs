@@ -14,6 +14,8 @@ use layermesh_proto::NodeId;
 use libp2p::identity::Keypair;
 use thiserror::Error;
 
+/// Name of the key file in the data directory.
+pub const IDENTITY_FILE: &str = "identity";
 /// Longest key file in bytes; an Ed25519 key pair takes 68.
 const KEY_FILE_BYTES_MAX: u64 = 1024;
 

@@ -15,6 +15,7 @@ pub mod counters;
 mod crowd;
 pub mod daemon;
 pub mod delta;
+pub mod doctor;
 pub mod driver;
 pub mod embedded;
 pub mod exchange;

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 /// Before this the clock has not been set, in seconds since the Unix epoch. 2026-01-01: the year in which this program
 /// was made; devices without a battery wake up in 1970, or at a time that their system was built with.
-const CLOCK_MIN_UNIX_S: i64 = 1_767_225_600;
+pub const CLOCK_MIN_UNIX_S: i64 = 1_767_225_600;
 
 /// Seconds since the Unix epoch; 0 if the clock cannot be right.
 pub fn unix_s() -> u64 {

@@ -16,6 +16,7 @@ mod check;
 mod config;
 mod delta;
 mod demo;
+mod doctor;
 mod exit;
 mod fleet;
 mod gc;
@@ -78,6 +79,8 @@ enum Command {
     Run(Box<run::RunArgs>),
     /// Tell a container runtime on this device of the mirror, or take that back
     Setup(setup::SetupArgs),
+    /// Say what is wrong with this device's node, its site and its runtimes, why, and what to do
+    Doctor(doctor::DoctorArgs),
     /// Show whether the node works, and what it did
     Status,
     /// List the nodes that this one is connected to
@@ -165,6 +168,7 @@ async fn dispatch(cli: Cli) -> Result<Exit, Failure> {
     match command {
         Command::Run(args) => run::run(*args, global).await,
         Command::Setup(args) => setup::run(args, &global).await,
+        Command::Doctor(args) => doctor::run(args, &global).await,
         Command::Status => status::run(&global).await,
         Command::Peers => peers::run(&global).await,
         Command::Blobs => blobs::run(&global).await,

@@ -25,6 +25,7 @@ mod endpoint;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod internal;
+pub mod probe;
 mod ranking;
 mod resuming;
 mod transfer;
