@@ -19,9 +19,20 @@ from .host import Failure, Lab, wait_until
 
 START_SECONDS_MAX = 30
 ANSWER_SECONDS_MAX = 60
-FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
-         "--disable-component-update", "--disable-dev-shm-usage", "--disable-extensions", "--disable-sync",
-         "--hide-scrollbars", "--mute-audio", "--remote-debugging-port=0")
+FLAGS = (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-dev-shm-usage",
+    "--disable-extensions",
+    "--disable-sync",
+    "--hide-scrollbars",
+    "--mute-audio",
+    "--remote-debugging-port=0",
+)
 
 
 class Socket:
@@ -30,8 +41,12 @@ class Socket:
     def __init__(self, port: int, path: str) -> None:
         self._stream = socket.create_connection(("127.0.0.1", port), timeout=ANSWER_SECONDS_MAX)
         key = base64.b64encode(os.urandom(16)).decode()
-        self._stream.sendall((f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-                              f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n").encode())
+        self._stream.sendall(
+            (
+                f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n"
+            ).encode()
+        )
         self._buffer = bytearray()
         while b"\r\n\r\n" not in self._buffer:
             self._more()
@@ -57,9 +72,13 @@ class Socket:
         """Sends one message."""
         payload, mask = text.encode(), os.urandom(4)
         size = len(payload)
-        length = (bytes([0x80 | size]) if size < 126 else
-                  bytes([0x80 | 126]) + struct.pack(">H", size) if size < 1 << 16 else
-                  bytes([0x80 | 127]) + struct.pack(">Q", size))
+        length = (
+            bytes([0x80 | size])
+            if size < 126
+            else bytes([0x80 | 126]) + struct.pack(">H", size)
+            if size < 1 << 16
+            else bytes([0x80 | 127]) + struct.pack(">Q", size)
+        )
         masked = bytes(byte ^ mask[at % 4] for at, byte in enumerate(payload))
         self._stream.sendall(b"\x81" + length + mask + masked)
 
@@ -123,7 +142,9 @@ class Page:
 
     def look(self, width: int, height: int, theme: str = "light", scale: float = 1, touch: bool = False) -> None:
         """Sets the window's size and what the system says of colours."""
-        self.tell("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=scale, mobile=touch)
+        self.tell(
+            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=scale, mobile=touch
+        )
         self.tell("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": theme}])
 
     def open(self, url: str) -> None:
@@ -143,7 +164,13 @@ class Page:
 
     def screenshot(self, path: Path, top: int = 0, height: int | None = None) -> None:
         """A picture of the page, or of so many pixels of it from `top` on, below the window's edge as well."""
-        clip = {"x": 0, "y": top, "width": self.value("innerWidth"), "height": height or self.full_height() - top, "scale": 1}
+        clip = {
+            "x": 0,
+            "y": top,
+            "width": self.value("innerWidth"),
+            "height": height or self.full_height() - top,
+            "scale": 1,
+        }
         shot = self.tell("Page.captureScreenshot", format="png", captureBeyondViewport=True, clip=clip)
         path.write_bytes(base64.b64decode(shot["data"]))
 

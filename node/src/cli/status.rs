@@ -34,7 +34,7 @@ fn shown(status: &NodeStatus) -> String {
         ("fleet", format!("{}, platform {}", status.fleet, status.platform)),
         ("admission", status.admission.as_ref().map_or_else(|| "open".to_owned(), fleet::in_a_line)),
         ("mirror", format!("http://{}", status.listen.mirror)),
-        ("metrics", format!("http://{}/metrics", status.listen.status)),
+        ("page", format!("http://{}, metrics at /metrics", status.listen.status)),
         (
             "store",
             format!(
@@ -103,6 +103,7 @@ mod tests {
                      origin gone.test NOT reachable";
         assert_eq!(text.lines().next(), Some(first));
         assert!(text.contains("  mirror     http://127.0.0.1:1\n"), "{text}");
+        assert!(text.contains("  page       http://127.0.0.1:4, metrics at /metrics\n"), "{text}");
     }
 
     #[tokio::test]

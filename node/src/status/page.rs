@@ -17,11 +17,14 @@ pub(super) struct File {
 }
 
 /// All of them; together at most [`BYTES_MAX`].
-pub(super) const FILES: [File; 6] = [
+pub(super) const FILES: [File; 9] = [
     File { path: "/", media_type: "text/html; charset=utf-8", text: include_str!("page/index.html") },
     File { path: "/theme.js", media_type: "text/javascript; charset=utf-8", text: include_str!("page/theme.js") },
     File { path: "/page.css", media_type: "text/css; charset=utf-8", text: include_str!("page/page.css") },
     File { path: "/page.js", media_type: "text/javascript; charset=utf-8", text: include_str!("page/page.js") },
+    File { path: "/dom.js", media_type: "text/javascript; charset=utf-8", text: include_str!("page/dom.js") },
+    File { path: "/moving.js", media_type: "text/javascript; charset=utf-8", text: include_str!("page/moving.js") },
+    File { path: "/holding.js", media_type: "text/javascript; charset=utf-8", text: include_str!("page/holding.js") },
     File { path: "/picture.js", media_type: "text/javascript; charset=utf-8", text: include_str!("page/picture.js") },
     File { path: "/words.js", media_type: "text/javascript; charset=utf-8", text: include_str!("page/words.js") },
 ];

@@ -116,7 +116,11 @@ export class Picture {
     this.flows = element("g", { class: "flows" });
     this.dots = element("g");
     this.names = element("g", { class: "names", "aria-hidden": "true" });
-    this.registry = element("g", { class: "registry", transform: `translate(${REGISTRY.x} ${REGISTRY.y})`, "aria-hidden": "true" });
+    this.registry = element("g", {
+      class: "registry",
+      transform: `translate(${REGISTRY.x} ${REGISTRY.y})`,
+      "aria-hidden": "true",
+    });
     this.registry.append(
       element("rect", { x: -46, y: -15, width: 92, height: 30, rx: 6 }),
       element("text", { y: 4.5 }, "registries"),
@@ -151,7 +155,8 @@ export class Picture {
 
   show(site, names, flows) {
     const others = [...site.devices].sort(
-      (one, other) => other.connected - one.connected || words.compareNames(names.get(one.peer_id), names.get(other.peer_id)),
+      (one, other) =>
+        other.connected - one.connected || words.compareNames(names.get(one.peer_id), names.get(other.peer_id)),
     );
     const { radius, at } = places(others.length);
     const place = new Map([[site.node.peer_id, CENTRE]]);
@@ -216,11 +221,20 @@ export class Picture {
       const side = Math.cos(angle);
       const anchor = side > 0.35 ? "start" : side < -0.35 ? "end" : "middle";
       const down = anchor === "middle" ? Math.sign(Math.sin(angle)) * (away + 5) + 4 : 4 + Math.sin(angle) * 4;
-      return element("text", {
-        x: round(x + (anchor === "middle" ? 0 : Math.sign(side) * away)), y: round(y + down), "text-anchor": anchor,
-      }, label);
+      return element(
+        "text",
+        {
+          x: round(x + (anchor === "middle" ? 0 : Math.sign(side) * away)),
+          y: round(y + down),
+          "text-anchor": anchor,
+        },
+        label,
+      );
     });
-    this.names.replaceChildren(...labels, element("text", { x: CENTRE.x, y: CENTRE.y + 34, "text-anchor": "middle", class: "own" }, "this device"));
+    this.names.replaceChildren(
+      ...labels,
+      element("text", { x: CENTRE.x, y: CENTRE.y + 34, "text-anchor": "middle", class: "own" }, "this device"),
+    );
   }
 
   showLinks(others, place) {
@@ -228,10 +242,12 @@ export class Picture {
     const key = connected.map((device) => device.peer_id).join() + others.length;
     if (this.linked === key) return;
     this.linked = key;
-    this.links.replaceChildren(...connected.map((device) => {
-      const { x, y } = place.get(device.peer_id);
-      return element("path", { d: `M${CENTRE.x} ${CENTRE.y}L${round(x)} ${round(y)}` });
-    }));
+    this.links.replaceChildren(
+      ...connected.map((device) => {
+        const { x, y } = place.get(device.peer_id);
+        return element("path", { d: `M${CENTRE.x} ${CENTRE.y}L${round(x)} ${round(y)}` });
+      }),
+    );
   }
 
   showFlows(flows, place, radius) {
@@ -261,7 +277,13 @@ export class Picture {
 
 /** What the marks of the picture mean. */
 export function legend() {
-  const entries = [["idle", null], ["getting", 0.6], ["fetching", 0.6], ["apart", null], ["distrusted", null]];
+  const entries = [
+    ["idle", null],
+    ["getting", 0.6],
+    ["fetching", 0.6],
+    ["apart", null],
+    ["distrusted", null],
+  ];
   return entries.map(([state, part]) => {
     const group = element("g", { class: `dot ${state}`, transform: "translate(9 9)" });
     draw(group, state, part, 7);

@@ -21,7 +21,11 @@ export const rate = (perSecond) => `${bytes(perSecond)}/s`;
 
 export function duration(seconds) {
   const whole = Math.max(0, Math.round(seconds));
-  const steps = [[86400, "d", 3600, "h"], [3600, "h", 60, "min"], [60, "min", 1, "s"]];
+  const steps = [
+    [86400, "d", 3600, "h"],
+    [3600, "h", 60, "min"],
+    [60, "min", 1, "s"],
+  ];
   for (const [size, unit, lower, lowerUnit] of steps) {
     if (whole >= size) {
       const rest = Math.floor((whole % size) / lower);
@@ -56,7 +60,8 @@ export const imageName = (image) => image.replace(/^docker\.io\/(library\/)?/, "
 export const layerName = (blob) => (blob.image ? imageName(blob.image) : "layer") + ` ${shortDigest(blob.digest)}`;
 
 /** The same where there is little room: without the registry and the path. */
-export const layerShort = (blob) => (blob.image ? blob.image.slice(blob.image.lastIndexOf("/") + 1) : "layer") + ` ${shortDigest(blob.digest)}`;
+export const layerShort = (blob) =>
+  (blob.image ? blob.image.slice(blob.image.lastIndexOf("/") + 1) : "layer") + ` ${shortDigest(blob.digest)}`;
 
 /** Each device's name by its peer id: its address, and where several have the same one, the end of its id too. */
 export function deviceNames(site) {
