@@ -7,7 +7,7 @@
 use super::{
     Engine,
     event::{Action, Note, Source, SourceError},
-    transfer::{Phase, Supplier},
+    transfer::{Phase, Supplier, Transfer},
 };
 use crate::{ContentId, PieceIndex};
 
@@ -29,6 +29,14 @@ impl Engine {
             self.close_transfer(content);
             return;
         }
+        if self.dispel_doubt(content) || self.drop_what_liars_supplied(content) {
+            return self.look_again(content);
+        }
+        self.weigh(content);
+        if !self.transfers.open.get(&content).is_some_and(Transfer::is_full) {
+            return self.look_again(content);
+        }
+        let Some(transfer) = self.transfers.open.get(&content) else { return };
         let kept: Vec<_> = transfer.pieces.iter().flat_map(|pieces| pieces.inherited()).collect();
         let suppliers = transfer.suppliers();
         let mine = Supplier::Hearsay(node);
@@ -36,16 +44,35 @@ impl Engine {
             // Nobody can be blamed for what was there before, so it goes first.
             let recalled = transfer.supplied_by(&mine);
             self.drop_pieces(content, kept.into_iter().chain(recalled).collect());
-        } else {
-            let of_origin = suppliers.contains(&Supplier::Origin);
-            let of_peers: Vec<_> = suppliers.into_iter().filter(|supplier| *supplier != Supplier::Origin).collect();
-            match of_peers.as_slice() {
-                [] => self.origin_is_wrong(content),
-                [only] if !of_origin => self.blame(content, *only),
-                [first, ..] => self.audit(content, *first),
-            }
+        } else if suppliers.len() == 1 || !self.begin_samples(content) {
+            self.blame_one(content);
         }
         self.look_again(content);
+    }
+
+    /// Names whoever alone supplied everything, or drops all that one of several did, to be compared.
+    pub(super) fn blame_one(&mut self, content: ContentId) {
+        let Some(transfer) = self.transfers.open.get(&content) else { return };
+        let suppliers = transfer.suppliers();
+        let of_origin = suppliers.contains(&Supplier::Origin);
+        let of_peers: Vec<_> = suppliers.into_iter().filter(|supplier| *supplier != Supplier::Origin).collect();
+        match of_peers.as_slice() {
+            [] => self.origin_is_wrong(content),
+            [only] if !of_origin => self.blame(content, *only),
+            [first, ..] => self.audit(content, *first),
+        }
+    }
+
+    /// Drops what those supplied who were found to lie while all was being checked. `false` if there is nothing of them.
+    fn drop_what_liars_supplied(&mut self, content: ContentId) -> bool {
+        let Some(transfer) = self.transfers.open.get(&content) else { return false };
+        let liars: Vec<_> = transfer.exposed.iter().copied().collect();
+        let theirs = |transfer: &Transfer| liars.iter().any(|liar| transfer.supplied(&Supplier::Peer(*liar)));
+        let any = theirs(transfer);
+        if any {
+            liars.iter().for_each(|liar| self.drop_what_supplied(*liar));
+        }
+        any
     }
 
     /// All of it came from the origin.
@@ -56,10 +83,15 @@ impl Engine {
             transfer.audited.extend(exposed);
         }
         self.absolve(content);
+        self.rule_out_origins(content);
+        self.drop_all(content);
+    }
+
+    /// No origin is asked for this blob any more.
+    pub(super) fn rule_out_origins(&mut self, content: ContentId) {
         let Some(transfer) = self.transfers.open.get(&content) else { return };
         let origins: Vec<_> = transfer.origins.iter().map(|(name, kind)| Source::Origin(name.clone(), *kind)).collect();
         origins.into_iter().for_each(|origin| self.rule_out(content, origin));
-        self.drop_all(content);
     }
 
     /// Everything has this one's word.
@@ -139,7 +171,13 @@ impl Engine {
         self.act(Action::Drop { content, pieces });
     }
 
-    fn drop_pieces(&mut self, content: ContentId, pieces: Vec<PieceIndex>) {
+    /// Drops pieces, and fetches that would say at their end that they are there.
+    pub(super) fn drop_pieces(&mut self, content: ContentId, pieces: Vec<PieceIndex>) {
+        let running = self.transfers.open.get(&content).into_iter().flat_map(|transfer| &transfer.fetches);
+        let bring = running.filter(|(_, fetch)| pieces.iter().any(|piece| fetch.run.contains(piece)));
+        for fetch in bring.map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.cancel_one(fetch);
+        }
         if let Some(known) = self.transfers.open.get_mut(&content).and_then(|transfer| transfer.pieces.as_mut()) {
             known.drop(&pieces);
         }

@@ -27,8 +27,12 @@ impl Engine {
         }
         let Some(transfer) = self.transfers.open.get_mut(&content) else { return };
         let mut withheld = self.budget.release(content, transfer, (self.now, self.config.retry_max));
-        if transfer.is_full() {
-            return self.complete(content);
+        let compares = self.compare_next(content);
+        if self.transfers.open.get(&content).is_some_and(Transfer::is_full) {
+            return match compares {
+                Some(until) => self.wait(content, until),
+                None => self.complete(content),
+            };
         }
         for _ in 0..=self.config.fetches_per_transfer {
             let choice = self.choose(content, preferred);
@@ -162,6 +166,10 @@ impl Engine {
             self.timers.set(Timer::Retry(content), self.now, wait);
             return;
         }
+        if self.dispel_doubt(content) {
+            return self.look_again(content);
+        }
+        let Some(transfer) = self.transfers.open.get(&content) else { return };
         let verdict = transfer.verdict();
         // Should others hold the blob in another size, the pieces at hand are what was wrong; start anew next time.
         if transfer.size().is_some_and(|size| self.directory.holders(&content).any(|(_, other)| other != size))

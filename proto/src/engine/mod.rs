@@ -22,6 +22,7 @@ mod bindings;
 mod blame;
 pub mod budget;
 mod clearing;
+mod comparing;
 pub mod config;
 mod conversation;
 mod directory;

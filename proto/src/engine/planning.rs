@@ -60,6 +60,9 @@ impl Engine {
         if transfer.fetches.len() >= self.config.fetches_per_transfer {
             return Choice::Enough;
         }
+        if let Some(choice) = self.ask_compared(content) {
+            return choice;
+        }
         if let Some(choice) = self.ask_crowd(content) {
             return choice;
         }

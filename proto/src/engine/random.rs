@@ -26,6 +26,11 @@ impl Random {
         mean * 3 / 4 + self.below(mean / 2)
     }
 
+    /// A place in a list of so many.
+    pub(super) fn index(&mut self, count: usize) -> usize {
+        ((u64::from(self.0.next_u32()) * count as u64) >> 32) as usize
+    }
+
     /// Less than `max`.
     pub(super) fn below(&mut self, max: Duration) -> Duration {
         max * (self.0.next_u32() >> 16) / (1 << 16)

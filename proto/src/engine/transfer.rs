@@ -12,6 +12,7 @@ use std::{
 
 use super::{
     clearing::Clearance,
+    comparing::Comparing,
     event::{FetchId, Instant, Source, SourceError, WantError, WantId},
     rebuilding::Rebuilding,
     vouches::Vouches,
@@ -225,6 +226,8 @@ pub(super) struct Transfer {
     pub(super) disputes: BTreeMap<PieceIndex, (NodeId, PieceHash)>,
     /// Hashes that are being compared with the origin's, and whose word they are.
     pub(super) audit: BTreeMap<PieceIndex, (Supplier, PieceHash)>,
+    /// Pieces that this node has from the origin with its own eyes.
+    pub(super) comparing: Comparing,
     /// Pieces from the origin whose hashes the others have not been told.
     pub(super) unsaid: BTreeMap<PieceIndex, PieceHash>,
     /// When hashes were last told.
@@ -271,6 +274,7 @@ impl Transfer {
             audited: BTreeSet::new(),
             disputes: BTreeMap::new(),
             audit: BTreeMap::new(),
+            comparing: Comparing::default(),
             unsaid: BTreeMap::new(),
             vouched_at: Instant::default(),
             yielded: false,
@@ -354,12 +358,15 @@ impl Transfer {
         next.filter(|piece| fetch.run.contains(piece))
     }
 
-    /// The pieces that are durable or in flight; `None` while the size is not known.
+    /// The pieces that are durable, in flight or to be compared; `None` while the size is not known.
     pub(super) fn taken(&self) -> Option<PieceSet> {
         let pieces = self.pieces.as_ref()?;
         let mut taken = pieces.durable.clone();
         for fetch in self.fetches.values() {
             taken.insert_run(fetch.run.clone());
+        }
+        if let Some(piece) = self.comparing.piece {
+            taken.insert(piece);
         }
         Some(taken)
     }
@@ -383,6 +390,7 @@ impl Transfer {
                 // What was said was of a blob that is cut in another way.
                 self.vouches = Vouches::default();
                 self.audit.clear();
+                self.comparing = Comparing::default();
                 self.disputes.clear();
                 self.unsaid.clear();
             }

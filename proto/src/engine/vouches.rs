@@ -99,6 +99,16 @@ impl Vouches {
         words.min_by_key(|vouch| !vouch.sure).copied()
     }
 
+    /// The words of those who took a piece from the origin themselves.
+    pub(super) fn sure(&self, piece: PieceIndex) -> impl Iterator<Item = &Vouch> {
+        self.words.get(&piece).into_iter().flat_map(Words::iter).filter(|vouch| vouch.sure)
+    }
+
+    /// Whether one of those who are meant took a piece from the origin with this hash.
+    pub(super) fn is_sure(&self, piece: PieceIndex, hash: PieceHash, meant: impl Fn(&NodeId) -> bool) -> bool {
+        self.sure(piece).any(|vouch| vouch.hash == hash && meant(&vouch.by))
+    }
+
     /// Whether anybody said a hash of a piece.
     pub(super) fn is_known(&self, piece: PieceIndex) -> bool {
         self.words.contains_key(&piece)

@@ -53,19 +53,24 @@ impl Engine {
         for (piece, hash) in new {
             let Some(hash) = hash else { continue };
             if from_origin {
-                let audited = transfer.audit.remove(&piece).filter(|(_, audited)| *audited != hash);
-                if let Some((Supplier::Peer(node), _)) = audited {
-                    liars.push(node);
+                match transfer.audit.remove(&piece) {
+                    Some((Supplier::Peer(node), said)) => transfer.comparing.note(node, said == hash),
+                    Some((Supplier::Hearsay(node), said)) if said == hash => transfer.comparing.note(node, true),
+                    Some((Supplier::Hearsay(_), _)) => transfer.comparing.passed_on(),
+                    Some((Supplier::Origin, _)) | None => {}
                 }
-                transfer.unsaid.insert(piece, hash);
+                if !transfer.comparing.came(piece, hash) {
+                    transfer.unsaid.insert(piece, hash);
+                }
                 match transfer.disputes.remove(&piece) {
                     // It may have been lied to by those who are doubted, and have passed that on.
                     Some((relay, said)) if said == hash && transfer.doubted.is_empty() => liars.push(relay),
                     Some((relay, _)) => innocent.push(relay),
                     None => {}
                 }
-                let refuted = transfer.vouches.refuted(piece, hash);
-                liars.extend(refuted.into_iter().filter(|vouch| vouch.sure).map(|vouch| vouch.by));
+                for vouch in transfer.vouches.sure(piece).filter(|vouch| !transfer.exposed.contains(&vouch.by)) {
+                    transfer.comparing.note(vouch.by, vouch.hash == hash);
+                }
             }
         }
         liars.sort_unstable();
@@ -75,6 +80,7 @@ impl Engine {
             self.expose(liar, content);
         }
         if from_origin {
+            self.weigh(content);
             self.vouch(content);
         }
     }
@@ -195,7 +201,7 @@ impl Engine {
         }
     }
 
-    /// Returns whether some of them are lies.
+    /// Returns whether some of them are lies, or others than this node has.
     fn hear_hashes(
         &mut self,
         from: NodeId,
@@ -211,19 +217,26 @@ impl Engine {
         if !trusted || transfer.size() != Some(size) {
             return false;
         }
-        let mut lies = false;
+        let (mut lies, mut differs) = (false, false);
         for (piece, hash) in &said {
             lies |= !transfer.vouches.add(*piece, Vouch { by: from, hash: *hash, sure });
+            let known = transfer.pieces.as_ref().and_then(|pieces| pieces.known.get(piece)).filter(|_| sure);
+            let Some((supplier, known)) = known else { continue };
+            differs |= known != hash;
+            match supplier {
+                Supplier::Origin => transfer.comparing.note(from, known == hash),
+                Supplier::Peer(_) | Supplier::Hearsay(_) if known == hash => {}
+                Supplier::Peer(_) | Supplier::Hearsay(_) => transfer.comparing.contradicted(from, *piece, *hash),
+            }
         }
-        let own = said.iter().any(|(piece, hash)| {
-            let known = transfer.pieces.as_ref().and_then(|pieces| pieces.known.get(piece));
-            sure && known.is_some_and(|(supplier, known)| *supplier == Supplier::Origin && known != hash)
-        });
-        if lies || own {
-            self.expose(from, content);
+        if lies {
+            self.expose_voucher(from, content);
+        }
+        if differs {
+            self.weigh(content);
         }
         self.expect_hashes(content, &said);
-        lies || own
+        lies || differs
     }
 
     fn trusts_node(&self, content: &ContentId, node: &NodeId) -> bool {
@@ -322,6 +335,11 @@ impl Transfer {
     pub(super) fn suppliers(&self) -> std::collections::BTreeSet<Supplier> {
         let known = self.pieces.iter().flat_map(|pieces| pieces.known.values());
         known.map(|(supplier, _)| *supplier).collect()
+    }
+
+    /// Whether one supplied some piece.
+    pub(super) fn supplied(&self, supplier: &Supplier) -> bool {
+        self.pieces.iter().flat_map(|pieces| pieces.known.values()).any(|(by, _)| by == supplier)
     }
 
     /// The pieces that one supplied.

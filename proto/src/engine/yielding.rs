@@ -35,6 +35,9 @@ impl Engine {
         let (Some((id, fetch)), Some(pieces)) = (transfer.origin_fetch(), &transfer.pieces) else {
             return self.yield_unsized(content);
         };
+        if transfer.comparing.piece.is_some_and(|piece| fetch.run.contains(&piece)) {
+            return;
+        }
         let claims = self.claims(&content);
         let missing = fetch.run.clone().filter(|piece| !pieces.durable.contains(*piece));
         let others =

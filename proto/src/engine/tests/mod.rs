@@ -2,6 +2,7 @@
 
 mod budgets;
 mod clearing;
+mod comparing;
 mod overview;
 mod properties;
 mod rebuilding;

@@ -215,10 +215,10 @@ fn what_a_peer_supplied_is_compared_with_the_origin_before_the_origin_is_found_w
         6ms fetch 0 ended failed      -> A of P failed; fetch 1 A from app 1..2
         7ms fetch 1 stored 1
         7ms fetch 1 ended ok          -> complete A
-        8ms A wrong                    -> A of P failed; drop A: 0; fetch 2 A from app 0..1
+        8ms A wrong                    -> drop A: 0; fetch 2 A from app 0..1
         9ms fetch 2 stored 0
-       10ms fetch 2 ended ok          -> complete A
-       11ms A wrong                    -> A of app failed; drop A: 0 1; fetch 3 A from P 0..2
+       10ms fetch 2 ended ok          -> A of app failed; drop A: 0 1   # all of it is the origin's
+        1s tick                        -> fetch 3 A from P 0..2
     ");
 }
 
