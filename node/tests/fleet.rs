@@ -52,8 +52,9 @@ async fn fleet_of(node: &Node) -> FleetStatus {
     AdminClient::new(&node.run().admin).fleet().await.unwrap()
 }
 
+/// As the device's own people see it: at its status address nobody is told why others do not let it in.
 async fn admission(node: &Node) -> AdmissionStatus {
-    node.status().await.admission.unwrap()
+    AdminClient::new(&node.run().admin).status().await.unwrap().admission.unwrap()
 }
 
 /// What a client that knows nothing of admission gets from an address.
