@@ -444,16 +444,18 @@ impl Mesh {
 
     /// The mesh as it is now; empty while the node shuts down.
     pub async fn status(&self) -> MeshStatus {
-        let (answer, answered) = oneshot::channel();
-        let _ = self.commands.send(Command::Status { answer }).await;
-        answered.await.unwrap_or_default()
+        self.ask_status().await.unwrap_or_default()
     }
 
     /// Whether the engine's task answers. Waits for as long as it does not.
     pub async fn answers(&self) -> bool {
+        self.ask_status().await.is_some()
+    }
+
+    async fn ask_status(&self) -> Option<MeshStatus> {
         let (answer, answered) = oneshot::channel();
         let _ = self.commands.send(Command::Status { answer }).await;
-        answered.await.is_ok()
+        answered.await.ok()
     }
 }
 

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::{
     Environment,
     layer::{ConfigErrors, Given, Layer, RawOrigin},
-    reference::{Fallback, ROWS, Row},
+    reference::{Fallback, ROWS, Row, plain},
     validate,
 };
 
@@ -31,8 +31,8 @@ pub fn effective(
     config_file: Option<&Path>,
     environment: &Environment,
 ) -> Result<Vec<Effective>, ConfigErrors> {
-    validate::load(flags.clone(), config_file, environment)?;
-    let (layer, _) = validate::merged(flags, config_file, environment);
+    let (layer, errors) = validate::merged(flags, config_file, environment);
+    validate::checked(layer.clone(), errors, environment)?;
     let mut all: Vec<Effective> = ROWS.iter().map(|row| of_row(row, &layer, environment)).collect();
     all.extend(layer.origins.iter().flat_map(of_origin));
     for registry in &layer.registries {
@@ -57,7 +57,7 @@ fn of_row(row: &Row, layer: &Layer, environment: &Environment) -> Effective {
         None => {
             let value = match row.default {
                 Fallback::Value(value) => value.to_owned(),
-                Fallback::Words { said, .. } if row.key != "data_dir" => said.replace('`', ""),
+                Fallback::Words { said, .. } if row.key != "data_dir" => plain(said),
                 Fallback::Words { .. } => {
                     environment.default_data_dir().map(|dir| dir.display().to_string()).unwrap_or_default()
                 }

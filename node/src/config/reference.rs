@@ -220,7 +220,7 @@ pub fn commented_file() -> String {
         let about = plain(row.about);
         let default = match row.default {
             Fallback::Value(_) => String::new(),
-            Fallback::Words { said, .. } => format!(" [default: {}]", said.replace('`', "")),
+            Fallback::Words { said, .. } => format!(" [default: {}]", plain(said)),
         };
         let _ = writeln!(text, "# {about}{default}; also {} or {}", row.variable, row.flag);
         let _ = writeln!(text, "#{} = {}", row.key, row.written());
@@ -230,7 +230,7 @@ pub fn commented_file() -> String {
 }
 
 /// Markdown without its marks: code as it is, and of links what they say.
-fn plain(markdown: &str) -> String {
+pub(super) fn plain(markdown: &str) -> String {
     let mut text = String::new();
     let mut rest = markdown;
     while let Some((before, after)) = rest.split_once("](") {

@@ -50,6 +50,15 @@ const FLEET_LEN_MAX: usize = 64;
 /// With every mistake found in any of them.
 pub fn load(flags: Layer, config_file: Option<&Path>, environment: &Environment) -> Result<Config, ConfigErrors> {
     let (layer, errors) = merged(flags, config_file, environment);
+    checked(layer, errors, environment)
+}
+
+/// What the merged sources say, unless something is wrong with them.
+pub(super) fn checked(
+    layer: Layer,
+    errors: Vec<ConfigError>,
+    environment: &Environment,
+) -> Result<Config, ConfigErrors> {
     let mut validator = Validator { layer, errors };
     let config = validator.config(environment);
     if validator.errors.is_empty() { Ok(config) } else { Err(ConfigErrors(validator.errors)) }
@@ -67,29 +76,21 @@ pub(super) fn merged(flags: Layer, config_file: Option<&Path>, environment: &Env
 /// The data directory of the node that an admin command means. Mistakes elsewhere in the configuration are left for
 /// the node to report.
 pub fn find_data_dir(flag: Option<PathBuf>, environment: &Environment) -> Option<PathBuf> {
-    let mut ignored = Vec::new();
-    flag.or_else(|| {
-        file_layer(None, environment, &mut ignored)
-            .overlaid(Layer::from_variables(&environment.variables, &mut ignored))
-            .values
-            .get(&Setting::DataDir)
-            .map(Given::path)
-    })
-    .or_else(|| environment.default_data_dir())
+    flag.or_else(|| named_path(Setting::DataDir, environment)).or_else(|| environment.default_data_dir())
 }
 
 /// The admin socket that the environment's configuration file or variables name, if any.
 pub fn find_admin_socket(environment: &Environment) -> Option<PathBuf> {
-    let mut ignored = Vec::new();
-    file_layer(None, environment, &mut ignored)
-        .overlaid(Layer::from_variables(&environment.variables, &mut ignored))
-        .values
-        .get(&Setting::AdminSocket)
-        .map(Given::path)
+    named_path(Setting::AdminSocket, environment)
 }
 
-/// The mirror's address, whether it demands a password or TLS, and the registries that have origins, for whoever tells runtimes of them. What is wrong with other
-/// settings is left for the node to report.
+/// The path that the environment's configuration file or variables give for a setting, whatever is wrong with the rest.
+fn named_path(setting: Setting, environment: &Environment) -> Option<PathBuf> {
+    merged(Layer::default(), None, environment).0.values.get(&setting).map(Given::path)
+}
+
+/// The mirror's address, whether it demands a password or TLS, and the registries that have origins, for whoever tells
+/// runtimes of them. What is wrong with other settings is left for the node to report.
 ///
 /// # Errors
 /// If the file cannot be read, or has mistakes in it.
@@ -98,13 +99,11 @@ pub fn find_mirror(
     config_file: Option<&Path>,
     environment: &Environment,
 ) -> Result<(SocketAddr, bool, Vec<String>), ConfigErrors> {
-    let (mut errors, mut flags) = (Vec::new(), Layer::default());
+    let mut flags = Layer::default();
     if let Some(flag) = flag {
         flags.flag(Setting::Mirror, flag);
     }
-    let layer = file_layer(config_file, environment, &mut errors)
-        .overlaid(Layer::from_variables(&environment.variables, &mut errors))
-        .overlaid(flags);
+    let (layer, errors) = merged(flags, config_file, environment);
     let mut validator = Validator { layer, errors };
     let mirror = validator.address(Setting::Mirror, MIRROR_DEFAULT);
     let demanding = [Setting::MirrorCertificate, Setting::MirrorUsername];
