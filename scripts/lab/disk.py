@@ -14,13 +14,13 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
-from .host import Lab, wait_until
+from .host import Failure, Lab, wait_until
 from .node import NOBODY
 
 EXT4_IOC_SHUTDOWN = 0x8004587D
-NO_LOG_FLUSH = 2
-RELEASE_SECONDS_MAX = 60
-"""From the unmount until nobody has it any more: commands of admins end within so long."""
+FLUSH, NO_LOG_FLUSH = 0, 2
+RELEASE_SECONDS_MAX = 5
+"""From the unmount until nobody has it any more: as a rule commands of admins end within so long."""
 
 
 class Disk:
@@ -42,21 +42,36 @@ class Disk:
         self.mounted = True
 
     def unmount(self) -> None:
-        """Unmounts it; whoever used it has ended, or is about to."""
+        """Unmounts it; whoever used it has ended, or is about to. Nothing is written any more."""
         if self.mounted:
+            self._shut_down(FLUSH)
             self.lab.run(["umount", str(self.place)])
             self.mounted = False
-        # A command in a mount namespace of its own may hold it for a moment; it would come back as it is then.
-        wait_until(f"{self.place} is let go of", lambda: not self.lab.run(["losetup", "-j", str(self.backing)]).strip(),
-                   RELEASE_SECONDS_MAX)
+        self._let_go()
 
     def cut(self) -> None:
         """The power is gone: of what was written, only what was synced remains, and what the kernel wrote by itself."""
+        self._shut_down(NO_LOG_FLUSH)
+
+    def _shut_down(self, how: int) -> None:
         place = os.open(self.place, os.O_RDONLY)
         try:
-            fcntl.ioctl(place, EXT4_IOC_SHUTDOWN, struct.pack("I", NO_LOG_FLUSH))
+            # Has no effect on a file system that is shut down already.
+            fcntl.ioctl(place, EXT4_IOC_SHUTDOWN, struct.pack("I", how))
         finally:
             os.close(place)
+
+    def _let_go(self) -> None:
+        """Waits until nobody has it mounted. A process of somebody else's, in a mount namespace that was made meanwhile, may
+        have it for as long as it likes: nothing is written any more, so what is on it is then taken to another disk."""
+        try:
+            wait_until(f"{self.place} is let go of", lambda: not self.lab.run(["losetup", "-j", str(self.backing)]).strip(),
+                       RELEASE_SECONDS_MAX)
+        except Failure:
+            copy = self.backing.with_name(f"{self.backing.name}.copy")
+            self.lab.run(["cp", "--sparse=always", str(self.backing), str(copy)])
+            self.backing.unlink()
+            copy.rename(self.backing)
 
     def check(self) -> str:
         """What fsck finds wrong with it, unmounted; nothing, as a rule."""
