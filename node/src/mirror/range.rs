@@ -130,6 +130,19 @@ mod tests {
     }
 
     #[test]
+    fn a_blob_may_be_longer_than_what_32_bits_count() {
+        const GIB: u64 = 1 << 30;
+        for (range, expected) in [
+            ("bytes=4294967295-4294967296", Slice::Part(4 * GIB - 1, 4 * GIB + 1)),
+            ("bytes=5368709119-", Slice::Part(5 * GIB - 1, 5 * GIB)),
+            ("bytes=-4294967297", Slice::Part(GIB - 1, 5 * GIB)),
+            ("bytes=5368709120-", Slice::Unsatisfiable),
+        ] {
+            assert_eq!(slice(&headers(&[(header::RANGE, range)]), &content(), 5 * GIB), expected, "{range}");
+        }
+    }
+
+    #[test]
     fn an_empty_blob_has_no_part() {
         for (range, expected) in
             [("bytes=0-", Slice::Unsatisfiable), ("bytes=0-0", Slice::Unsatisfiable), ("bytes=-5", Slice::Whole)]

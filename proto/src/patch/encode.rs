@@ -276,5 +276,5 @@ impl<'a> Writer<'a> {
 }
 
 fn byte_at(old: &[u8], at: u64) -> u8 {
-    old.get(at as usize).copied().unwrap_or(0)
+    usize::try_from(at).ok().and_then(|at| old.get(at)).copied().unwrap_or(0)
 }

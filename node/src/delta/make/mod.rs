@@ -28,8 +28,9 @@ use super::{
 };
 use crate::config::units::show_bytes;
 
-/// The longest tar that patches are made of, in bytes: places are held in 32 bits.
-pub const TAR_MAX: u64 = u32::MAX as u64 - 1;
+/// The longest tar that patches are made of, in bytes. Places are held in 32 bits; where addresses have no more than that
+/// either, two tars with their indexes have to find room beside each other.
+pub const TAR_MAX: u64 = if usize::BITS > 32 { u32::MAX as u64 - 1 } else { 512 << 20 };
 
 /// How a patch is made.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
