@@ -21,6 +21,8 @@ from pathlib import Path
 from .host import Lab, say
 
 ARCHITECTURES = ("amd64", "arm64")
+VARIANTS = {"arm64": "v8", "arm": "v7"}
+"""Of the processors that have some, the one that images are built for."""
 BASE = ("base-files bash ca-certificates coreutils dash debianutils dpkg findutils grep gzip libc-bin libc6 login "
         "mawk ncurses-base passwd perl-base sed tar util-linux").split()
 STACKS = [BASE, [*BASE, "python3-minimal"], [*BASE, "python3-minimal", "git", "openssl"]]
@@ -169,7 +171,8 @@ def add_app(tar: tarfile.TarFile, greeting: str = GREETING) -> None:
 def put_platform(layout: Path, architecture: str, layers: list[tuple[Blob, str]],
                  command: tuple[str, ...] = ("/app/hello",)) -> dict:
     """Writes config and manifest of layers with the digests of the tars in them; returns the index's entry."""
-    platform = {"architecture": architecture, "os": "linux", **({"variant": "v8"} if architecture == "arm64" else {})}
+    variant = {"variant": VARIANTS[architecture]} if architecture in VARIANTS else {}
+    platform = {"architecture": architecture, "os": "linux", **variant}
     config = {**platform, "config": {"Cmd": list(command)} if command else {},
               "rootfs": {"type": "layers", "diff_ids": [diff_id for _, diff_id in layers]}}
     manifest = {"schemaVersion": 2, "mediaType": MANIFEST_TYPE,
@@ -204,11 +207,15 @@ def put_layer(layout: Path, fill: object, level: int = GZIP_LEVEL) -> tuple[Blob
     return Blob(f"sha256:{digest}", size), f"sha256:{whole.hexdigest()}"
 
 
-def _put_json(layout: Path, value: dict) -> Blob:
-    content = json.dumps(value).encode()
+def put_blob(layout: Path, content: bytes) -> Blob:
+    """Writes a blob as it is."""
     digest = hashlib.sha256(content).hexdigest()
     (layout / "blobs/sha256" / digest).write_bytes(content)
     return Blob(f"sha256:{digest}", len(content))
+
+
+def _put_json(layout: Path, value: dict) -> Blob:
+    return put_blob(layout, json.dumps(value).encode())
 
 
 def _described(blob: Blob, media_type: str) -> dict:
