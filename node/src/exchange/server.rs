@@ -68,9 +68,9 @@ const SHUTDOWN_TIME_MAX: Duration = Duration::from_secs(3);
 /// Pause after a failed accept: usually out of file descriptors, which others must give back.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Buffer for a request's head; a legitimate one has under 300 bytes. hyper's smallest.
-const REQUEST_BYTES_MAX: usize = 8 << 10;
+pub(super) const REQUEST_BYTES_MAX: usize = 8 << 10;
 /// Headers of a request; a legitimate one has two.
-const HEADERS_MAX: usize = 16;
+pub(super) const HEADERS_MAX: usize = 16;
 /// A connection over its peer's limit is closed when it was told so, or has asked nothing for so long.
 const BUSY_IDLE_MAX: Duration = Duration::from_secs(2);
 /// Wait for an upload slot, before an answer. Twice what the last of eighty peers waits for its first; a client gives up

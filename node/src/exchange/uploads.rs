@@ -246,6 +246,54 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn of_ten_times_the_uploads_the_limit_waits_and_the_rest_is_refused_at_once() {
+        let limits = Limits { quantum: Duration::from_secs(600), ..super::LIMITS };
+        let uploads = Arc::new(Uploads::new(limits));
+        let peers = (0..10 * (limits.slots + limits.waiting)).map(|n| {
+            let mut key = [0; 32];
+            key[..8].copy_from_slice(&n.to_le_bytes());
+            NodeId::from_public_key(key)
+        });
+        let mut held = Vec::new();
+        let mut waiting = Vec::new();
+        let mut refused = 0;
+        for peer in peers {
+            let mut asking = Box::pin(uploads.admit(peer, WAIT_MAX));
+            match asking.as_mut().now_or_never() {
+                Some(Some(upload)) => held.push(upload),
+                Some(None) => refused += 1,
+                None => waiting.push(asking),
+            }
+        }
+        assert_eq!((held.len(), waiting.len()), (limits.slots, limits.waiting));
+        assert_eq!(refused, 9 * (limits.slots + limits.waiting));
+        assert_eq!(uploads.count(), (limits.slots, limits.waiting));
+        // Whoever waits has its turn as if nobody had been refused.
+        held.clear();
+        for asking in waiting {
+            assert!(asking.await.is_some());
+        }
+        assert_eq!(uploads.count(), (0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn ten_times_what_a_peer_may_wait_for_leaves_room_for_others() {
+        let limits = Limits { quantum: Duration::from_secs(600), ..super::LIMITS };
+        let uploads = Arc::new(Uploads::new(limits));
+        let mut asked = Vec::new();
+        for _ in 0..limits.slots + 10 * limits.waiting_per_peer {
+            let mut asking = Box::pin(uploads.admit(peer(1), WAIT_MAX));
+            asked.push((asking.as_mut().now_or_never(), asking));
+        }
+        assert_eq!(uploads.count(), (limits.slots, limits.waiting_per_peer));
+        let mut other = Box::pin(uploads.admit(peer(2), WAIT_MAX));
+        assert!(other.as_mut().now_or_never().is_none());
+        // The first slot that comes free is the other one's, who holds none.
+        drop(asked.remove(0));
+        assert!(other.now_or_never().unwrap().is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_slow_reader_loses_its_slot_after_a_quantum_and_queues_again() {
         let uploads = uploads();
         let mut slow = uploads.admit(peer(1), WAIT_MAX).await.unwrap();

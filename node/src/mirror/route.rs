@@ -23,7 +23,7 @@ const DEFAULT_REGISTRY: &str = "docker.io";
 const DEFAULT_NAMESPACE: &str = "library/";
 /// Longest path and query in bytes: a registry, a repository and a sha512 digest, each percent-encoded, fit
 /// several times.
-const TARGET_LEN_MAX: usize = 4096;
+pub(super) const TARGET_LEN_MAX: usize = 4096;
 /// Longest `artifactType` filter in bytes (media types: RFC 6838, 127 characters on each side of the slash).
 const ARTIFACT_TYPE_LEN_MAX: usize = 255;
 

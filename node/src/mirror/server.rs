@@ -25,7 +25,7 @@ use super::{Discovery, Limits, MirrorState, MirrorStore, router};
 use crate::crowd::{Crowd, Place, Places, Source, Watched};
 
 /// Largest request head in bytes. Clients send some hundreds; Docker's bearer tokens are a few thousand.
-const HEAD_LEN_MAX: usize = 64 << 10;
+pub(super) const HEAD_LEN_MAX: usize = 64 << 10;
 /// Pause after an accept that failed for want of descriptors or memory, so that the loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 

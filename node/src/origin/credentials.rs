@@ -4,7 +4,8 @@
 //! login` leaves them (Podman's `auth.json` has the same form). The file is read anew whenever a registry asks
 //! for credentials, and its [`Stamp`] tells when what came from it is out of date; nothing watches it.
 //!
-//! Deliberately absent: storing credentials, and OAuth2 identity tokens, which oci-client cannot exchange.
+//! Deliberately absent: storing credentials, and OAuth2 identity tokens: their exchange is a POST that a redirect would
+//! carry to another host.
 
 use std::{
     fmt,

@@ -11,12 +11,11 @@ use std::{
     time::Duration,
 };
 
-use oci_client::client::{Certificate, CertificateEncoding, ClientConfig, ClientProtocol};
 use reqwest::redirect::{Attempt, Policy};
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use url::Url;
 
-use super::{OriginConfig, OriginSetupError, internal};
+use super::{OriginConfig, OriginSetupError, internal, names::Names};
 
 /// How long a connection may take. Longer than two lost SYNs (3 s) on a bad uplink; short enough that a device
 /// that has just gone offline turns to its peers before a person gives up.
@@ -41,14 +40,15 @@ const USER_AGENT: &str = concat!("layermesh/", env!("CARGO_PKG_VERSION"));
 /// Certificates that are trusted besides the system's.
 type ExtraRoots = Arc<Vec<CertificateDer<'static>>>;
 
-/// A client for everything but authentication, made when it is first needed: it holds the system's CAs, some MiB
-/// that a node that only ever asks its peers need not spend. Cheap to clone.
+/// A client, made when it is first needed: it holds the system's CAs, some MiB that a node that only ever asks its peers
+/// need not spend. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub(super) struct HttpClient {
     roots: ExtraRoots,
     plain_http: bool,
     /// Whether addresses of the device and its LAN are allowed: whoever wrote the configuration said so.
     internal: bool,
+    names: Names,
     made: Arc<OnceLock<reqwest::Client>>,
 }
 
@@ -56,6 +56,11 @@ impl HttpClient {
     /// A client for registries that somebody named who may: at any address.
     pub(super) fn anywhere() -> Self {
         Self { internal: true, ..Self::default() }
+    }
+
+    /// Another one at any address, which has its turn for looking names up with this one.
+    pub(super) fn beside(&self, roots: ExtraRoots, plain_http: bool) -> Self {
+        Self { roots, plain_http, internal: true, names: self.names.clone(), made: Arc::default() }
     }
 
     /// The client.
@@ -87,15 +92,11 @@ impl Endpoint {
         };
         check_base(&config.registry, &base, config.plain_http)?;
         let Some(path) = &config.ca_file else {
-            let client = if config.plain_http {
-                HttpClient { plain_http: true, ..HttpClient::anywhere() }
-            } else {
-                plain.clone()
-            };
+            let client = if config.plain_http { plain.beside(ExtraRoots::default(), true) } else { plain.clone() };
             return Ok(Self { base, client });
         };
         let roots = Arc::new(read_roots(path)?);
-        let client = HttpClient { roots, plain_http: config.plain_http, ..HttpClient::anywhere() };
+        let client = plain.beside(roots, config.plain_http);
         // PEM says nothing of what it wraps; making the client tells whether that is a certificate.
         client.get().map_err(|error| OriginSetupError::CaFile { path: path.clone(), reason: error.to_string() })?;
         Ok(Self { base, client })
@@ -133,31 +134,16 @@ impl Endpoint {
     pub(super) fn owns(&self, url: &Url) -> bool {
         url.origin() == self.base.origin()
     }
-
-    /// What oci-client needs to reach the same place in the same way.
-    pub(super) fn oci_client_config(&self) -> ClientConfig {
-        let certificate =
-            |root: &CertificateDer<'_>| Certificate { encoding: CertificateEncoding::Der, data: root.to_vec() };
-        ClientConfig {
-            protocol: if self.base.scheme() == "http" { ClientProtocol::Http } else { ClientProtocol::Https },
-            extra_root_certificates: self.client.roots.iter().map(certificate).collect(),
-            connect_timeout: Some(CONNECT_TIMEOUT),
-            read_timeout: Some(READ_TIMEOUT),
-            user_agent: USER_AGENT,
-            ..ClientConfig::default()
-        }
-    }
 }
 
 /// A client that trusts `roots` besides the system's certificates.
-fn http_client(HttpClient { roots, plain_http, internal, .. }: &HttpClient) -> Result<reqwest::Client, reqwest::Error> {
+fn http_client(
+    HttpClient { roots, plain_http, internal, names, .. }: &HttpClient,
+) -> Result<reqwest::Client, reqwest::Error> {
     let roots = roots.iter().map(|root| reqwest::Certificate::from_der(root)).collect::<Result<Vec<_>, _>>()?;
     let (plain_http, internal) = (*plain_http, *internal);
-    let mut builder = reqwest::Client::builder();
-    if let Some(resolver) = internal::resolver().filter(|_| !internal) {
-        builder = builder.dns_resolver(resolver);
-    }
-    builder
+    reqwest::Client::builder()
+        .dns_resolver(names.resolver(!internal && !internal::is_proxied()))
         .tls_certs_merge(roots)
         .user_agent(USER_AGENT)
         .http1_only()

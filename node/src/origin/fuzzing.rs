@@ -8,7 +8,7 @@ use reqwest::header::{
     WWW_AUTHENTICATE,
 };
 
-use super::{auth, classify, transfer};
+use super::{classify, token, transfer};
 
 /// Any headers and any body are an answer that makes sense or none.
 ///
@@ -40,7 +40,7 @@ pub fn answer(bytes: &[u8]) {
         classify::retry_after(&headers, SystemTime::UNIX_EPOCH).is_none_or(|wait| wait <= classify::RETRY_AFTER_MAX)
     );
     assert!(classify::message(rest).chars().count() <= 2 * classify::MESSAGE_CHARS_MAX);
-    auth::fuzz_challenge(&headers);
+    token::fuzz_challenge(&headers);
     transfer::fuzz_ranges(&headers);
     let body = bytes::Bytes::copy_from_slice(rest);
     if let Ok(descriptor) = transfer::descriptor_of_bytes(&headers, &body) {

@@ -9,10 +9,8 @@
 use std::{
     env,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    sync::Arc,
 };
 
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use thiserror::Error;
 use url::{Host, Url};
 
@@ -47,27 +45,13 @@ fn is_this_device(name: &str) -> bool {
     name == "localhost" || name.ends_with(".localhost")
 }
 
-/// What looks names up for a client that must not come to such addresses; `None` if a proxy does it.
-pub(super) fn resolver() -> Option<Arc<dyn Resolve>> {
-    let proxied = PROXY_VARIABLES.iter().any(|variable| env::var_os(variable).is_some_and(|value| !value.is_empty()));
-    (!proxied).then(|| Arc::new(Outside) as Arc<dyn Resolve>)
+/// Whether a proxy looks names up.
+pub(super) fn is_proxied() -> bool {
+    PROXY_VARIABLES.iter().any(|variable| env::var_os(variable).is_some_and(|value| !value.is_empty()))
 }
 
-/// Looks names up and leaves internal addresses out.
-#[derive(Debug)]
-struct Outside;
-
-impl Resolve for Outside {
-    fn resolve(&self, name: Name) -> Resolving {
-        Box::pin(async move {
-            let found = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
-            let outside = outside(name.as_str(), found)?;
-            Ok(Box::new(outside.into_iter()) as Addrs)
-        })
-    }
-}
-
-fn outside(host: &str, mut found: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, Internal> {
+/// A name's addresses without the internal ones.
+pub(super) fn outside(host: &str, mut found: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, Internal> {
     let any = !found.is_empty();
     found.retain(|address| !is_internal(address.ip()));
     if any && found.is_empty() { Err(Internal { host: host.to_owned() }) } else { Ok(found) }

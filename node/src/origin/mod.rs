@@ -5,13 +5,13 @@
 //! out: the request is repeated once with a new one; and a registry with several endpoints, which are asked one after the
 //! other (`turns.rs`, in the order of `ranking.rs`), also for the rest of a body that broke off (`resuming.rs`).
 //!
-//! The work is split with the crate oci-client. It authenticates: it reads the registry's challenge and exchanges
-//! credentials for a bearer token at the token service. It does not transfer: its calls hide `Retry-After`, the media
-//! type, whether a range was honoured and where a redirect led, and read bodies of any length; all of these decide
-//! what the engine does next. Transfers use a reqwest client of our own with the same trust, which never decodes
-//! content, keeps few idle connections and follows redirects only as the origin's configuration allows.
+//! All of it goes over a reqwest client of our own, the exchange of credentials for tokens too (`token.rs`). The registry
+//! client that the rest of the program pushes with hides `Retry-After`, the media type, whether a range was honoured and
+//! where a redirect led, reads bodies of any length, and looks names up where it likes; all of these decide what the
+//! engine does next, or whether to go there at all. Ours never decodes content, keeps few idle connections and follows
+//! redirects only as the origin's configuration allows.
 //!
-//! System proxies (`HTTPS_PROXY`, `NO_PROXY`) are honoured, as both clients do by default.
+//! System proxies (`HTTPS_PROXY`, `NO_PROXY`) are honoured.
 //!
 //! Invariants: no body is read without a limit; a body that was announced with a length either has it or ends in an
 //! error; credentials go to the registry they are for, over TLS unless that origin is configured for plain HTTP, and
@@ -25,9 +25,11 @@ mod endpoint;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod internal;
+mod names;
 pub mod probe;
 mod ranking;
 mod resuming;
+mod token;
 mod transfer;
 mod turns;
 
@@ -217,7 +219,7 @@ impl Origins {
         node: NodeId,
         counters: Arc<Counters>,
     ) -> Result<Self, OriginSetupError> {
-        let anywhere = HttpClient::anywhere();
+        let anywhere = plain.beside(Arc::default(), false);
         #[allow(clippy::expect_used)]
         let via = HeaderValue::try_from(node.to_string()).expect("a peer id is letters and digits");
         let mut registries: HashMap<String, Vec<Origin>> = HashMap::new();

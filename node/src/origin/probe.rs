@@ -6,10 +6,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use reqwest::{
-    Response, StatusCode,
-    header::{DATE, WWW_AUTHENTICATE},
-};
+use reqwest::{Response, StatusCode, header::DATE};
 use thiserror::Error;
 use tokio::{net::TcpStream, time::timeout};
 use url::Url;
@@ -19,6 +16,7 @@ use super::{
     classify::{request_error, shown},
     credentials::DockerConfig,
     endpoint::{Endpoint, HttpClient},
+    token::Challenge,
 };
 
 /// How long a name may take to be looked up, and a connection to be made.
@@ -120,23 +118,22 @@ async fn look(
             .await
             .map_err(|error| ProbeError::Refused(error.to_string()))?,
     };
-    let challenge = Challenge::of(&answer)
-        .ok_or_else(|| ProbeError::NotARegistry("it answers /v2/ with 401 and no challenge".to_owned()))?;
-    match (challenge, credentials) {
-        (Challenge::Basic, None) => Err(ProbeError::NoCredentials),
-        (Challenge::Basic, Some(credentials)) => judge(get(&client, api, Some(&credentials)).await?, Way::Credentials),
-        (Challenge::Bearer(token_service), credentials) => {
-            // Credentials go nowhere in the clear unless the configuration says so.
-            if token_service.scheme() != "https" && !endpoint.plain_http() {
-                return Err(ProbeError::Refused("its token service speaks plain HTTP".to_owned()));
-            }
-            let answer = get(&client, token_service, credentials.as_ref()).await?;
-            match (answer.status().is_success(), credentials) {
-                (false, None) => Err(ProbeError::NoCredentials),
-                (_, None) => Ok(Way::Anonymous),
-                (_, Some(_)) => judge(answer, Way::Credentials),
-            }
+    let challenge = Challenge::of(answer.headers());
+    if let Some(service) = &challenge.bearer {
+        let token_service = service.url(endpoint, None).map_err(|error| ProbeError::Refused(error.to_string()))?;
+        let answer = get(&client, token_service, credentials.as_ref()).await?;
+        return match (answer.status().is_success(), credentials) {
+            (false, None) => Err(ProbeError::NoCredentials),
+            (_, None) => Ok(Way::Anonymous),
+            (_, Some(_)) => judge(answer, Way::Credentials),
+        };
+    }
+    match credentials {
+        _ if !challenge.basic => {
+            Err(ProbeError::NotARegistry("it answers /v2/ with 401 and asks for nothing".to_owned()))
         }
+        None => Err(ProbeError::NoCredentials),
+        Some(credentials) => judge(get(&client, api, Some(&credentials)).await?, Way::Credentials),
     }
 }
 
@@ -187,34 +184,6 @@ async fn get(client: &reqwest::Client, url: Url, credentials: Option<&Credential
                 reason => ProbeError::Slow(reason),
             })
         }
-    }
-}
-
-/// How a registry wants to be asked.
-enum Challenge {
-    Basic,
-    /// For a token from here.
-    Bearer(Url),
-}
-
-impl Challenge {
-    fn of(answer: &Response) -> Option<Self> {
-        let headers = answer.headers().get_all(WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok());
-        let challenges: Vec<_> =
-            headers.flat_map(|value| http_auth::parse_challenges(value).unwrap_or_default()).collect();
-        let bearer = challenges.iter().find(|challenge| challenge.scheme.eq_ignore_ascii_case("bearer"));
-        if let Some(bearer) = bearer {
-            let word = |wanted: &str| {
-                let found = bearer.params.iter().find(|(name, _)| name.eq_ignore_ascii_case(wanted));
-                found.map(|(_, value)| value.to_unescaped())
-            };
-            let mut url = Url::parse(&word("realm")?).ok()?;
-            if let Some(service) = word("service") {
-                url.query_pairs_mut().append_pair("service", &service);
-            }
-            return Some(Self::Bearer(url));
-        }
-        challenges.iter().any(|challenge| challenge.scheme.eq_ignore_ascii_case("basic")).then_some(Self::Basic)
     }
 }
 

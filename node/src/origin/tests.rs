@@ -439,7 +439,13 @@ async fn an_ill_token_service_is_not_a_refusal() {
     let site = Site::for_ann(bearer_for_ann(), Some(ann()), None).await;
     site.fault("/token", status(500), Some(1));
     let error = site.read(0).await.unwrap_err();
-    assert!(is_failed(&error), "{error:?}");
+    assert!(matches!(error, SourceError::Unavailable(_)), "{error:?}");
+    site.fault("/token", status(404), Some(1));
+    let error = site.read(0).await.unwrap_err();
+    assert!(is_failed(&error), "the blob may well be there: {error:?}");
+    site.fault("/token", Fault::Status { code: 429, retry_after: Some("7".to_owned()) }, Some(1));
+    let asked = SourceError::RateLimited { retry_after: Some(Duration::from_secs(7)) };
+    assert_eq!(site.read(0).await.unwrap_err(), asked);
     site.fault("/token", Fault::Blackhole, Some(1));
     let reading = site.read(0);
     tokio::time::pause();
@@ -447,6 +453,20 @@ async fn an_ill_token_service_is_not_a_refusal() {
     assert!(matches!(error, SourceError::Unreachable(_)), "{error:?}");
     tokio::time::resume();
     assert!(site.read(0).await.is_ok());
+}
+
+#[tokio::test]
+async fn credentials_do_not_follow_a_redirect_of_the_token_service() {
+    let site = Site::for_ann(bearer_for_ann(), Some(ann()), None).await;
+    let other = Registry::start(loopback()).await.unwrap();
+    other.set_access(Access::Bearer { user: None, realm: None });
+    site.fault("/token", Fault::Redirect { to: other.base_url() }, None);
+    let error = site.read(0).await.unwrap_err();
+    assert!(matches!(error, SourceError::Unauthorized(_)), "{error:?}");
+    let here = site.registry.requests();
+    assert!(here.iter().any(|request| request.path.starts_with("/token") && request.authorization));
+    let there = other.requests();
+    assert!(!there.is_empty() && there.iter().all(|request| !request.authorization), "{there:?}");
 }
 
 #[tokio::test]

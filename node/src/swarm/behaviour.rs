@@ -72,6 +72,21 @@ const MDNS_QUERY_INTERVAL: Duration = Duration::from_secs(120);
 /// Three queries may be lost before a node counts as out of sight.
 const MDNS_TTL: Duration = Duration::from_secs(390);
 
+/// How many streams a connection may carry.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Streams {
+    /// Of all protocols.
+    pub(super) all: usize,
+    /// Of control requests, either way.
+    pub(super) control: usize,
+    /// Of requests about revocations, either way.
+    pub(super) telling: usize,
+}
+
+/// What a node keeps to, and grants.
+pub(super) const STREAMS: Streams =
+    Streams { all: STREAMS_PER_CONNECTION_MAX, control: CONTROL_STREAMS_MAX, telling: TELLING_STREAMS_MAX };
+
 /// Names of the fleet's protocols.
 #[derive(Debug, Clone)]
 pub(super) struct Names {
@@ -129,13 +144,14 @@ pub(super) fn swarm(
     names: &Names,
     mdns: Multicast,
     fleet: &Fleet,
+    streams: Streams,
 ) -> Result<Swarm<Behaviour>, SwarmError> {
     let setup = |error: &dyn std::fmt::Display| SwarmError::Setup(error.to_string());
-    let behaviour = behaviour(keypair, names, mdns, fleet)?;
+    let behaviour = behaviour(keypair, names, mdns, fleet, streams)?;
     let admission = |keypair: &Keypair| Admission::new(keypair, fleet.clone());
     let multiplexing = || {
         let mut config = yamux::Config::default();
-        config.set_max_num_streams(STREAMS_PER_CONNECTION_MAX);
+        config.set_max_num_streams(streams.all);
         config
     };
     let builder = SwarmBuilder::with_existing_identity(keypair.clone())
@@ -153,7 +169,13 @@ pub(super) fn swarm(
         .build())
 }
 
-fn behaviour(keypair: &Keypair, names: &Names, mdns: Multicast, fleet: &Fleet) -> Result<Behaviour, SwarmError> {
+fn behaviour(
+    keypair: &Keypair,
+    names: &Names,
+    mdns: Multicast,
+    fleet: &Fleet,
+    streams: Streams,
+) -> Result<Behaviour, SwarmError> {
     let limits = ConnectionLimits::default()
         .with_max_pending_incoming(Some(PENDING_INCOMING_MAX))
         .with_max_pending_outgoing(Some(PENDING_OUTGOING_MAX))
@@ -166,10 +188,10 @@ fn behaviour(keypair: &Keypair, names: &Names, mdns: Multicast, fleet: &Fleet) -
         .with_cache_size(0);
     let control = request_response::Config::default()
         .with_request_timeout(CONTROL_TIME_MAX)
-        .with_max_concurrent_streams(CONTROL_STREAMS_MAX);
+        .with_max_concurrent_streams(streams.control);
     let telling = request_response::Config::default()
         .with_request_timeout(TELLING_TIME_MAX)
-        .with_max_concurrent_streams(TELLING_STREAMS_MAX);
+        .with_max_concurrent_streams(streams.telling);
     Ok(Behaviour {
         gate: Gate::new(fleet.clone()),
         share: Share::default(),

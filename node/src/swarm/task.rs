@@ -106,7 +106,7 @@ impl Task {
             (true, false) => Multicast::V4,
             (true, true) => Multicast::V6,
         };
-        let mut swarm = behaviour::swarm(&options.keypair, &names, multicast, &options.admission)?;
+        let mut swarm = behaviour::swarm(&options.keypair, &names, multicast, &options.admission, behaviour::STREAMS)?;
         swarm.listen_on(address::multiaddr(options.listen)).map_err(|error| SwarmError::Listen {
             addr: options.listen,
             error: match error {

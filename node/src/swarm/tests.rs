@@ -20,7 +20,7 @@ use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    behaviour::{self, Behaviour, BehaviourEvent, Multicast, Names},
+    behaviour::{self, Behaviour, BehaviourEvent, Multicast, Names, Streams},
     *,
 };
 
@@ -287,8 +287,12 @@ struct Rogue {
 
 impl Rogue {
     fn dialling(fleet: &str, address: &Multiaddr) -> Self {
-        let names = Names::new(fleet).unwrap();
-        let mut swarm = behaviour::swarm(&Keypair::generate_ed25519(), &names, Multicast::Off, &Fleet::open()).unwrap();
+        Self::with_streams(fleet, address, behaviour::STREAMS)
+    }
+
+    fn with_streams(fleet: &str, address: &Multiaddr, streams: Streams) -> Self {
+        let (names, keypair) = (Names::new(fleet).unwrap(), Keypair::generate_ed25519());
+        let mut swarm = behaviour::swarm(&keypair, &names, Multicast::Off, &Fleet::open(), streams).unwrap();
         swarm.dial(DialOpts::unknown_peer_id().address(address.clone()).build()).unwrap();
         Self { swarm, names }
     }

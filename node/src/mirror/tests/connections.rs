@@ -5,6 +5,7 @@ use tokio::{
 };
 
 use super::*;
+use crate::mirror::{route::TARGET_LEN_MAX, server::HEAD_LEN_MAX};
 
 async fn dial(rig: &Rig) -> TcpStream {
     TcpStream::connect(&rig.address).await.unwrap()
@@ -81,9 +82,20 @@ async fn a_head_that_does_not_come_or_is_too_large_ends_the_connection() {
         let answered = String::from_utf8_lossy(&rest).starts_with("HTTP/1.1 200");
         assert_eq!(answered, start.ends_with("\r\n\r\n"));
     }
-    let large = "x".repeat(200_000);
-    let response = rig.request(Method::GET, "/v2/").header("x", large).send().await;
+}
+
+#[tokio::test]
+async fn ten_times_the_head_or_the_target_is_refused() {
+    let rig = Rig::new().await;
+    let large = "x".repeat(10 * HEAD_LEN_MAX);
+    let response = rig.request(Method::GET, "/v2/").header("x", &large).send().await;
     assert!(response.is_err() || response.is_ok_and(|response| response.status() == 431));
+    let target = "x".repeat(10 * TARGET_LEN_MAX);
+    for path in [format!("/v2/{target}/manifests/v1"), format!("/v2/a/b/manifests/v1?ns={target}")] {
+        let status = rig.request(Method::GET, &path).send().await.unwrap().status();
+        assert!(status.is_client_error(), "{status}");
+    }
+    assert_eq!(rig.get("/v2/").await.status(), 200);
 }
 
 #[tokio::test]

@@ -117,7 +117,7 @@ async fn gets_nowhere(rogue: &mut Swarm<Behaviour>) {
 /// A swarm whose own fleet lets everybody in, and that shows this.
 fn rogue(keypair: &Keypair, shown: Option<Credential>) -> Swarm<Behaviour> {
     let fleet = Fleet::showing(shown);
-    behaviour::swarm(keypair, &Names::new("f").unwrap(), Multicast::Off, &fleet).unwrap()
+    behaviour::swarm(keypair, &Names::new("f").unwrap(), Multicast::Off, &fleet, behaviour::STREAMS).unwrap()
 }
 
 #[tokio::test]
@@ -346,7 +346,9 @@ async fn what_a_first_connection_costs() {
     })
     .await;
     let names = Names::new("f").unwrap();
-    let of = |keypair: &Keypair, fleet: &Fleet| behaviour::swarm(keypair, &names, Multicast::Off, fleet).unwrap();
+    let of = |keypair: &Keypair, fleet: &Fleet| {
+        behaviour::swarm(keypair, &names, Multicast::Off, fleet, behaviour::STREAMS).unwrap()
+    };
     let open = median_ms(|| {
         let swarm = || of(&Keypair::generate_ed25519(), &Fleet::open());
         (swarm(), swarm())

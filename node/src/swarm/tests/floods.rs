@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use layermesh_proto::{Algorithm, ContentId, wire::Part};
+use libp2p::request_response;
 use tokio::{io::AsyncReadExt as _, net::TcpSocket, task::JoinSet};
 
 use super::*;
@@ -85,4 +86,107 @@ async fn who_says_far_too_much_is_not_heard_on_and_has_to_leave() {
     })
     .await;
     listening.abort();
+}
+
+/// Puts questions to a node, far more than it grants, and nothing else.
+struct Asking {
+    rogue: Rogue,
+    peer: PeerId,
+}
+
+impl Asking {
+    async fn connected(node: &mut Node, streams: Streams) -> Self {
+        let mut rogue = Rogue::with_streams("fleet", &node.address, streams);
+        let (peer, id) = (node.keypair.public().to_peer_id(), node_id(&rogue.id()).unwrap());
+        // Whoever has not said who it is yet is asked nothing and not heard.
+        let mut known = Box::pin(node.connected_to(id));
+        loop {
+            tokio::select! {
+                () = &mut known => break,
+                _ = rogue.swarm.select_next_some() => {}
+            }
+        }
+        drop(known);
+        Self { rogue, peer }
+    }
+
+    fn ask(&mut self, count: usize) {
+        for _ in 0..count {
+            let since = InventoryPosition { epoch: 0, seq: 0 };
+            self.rogue.swarm.behaviour_mut().control.send_request(&self.peer, ControlRequest::Inventory { since });
+        }
+    }
+
+    /// How many of its questions the node has heard and not answered.
+    fn heard_by(&self, node: &mut Node) -> usize {
+        let (mut heard, rogue) = (0, node_id(&self.rogue.id()).unwrap());
+        while let Ok(event) = node.events.try_recv() {
+            heard += usize::from(matches!(event, SwarmEvent::Requested { from, .. } if from == rogue));
+        }
+        heard
+    }
+
+    /// Waits until so many questions have come to nothing, or the connection has; says whether it is still there.
+    async fn refused(&mut self, count: usize) -> bool {
+        let mut refused = 0;
+        patiently("refusals", async {
+            while refused < count {
+                match self.rogue.swarm.select_next_some().await {
+                    Libp2pEvent::Behaviour(BehaviourEvent::Control(request_response::Event::OutboundFailure {
+                        ..
+                    })) => {
+                        refused += 1;
+                    }
+                    Libp2pEvent::ConnectionClosed { .. } => return false,
+                    _ => {}
+                }
+            }
+            true
+        })
+        .await
+    }
+}
+
+/// Asks as an honest peer, and is answered.
+async fn is_answered(node: &mut Node) {
+    let mut other = Node::start("fleet", &[&node.address]).await;
+    other.connected_to(node.id).await;
+    let since = InventoryPosition { epoch: 0, seq: 0 };
+    other.handle.request(RequestId(1), node.id, ControlRequest::Inventory { since });
+    let call = node.wait("a question", |event| match event {
+        SwarmEvent::Requested { call, from, .. } if from == other.id => Some(call),
+        _ => None,
+    });
+    let call = call.await;
+    let page = InventoryPage { from_start: true, changes: vec![], position: since, more: false };
+    node.handle.respond(call, ControlResponse::Inventory(page));
+    other.wait("an answer", |event| matches!(event, SwarmEvent::Responded { .. }).then_some(())).await;
+}
+
+#[tokio::test]
+async fn of_ten_times_the_requests_only_the_limit_comes_through_and_nobody_is_kept_out() {
+    let mut node = Node::start("fleet", &[]).await;
+    let limit = behaviour::STREAMS.control;
+    // As many at once as leave room for the streams of the other protocols.
+    let greedy = Streams { control: behaviour::STREAMS.all - 2 * limit, ..behaviour::STREAMS };
+    let mut asking = Asking::connected(&mut node, greedy).await;
+    asking.ask(limit);
+    for _ in 0..9 {
+        asking.ask(limit);
+        assert!(asking.refused(limit).await);
+    }
+    assert_eq!(asking.heard_by(&mut node), limit);
+    is_answered(&mut node).await;
+}
+
+#[tokio::test]
+async fn ten_times_the_streams_are_refused_and_keep_nobody_out() {
+    let mut node = Node::start("fleet", &[]).await;
+    let (many, limit) = (10 * behaviour::STREAMS.all, behaviour::STREAMS.control);
+    let mut asking = Asking::connected(&mut node, Streams { all: 2 * many, control: many, ..behaviour::STREAMS }).await;
+    asking.ask(many);
+    // Whether that costs it the connection depends on how fast they come.
+    asking.refused(many - limit).await;
+    assert!(asking.heard_by(&mut node) <= limit);
+    is_answered(&mut node).await;
 }
