@@ -196,6 +196,9 @@ pub struct Prepare {
     pub manifest: ContentId,
     /// The manifest's bytes.
     pub bytes: Bytes,
+    /// Artifacts with patches to it that are known to be the right ones; if there are none, its registry's list of what
+    /// refers to it is looked at.
+    pub patches: Vec<ContentId>,
     /// Whether somebody waits for it.
     pub urgency: Urgency,
     /// Where to say that its layers may be wanted.
@@ -371,9 +374,15 @@ impl Mesh {
 
     /// An image of this manifest is about to be pulled: waits, for a few seconds at most, until it is known whether its layers
     /// can be made of others that are held. To be called before they are wanted.
-    pub async fn prepare(&self, repository: Repository, manifest: ContentId, bytes: Bytes, urgency: Urgency) {
+    pub async fn prepare(
+        &self,
+        repository: Repository,
+        (manifest, bytes): (ContentId, Bytes),
+        patches: Vec<ContentId>,
+        urgency: Urgency,
+    ) {
         let (done, prepared) = oneshot::channel();
-        let prepare = Prepare { repository, manifest, bytes, urgency, done };
+        let prepare = Prepare { repository, manifest, bytes, patches, urgency, done };
         let _ = self.commands.send(Command::Prepare(prepare)).await;
         // Nobody who would look is as good as nothing found.
         let _ = prepared.await;

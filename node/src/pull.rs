@@ -238,7 +238,7 @@ impl<S: StoreView> Puller<'_, S> {
             self.holds.push(self.store.hold(content));
             let held = self.store.size_of(&content);
             let bytes = self.manifest(content).await?;
-            self.mesh.prepare(self.repository.clone(), content, bytes.clone(), self.urgency).await;
+            self.mesh.prepare(self.repository.clone(), (content, bytes.clone()), Vec::new(), self.urgency).await;
             let known = walk.contents().parts.len();
             walk.read(&bytes)?;
             if self.parts.insert(content, bytes.len() as u64).is_none() {

@@ -11,11 +11,17 @@ use common::{
     content::bytes,
 };
 use layermesh::{
+    admin::client::AdminClient,
     delta::{
         artifact::{self, Entry},
         make::{Options, make},
     },
     embedded::{Registry, image::MANIFEST_MEDIA_TYPE},
+    release::{
+        Release, ReleasedImage, ReleasedPlatform,
+        keys::KeyRing,
+        publisher::{InitOptions, Lifetimes, Publisher},
+    },
 };
 use layermesh_proto::{
     Algorithm, ContentId, Repository,
@@ -66,13 +72,13 @@ fn put_image(registry: &Registry, tag: &str, tar: &[u8]) -> (ContentId, u64, Con
     (registry.put_manifest(REPOSITORY, Some(tag), manifest, MANIFEST_MEDIA_TYPE), len, id)
 }
 
-/// Puts a patch and its artifact beside an image, as `delta publish` does. `named`: it names the old blob.
-fn put_patch(registry: &Registry, old: &[u8], new: &[u8], (subject, len): (ContentId, u64), named: bool) -> ContentId {
+/// Makes a patch and puts it into the registry. `named`: it names the old blob.
+fn make_patch(registry: &Registry, old: &[u8], new: &[u8], named: bool) -> Entry {
     let (old_blob, new_blob) = (layer(old), layer(new));
     let made = make(&old_blob[..], &new_blob[..], &Options::default(), |_, _| ()).unwrap();
     let patch = registry.put_blob(made.patch.clone().into());
     let base_blobs = named.then(|| ContentId::of(Algorithm::Sha256, &old_blob)).into_iter().collect();
-    let entry = Entry {
+    Entry {
         patch,
         patch_size: made.patch.len() as u64,
         base: made.header.base,
@@ -82,16 +88,26 @@ fn put_patch(registry: &Registry, old: &[u8], new: &[u8], (subject, len): (Conte
         target_size: new_blob.len() as u64,
         target_len: new.len() as u64,
         encoder: made.header.recipe.encoder.to_string(),
-    };
-    put_artifact(registry, (subject, len), &entry);
-    patch
+    }
 }
 
-fn put_artifact(registry: &Registry, (subject, len): (ContentId, u64), entry: &Entry) {
+/// Puts a patch and its artifact beside an image, as `delta publish` does.
+fn put_patch(registry: &Registry, old: &[u8], new: &[u8], image: (ContentId, u64), named: bool) -> ContentId {
+    let entry = make_patch(registry, old, new, named);
+    put_artifact(registry, image, &entry);
+    entry.patch
+}
+
+/// An artifact that nothing lists. Returns it, and its length.
+fn put_unlisted(registry: &Registry, (subject, len): (ContentId, u64), entry: &Entry) -> (ContentId, u64) {
     let manifest =
         artifact::manifest("till:1", (MANIFEST_MEDIA_TYPE, &subject, len), std::slice::from_ref(entry)).unwrap();
     let size = manifest.len() as u64;
-    let artifact = registry.put_manifest(REPOSITORY, None, manifest.into(), MANIFEST_MEDIA_TYPE);
+    (registry.put_manifest(REPOSITORY, None, manifest.into(), MANIFEST_MEDIA_TYPE), size)
+}
+
+fn put_artifact(registry: &Registry, (subject, len): (ContentId, u64), entry: &Entry) {
+    let (artifact, size) = put_unlisted(registry, (subject, len), entry);
     let index = artifact::indexed(None, &artifact, size).unwrap();
     let repository = Repository::new(REGISTRY, REPOSITORY).unwrap();
     let tag = artifact::tag_of(&repository, &subject).unwrap();
@@ -209,4 +225,72 @@ async fn a_node_that_is_told_to_leaves_patches_alone() {
     let asked = site.registry.requests();
     assert!(asked.iter().all(|request| !request.path.contains("sha256-")), "it does not ask for them either");
     node.stop().await;
+}
+
+/// A release of one image that names an artifact with patches to it, and the device's way to trust it.
+async fn signed_release(site: &Site, (manifest, len): (ContentId, u64), patches: ContentId) -> (Publisher, String) {
+    let dir = site.dir().join("releases");
+    let publisher = Publisher::init(&dir, InitOptions::default(), now()).await.unwrap();
+    let platform =
+        ReleasedPlatform { platform: None, digest: manifest.to_string(), bytes: 1, patches: vec![patches.to_string()] };
+    let image = ReleasedImage {
+        name: format!("{REGISTRY}/{REPOSITORY}"),
+        tag: Some("2".to_owned()),
+        digest: manifest.to_string(),
+        media_type: MANIFEST_MEDIA_TYPE.to_owned(),
+        size: len,
+        platforms: vec![platform],
+    };
+    let release = Release {
+        channel: "stable".parse().unwrap(),
+        version: "2".parse().unwrap(),
+        number: publisher.next_number(),
+        published_unix_s: now(),
+        images: vec![image],
+    };
+    let keys = KeyRing::read(&[dir.join("keys")]).unwrap();
+    let publisher = publisher.publish(release, &keys, Lifetimes::default(), now()).await.unwrap();
+    (publisher, dir.join("root.json").to_string_lossy().into_owned())
+}
+
+fn now() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn patches_that_a_release_names_are_taken_ahead_of_time_though_no_registry_lists_them() {
+    let site = Site::new().await;
+    let (old, new) = (tar("version one"), tar("version two"));
+    put_image(&site.registry, "1", &old);
+    let (manifest, len, layer) = put_image(&site.registry, "2", &new);
+    let entry = make_patch(&site.registry, &old, &new, true);
+    let (artifact, _) = put_unlisted(&site.registry, (manifest, len), &entry);
+    let (publisher, root) = signed_release(&site, (manifest, len), artifact).await;
+    let flags = ["--releases-root", &root, "--channel", "stable", "--uplink-window", "mon-sun"];
+    let flags = [&METERED[..], &flags[..]].concat();
+    let a = site.node_with("a", &[], &flags).await;
+    let b = site.node_with("b", &[a.address()], &flags).await;
+    for node in [&a, &b] {
+        pull_image(node, Naming::Query, REPOSITORY, "1").await;
+    }
+    AdminClient::new(&a.run().admin).hand_releases(publisher.set()).await.unwrap();
+    for node in [&a, &b] {
+        node.wait_until("holds the release", async || {
+            let known = AdminClient::new(&node.run().admin).releases().await.unwrap().node;
+            known.releases.iter().any(|release| release.version == "2" && release.complete)
+        })
+        .await;
+    }
+    assert_eq!(sent(&site, &layer), 0, "{}{}", a.last_words(), b.last_words());
+    let crossed = sent(&site, &entry.patch);
+    assert!((1..10_000).contains(&crossed), "{crossed}");
+    let asked = site.registry.requests();
+    assert!(asked.iter().all(|request| !request.path.contains("manifests/sha256-")), "nobody has to be asked");
+    // They install it with the registry gone.
+    site.registry.set_online(false).await.unwrap();
+    for node in [&a, &b] {
+        assert!(pull_image(node, Naming::Path, REPOSITORY, "2").await.0.contains(&layer));
+    }
+    a.stop().await;
+    b.stop().await;
 }

@@ -1,7 +1,7 @@
 //! `layermesh delta`: layers from older ones, on files. None of it needs a node.
 
 mod patches;
-mod publish;
+pub(super) mod publish;
 
 use std::{fmt::Write as _, fs::File, path::PathBuf};
 

@@ -1,7 +1,8 @@
 //! Ways to make layers: patches of images that this device is about to pull, from layers that it holds.
 //!
-//! Before the layers of an image are wanted, the index of what refers to its manifest is looked at (`artifact.rs`), through
-//! the mesh like any tag and manifest, so that a site asks its registry once. For each layer that is missing and has a patch from
+//! Before the layers of an image are wanted, the artifacts with patches to it are looked at (`artifact.rs`): those that a
+//! signed release names, or else those in the index of what refers to its manifest. They come through the mesh like any
+//! tag and manifest, so that a site asks its registry once. For each layer that is missing and has a patch from
 //! a layer that is held, the engine hears that it can be rebuilt; whether it is, is the engine's decision. Invariant: all
 //! of this is a hint. Where it fails, or takes longer than three seconds, layers are fetched as ever.
 
@@ -61,7 +62,8 @@ pub struct Ways {
 struct Known {
     ways: BTreeMap<ContentId, Way>,
     order: VecDeque<ContentId>,
-    looked: VecDeque<ContentId>,
+    /// Manifests, and whether it was known which artifacts to look at.
+    looked: VecDeque<(ContentId, bool)>,
 }
 
 impl Known {
@@ -77,11 +79,11 @@ impl Known {
     }
 
     /// Whether a manifest was not looked at lately.
-    fn look(&mut self, manifest: ContentId) -> bool {
-        if self.looked.contains(&manifest) {
+    fn look(&mut self, manifest: ContentId, named: bool) -> bool {
+        if self.looked.contains(&(manifest, named)) {
             return false;
         }
-        self.looked.push_back(manifest);
+        self.looked.push_back((manifest, named));
         if self.looked.len() > LOOKED_MAX {
             self.looked.pop_front();
         }
@@ -126,15 +128,15 @@ impl Ways {
 
     /// An image is about to be pulled: looks for patches, for a while, and then lets go whoever waits for that.
     pub async fn prepare(&self, prepare: Prepare) {
-        let Prepare { repository, manifest, bytes, urgency, done } = prepare;
-        self.look(&repository, manifest, &bytes, urgency).await;
+        self.look(&prepare).await;
         // Who does not wait any more does not mind.
-        let _ = done.send(());
+        let _ = prepare.done.send(());
     }
 
-    async fn look(&self, repository: &Repository, manifest: ContentId, bytes: &[u8], urgency: Urgency) {
+    async fn look(&self, prepare: &Prepare) {
+        let Prepare { repository, manifest, bytes, patches, .. } = prepare;
         let Some(missing) = self.missing(bytes).filter(|_| self.enabled) else { return };
-        if missing.is_empty() || !self.known().look(manifest) {
+        if missing.is_empty() || !self.known().look(*manifest, !patches.is_empty()) {
             return;
         }
         let nobody = self.mesh.holders(missing.clone()).await;
@@ -143,7 +145,7 @@ impl Ways {
         if missing.is_empty() || self.store.list().iter().all(|held| held.size < LAYER_BYTES_MIN) {
             return;
         }
-        let found = tokio::time::timeout(LOOK_MAX, self.find(repository, manifest, &missing, urgency)).await;
+        let found = tokio::time::timeout(LOOK_MAX, self.find(prepare, &missing)).await;
         match found {
             Ok(Ok(0)) => tracing::debug!(%repository, %manifest, "no patches to layers that are missing"),
             Ok(Ok(count)) => tracing::info!(%repository, %manifest, count, "layers can be made of those that are held"),
@@ -162,18 +164,14 @@ impl Ways {
         Some(missing.map(|layer| layer.content).collect())
     }
 
-    async fn find(
-        &self,
-        repository: &Repository,
-        manifest: ContentId,
-        missing: &[ContentId],
-        urgency: Urgency,
-    ) -> Result<usize, String> {
-        let tag = artifact::tag_of(repository, &manifest).map_err(|error| error.to_string())?;
-        let index = self.mesh.resolve(tag).await.map_err(|error| error.to_string())?.content;
-        let index = self.document(repository, index, urgency).await?;
+    async fn find(&self, prepare: &Prepare, missing: &[ContentId]) -> Result<usize, String> {
+        let (repository, urgency) = (&prepare.repository, prepare.urgency);
+        let artifacts = match prepare.patches.as_slice() {
+            [] => self.listed(prepare).await?,
+            named => named.to_vec(),
+        };
         let mut entries = Vec::new();
-        for artifact in artifact::artifacts(&index).map_err(|error| error.to_string())? {
+        for artifact in artifacts {
             let bytes = self.document(repository, artifact, urgency).await?;
             match artifact::entries(&bytes) {
                 Ok(all) => entries.extend(all.into_iter().filter(|entry| missing.contains(&entry.target))),
@@ -194,6 +192,14 @@ impl Ways {
             self.mesh.rebuildable(target, rebuild).await;
         }
         Ok(count)
+    }
+
+    /// The artifacts that refer to a manifest where its registry lists them.
+    async fn listed(&self, prepare: &Prepare) -> Result<Vec<ContentId>, String> {
+        let tag = artifact::tag_of(&prepare.repository, &prepare.manifest).map_err(|error| error.to_string())?;
+        let index = self.mesh.resolve(tag).await.map_err(|error| error.to_string())?.content;
+        let index = self.document(&prepare.repository, index, prepare.urgency).await?;
+        artifact::artifacts(&index).map_err(|error| error.to_string())
     }
 
     async fn document(&self, repository: &Repository, content: ContentId, urgency: Urgency) -> Result<Bytes, String> {

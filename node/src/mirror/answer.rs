@@ -101,7 +101,7 @@ async fn found_manifest<S: MirrorStore, D: Discovery>(
     let manifest = manifest::parse(&bytes)
         .map_err(|error| Refusal::unknown(Code::ManifestUnknown, format!("{content} is no manifest: {error}")))?;
     if matches!(manifest.owes, Owes::All(_)) {
-        state.mesh.prepare(repository.clone(), content, bytes.clone(), Urgency::Runtime).await;
+        state.mesh.prepare(repository.clone(), (content, bytes.clone()), Vec::new(), Urgency::Runtime).await;
     }
     let (owed, enough) = match &manifest.owes {
         Owes::All(blobs) => (blobs, 0),

@@ -22,6 +22,9 @@ use crate::{contents::Platform, store::media_type::OCI_INDEX};
 pub const IMAGES_MAX: usize = 256;
 /// Platforms of one image: official images have about a dozen, each with an attestation.
 pub const PLATFORMS_MAX: usize = 64;
+/// Artifacts with patches to one platform of an image: what leads from so many older releases. As many as a node looks at
+/// (`delta/artifact.rs`).
+pub const PATCHES_MAX: usize = crate::delta::artifact::ARTIFACTS_MAX;
 /// Releases of one repository. At a kilobyte each, its metadata stays under [`super::set::TARGETS_BYTES_MAX`].
 pub const RELEASES_MAX: usize = 1024;
 /// Bytes of one image: larger numbers are mistakes, and sums of smaller ones do not overflow.
@@ -76,6 +79,10 @@ pub struct ReleasedPlatform {
     pub digest: String,
     /// Bytes of all that it needs: manifest, config and layers.
     pub bytes: u64,
+    /// Manifests of artifacts with patches to its layers, in the image's repository. They are no part of what has to be
+    /// there: whoever knows nothing of patches fetches the layers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub patches: Vec<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -195,6 +202,41 @@ impl Release {
         platforms.fold(0, |sum, platform| sum.saturating_add(platform.bytes))
     }
 
+    /// The image of this release that one of a later release takes the place of: of the same name and tag, or else the only
+    /// one of that name. None if it is the same.
+    pub fn predecessor(&self, image: &ReleasedImage) -> Option<&ReleasedImage> {
+        let mut named = self.images.iter().filter(|other| other.name == image.name);
+        let found = match (named.clone().find(|other| other.tag == image.tag), named.next(), named.next()) {
+            (Some(same), ..) => same,
+            (None, Some(only), None) => only,
+            _ => return None,
+        };
+        (found.digest != image.digest).then_some(found)
+    }
+
+    /// Says that artifacts have patches, each to the platform that has this manifest.
+    pub fn add_patches(&mut self, artifacts: &[(ContentId, ContentId)]) {
+        for platform in self.images.iter_mut().flat_map(|image| &mut image.platforms) {
+            let of_it = artifacts.iter().filter(|(_, manifest)| platform.digest.parse().as_ref() == Ok(manifest));
+            for patches in of_it.map(|(artifact, _)| artifact.to_string()) {
+                if !platform.patches.contains(&patches) {
+                    platform.patches.push(patches);
+                }
+            }
+        }
+    }
+
+    /// Artifacts with patches to the layers of this manifest.
+    pub fn patches_to(&self, manifest: &ContentId) -> Vec<ContentId> {
+        let platforms = self.images.iter().flat_map(|image| &image.platforms);
+        let of_it = platforms.filter(|platform| platform.digest.parse().as_ref() == Ok(manifest));
+        let mut patches: Vec<ContentId> =
+            of_it.flat_map(|platform| &platform.patches).filter_map(|patches| patches.parse().ok()).collect();
+        patches.dedup();
+        patches.truncate(PATCHES_MAX);
+        patches
+    }
+
     /// The platforms that any of its images is for, in order, each once.
     pub fn platforms(&self) -> Vec<&str> {
         let all = self.images.iter().flat_map(|image| &image.platforms);
@@ -224,6 +266,12 @@ impl ReleasedImage {
                 name.parse::<Platform>().map_err(|error| error.to_string())?;
             }
             platform.digest.parse::<ContentId>().map_err(|error| error.to_string())?;
+            if platform.patches.len() > PATCHES_MAX {
+                return Err(format!("{self} has more than {PATCHES_MAX} artifacts with patches for one platform"));
+            }
+            for patches in &platform.patches {
+                patches.parse::<ContentId>().map_err(|error| error.to_string())?;
+            }
             if platform.bytes > IMAGE_BYTES_MAX {
                 return Err(format!("{self} has {} bytes for one platform", platform.bytes));
             }

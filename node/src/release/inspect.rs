@@ -124,12 +124,17 @@ fn released(image: &ImageReference, contents: &Contents) -> Option<ReleasedImage
         let manifest = of().find(|part| part.is_document());
         if let Some(manifest) = manifest.filter(|_| platforms.iter().all(|known| known.platform != name)) {
             let bytes = of().filter_map(|part| part.size).fold(0, u64::saturating_add);
-            platforms.push(ReleasedPlatform { platform: name, digest: manifest.content.to_string(), bytes });
+            platforms.push(ReleasedPlatform {
+                platform: name,
+                digest: manifest.content.to_string(),
+                bytes,
+                patches: Vec::new(),
+            });
         }
     }
     if platforms.is_empty() {
         let digest = root.content.to_string();
-        platforms.push(ReleasedPlatform { platform: None, digest, bytes: contents.bytes() });
+        platforms.push(ReleasedPlatform { platform: None, digest, bytes: contents.bytes(), patches: Vec::new() });
     }
     let tag = match image.version() {
         Version::Tag(reference) => Some(reference.tag().to_owned()),

@@ -278,11 +278,11 @@ impl Prefetcher {
 
     /// Whether layers can be made of those that are held is known before they are wanted.
     async fn prepare(&self, holdings: &[Holding]) {
-        for part in holdings.iter().filter(|holding| holding.newest).flat_map(|holding| &holding.parts) {
-            if is_document(part)
-                && let Ok(bytes) = self.store.read_whole(&part.content, MANIFEST_BYTES_MAX).await
-            {
-                self.mesh.prepare(part.repository.clone(), part.content, bytes, Urgency::Background).await;
+        for holding in holdings.iter().filter(|holding| holding.newest) {
+            for part in holding.parts.iter().filter(|part| is_document(part)) {
+                let Ok(bytes) = self.store.read_whole(&part.content, MANIFEST_BYTES_MAX).await else { continue };
+                let (document, patches) = ((part.content, bytes), holding.release.patches_to(&part.content));
+                self.mesh.prepare(part.repository.clone(), document, patches, Urgency::Background).await;
             }
         }
     }

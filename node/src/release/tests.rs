@@ -64,7 +64,12 @@ fn release(version: &str, number: u64) -> Release {
         layermesh_proto::ContentId::of(layermesh_proto::Algorithm::Sha256, format!("{version} {of}").as_bytes())
             .to_string()
     };
-    let platform = |name: &str| ReleasedPlatform { platform: Some(name.to_owned()), digest: digest(name), bytes: 1000 };
+    let platform = |name: &str| ReleasedPlatform {
+        platform: Some(name.to_owned()),
+        digest: digest(name),
+        bytes: 1000,
+        patches: Vec::new(),
+    };
     Release {
         channel: "stable".parse().unwrap(),
         version: version.parse().unwrap(),
@@ -404,4 +409,44 @@ async fn write_the_set_of_the_fuzzer() {
     for (name, text) in BTreeMap::from(set) {
         std::fs::write(dir.join(name), text).unwrap();
     }
+}
+
+#[test]
+fn patches_are_signed_with_the_platform_that_they_are_for() {
+    let id = |text: &str| layermesh_proto::ContentId::of(layermesh_proto::Algorithm::Sha256, text.as_bytes());
+    let mut release = release("1.0", 1);
+    let [amd64, arm64] = [0, 1].map(|at| release.images[0].platforms[at].digest.parse().unwrap());
+    release.add_patches(&[(id("from 0.9"), amd64), (id("from 0.8"), amd64), (id("of another"), id("another"))]);
+    release.add_patches(&[(id("from 0.9"), amd64)]);
+    assert_eq!(release.patches_to(&amd64), [id("from 0.9"), id("from 0.8")]);
+    assert_eq!(release.patches_to(&arm64), []);
+    let (name, target) = release.to_target().unwrap();
+    assert_eq!(Release::of_target(&name, &target).unwrap(), release);
+
+    let platform = &mut release.images[0].platforms[1];
+    platform.patches = vec!["sha256:1".to_owned()];
+    assert!(release.check().is_err());
+    let many = (0..=super::content::PATCHES_MAX).map(|n| id(&n.to_string()).to_string());
+    release.images[0].platforms[1].patches = many.collect();
+    assert!(release.check().unwrap_err().contains("more than"));
+}
+
+#[test]
+fn an_image_takes_the_place_of_the_one_with_its_name() {
+    let image = |name: &str, tag: &str, digest: &str| ReleasedImage {
+        name: name.to_owned(),
+        tag: Some(tag.to_owned()),
+        digest: digest.to_owned(),
+        ..release("1.0", 1).images.remove(0)
+    };
+    let old = Release {
+        images: vec![image("r.test/app", "1", "a"), image("r.test/db", "15", "b"), image("r.test/db", "16", "c")],
+        ..release("0.9", 1)
+    };
+    let before = |image: ReleasedImage| old.predecessor(&image).map(|old| old.digest.clone());
+    assert_eq!(before(image("r.test/app", "2", "d")).as_deref(), Some("a"));
+    assert_eq!(before(image("r.test/db", "16", "d")).as_deref(), Some("c"), "the same tag counts first");
+    assert_eq!(before(image("r.test/db", "17", "d")), None, "it could be either");
+    assert_eq!(before(image("r.test/app", "2", "a")), None, "nothing has changed");
+    assert_eq!(before(image("r.test/web", "1", "d")), None);
 }

@@ -230,7 +230,7 @@ mod tests {
     const NAME: &str = "registry.test/app:stable";
 
     fn release(number: u64, channel: &str, digest: &str) -> Release {
-        let platform = ReleasedPlatform { platform: None, digest: digest.to_owned(), bytes: 1 };
+        let platform = ReleasedPlatform { platform: None, digest: digest.to_owned(), bytes: 1, patches: Vec::new() };
         let image = ReleasedImage {
             name: "registry.test/app".to_owned(),
             tag: Some("stable".to_owned()),

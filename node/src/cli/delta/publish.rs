@@ -1,4 +1,4 @@
-//! `layermesh delta publish`.
+//! `layermesh delta publish`, and the same as a part of `layermesh release publish`.
 
 use std::path::PathBuf;
 
@@ -29,6 +29,13 @@ pub(in crate::cli) struct PublishArgs {
     /// Make the patches and say how large they are, and push nothing
     #[arg(long)]
     dry_run: bool,
+    #[command(flatten)]
+    making: Making,
+}
+
+/// How patches are made and pushed.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Making {
     /// For which devices: what applying takes, and how far apart in the layers the same bytes may be
     #[arg(long = "for", value_name = "DEVICES", value_enum, default_value_t = Devices::Default)]
     devices: Devices,
@@ -39,6 +46,37 @@ pub(in crate::cli) struct PublishArgs {
     /// temporary files]
     #[arg(long, value_name = "DIR")]
     work_dir: Option<PathBuf>,
+}
+
+impl Making {
+    /// Makes the patches from one image to another and pushes them, unless it is a `dry_run`.
+    pub(in crate::cli) async fn publish(
+        &self,
+        (old, new): (&ImageReference, &ImageReference),
+        dry_run: bool,
+        global: &Global,
+    ) -> Result<Published, Failure> {
+        let (old, new) = (reference(old), reference(new));
+        let credentials = (credentials(&new).await?, credentials(&old).await?);
+        let work = match &self.work_dir {
+            Some(dir) => tempfile::tempdir_in(dir).with_context(|| format!("cannot work in {}", dir.display())),
+            None => tempfile::tempdir().context("cannot make a directory to work in; give one with --work-dir"),
+        }?;
+        let publishing = Publishing {
+            old,
+            new,
+            credentials,
+            plain_http: self.plain_http,
+            work_dir: work.path().to_owned(),
+            sizes: self.devices.sizes(),
+            dry_run,
+        };
+        let bar = (!global.json && output::is_terminal()).then(spinner);
+        let published =
+            publish(publishing, |step: Step| bar.iter().for_each(|bar| bar.set_message(step.to_string()))).await;
+        bar.iter().for_each(ProgressBar::finish_and_clear);
+        Ok(published.map_err(anyhow::Error::from)?)
+    }
 }
 
 /// What `--json` prints.
@@ -69,26 +107,8 @@ struct ShownArtifact {
 }
 
 pub(super) async fn run(args: PublishArgs, global: &Global) -> Result<Exit, Failure> {
-    let (old, new) = (reference(&args.old)?, reference(&args.new)?);
-    let credentials = (credentials(&new).await?, credentials(&old).await?);
-    let work = match &args.work_dir {
-        Some(dir) => tempfile::tempdir_in(dir).with_context(|| format!("cannot work in {}", dir.display())),
-        None => tempfile::tempdir().context("cannot make a directory to work in; give one with --work-dir"),
-    }?;
-    let publishing = Publishing {
-        old,
-        new,
-        credentials,
-        plain_http: args.plain_http,
-        work_dir: work.path().to_owned(),
-        sizes: args.devices.sizes(),
-        dry_run: args.dry_run,
-    };
-    let bar = (!global.json && output::is_terminal()).then(spinner);
-    let published =
-        publish(publishing, |step: Step| bar.iter().for_each(|bar| bar.set_message(step.to_string()))).await;
-    bar.iter().for_each(ProgressBar::finish_and_clear);
-    let published = published.map_err(anyhow::Error::from)?;
+    let (old, new) = (image(&args.old)?, image(&args.new)?);
+    let published = args.making.publish((&old, &new), args.dry_run, global).await?;
     if global.json {
         output::print_json_document(&Shown::of(&published))?;
     } else {
@@ -106,14 +126,16 @@ fn spinner() -> ProgressBar {
     bar
 }
 
-fn reference(image: &str) -> Result<Reference, Failure> {
-    let image = image.strip_prefix("docker://").unwrap_or(image);
-    let image: ImageReference = image.parse().map_err(Failure::usage)?;
+fn image(image: &str) -> Result<ImageReference, Failure> {
+    image.strip_prefix("docker://").unwrap_or(image).parse().map_err(Failure::usage)
+}
+
+fn reference(image: &ImageReference) -> Reference {
     let (registry, name) = (image.repository().registry().to_owned(), image.repository().name().to_owned());
-    Ok(match image.version() {
+    match image.version() {
         Version::Tag(tag) => Reference::with_tag(registry, name, tag.tag().to_owned()),
         Version::Digest(content) => Reference::with_digest(registry, name, content.to_string()),
-    })
+    }
 }
 
 async fn credentials(image: &Reference) -> Result<Option<origin::Credentials>, Failure> {
@@ -121,7 +143,8 @@ async fn credentials(image: &Reference) -> Result<Option<origin::Credentials>, F
     Ok(found.with_context(|| format!("credentials for {}", image.registry()))?)
 }
 
-fn told(published: &Published, dry_run: bool) -> String {
+/// What was made, for people.
+pub(in crate::cli) fn told(published: &Published, dry_run: bool) -> String {
     if published.layers.is_empty() {
         return "no layer differs that is worth a patch\n".to_owned();
     }

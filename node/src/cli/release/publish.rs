@@ -3,7 +3,10 @@
 use anyhow::anyhow;
 use clap::Args;
 
-use super::{Exit, Failure, Global, Place, Signing, failure, hand, node, now, output};
+use super::{
+    super::delta::publish::{Making, told},
+    Exit, Failure, Global, Place, Signing, failure, hand, node, now, output,
+};
 use crate::{
     admin::{
         client::AdminClient,
@@ -11,7 +14,10 @@ use crate::{
     },
     config::units::show_bytes,
     image::ImageReference,
-    release::{Channel, Release, ReleaseVersion, content::IMAGES_MAX},
+    release::{
+        Channel, Release, ReleaseVersion, ReleasedImage,
+        content::{IMAGES_MAX, PATCHES_MAX},
+    },
 };
 
 /// Arguments of `layermesh release publish`.
@@ -28,8 +34,14 @@ pub(in crate::cli) struct PublishArgs {
     /// The images, such as ghcr.io/owner/name:tag; devices will know them by these tags
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<String>,
+    /// Make patches from this version of the channel to the new one, put them beside the images in their registries, and
+    /// sign which they are; may be given again
+    #[arg(long, value_name = "VERSION")]
+    delta_from: Vec<ReleaseVersion>,
     #[command(flatten)]
     signing: Signing,
+    #[command(flatten, next_help_heading = "Options of --delta-from")]
+    making: Making,
 }
 
 pub(super) async fn run(args: PublishArgs, global: &Global) -> Result<Exit, Failure> {
@@ -44,20 +56,28 @@ pub(super) async fn run(args: PublishArgs, global: &Global) -> Result<Exit, Fail
         }
         images.push(image);
     }
+    if args.delta_from.len() > PATCHES_MAX {
+        return Err(Failure::usage(anyhow!("patches lead from at most {PATCHES_MAX} versions to a new one")));
+    }
     let publisher = args.place.open().await?;
+    let bases = args.delta_from.iter().map(|version| publisher.release(&args.channel, version).cloned());
+    let bases = bases.collect::<Result<Vec<Release>, _>>().map_err(failure)?;
     let ring = args.signing.ring(&args.place)?;
     let client = node::client(global)?;
     let mut inspected = Vec::new();
     for image in &images {
         inspected.push(inspect(&client, image, global).await?);
     }
-    let release = Release {
+    let mut release = Release {
         channel: args.channel,
         version: args.release_version,
         number: publisher.next_number(),
         published_unix_s: now(),
         images: inspected.into_iter().map(|inspected| inspected.image).collect(),
     };
+    for base in &bases {
+        patch(&args.making, base, &mut release, global).await?;
+    }
     let (name, bytes) = (release.name(), release.bytes());
     let publisher = publisher.publish(release, &ring, args.signing.days.into(), now()).await.map_err(failure)?;
     if global.json {
@@ -72,6 +92,24 @@ pub(super) async fn run(args: PublishArgs, global: &Global) -> Result<Exit, Fail
     }
     hand(&publisher, global).await?;
     Ok(Exit::Done)
+}
+
+/// Makes and pushes patches from the images of an older release, and names them in the new one.
+async fn patch(making: &Making, base: &Release, release: &mut Release, global: &Global) -> Result<(), Failure> {
+    for image in release.images.clone() {
+        let Some(old) = base.predecessor(&image) else { continue };
+        let by_digest =
+            |image: &ReleasedImage| format!("{}@{}", image.name, image.digest).parse().map_err(Failure::usage);
+        if !global.json {
+            output::print(&format!("patches from {old} of {} to {image}\n", base.name()))?;
+        }
+        let published = making.publish((&by_digest(old)?, &by_digest(&image)?), false, global).await?;
+        if !global.json {
+            output::print(&told(&published, false))?;
+        }
+        release.add_patches(&published.artifacts);
+    }
+    Ok(())
 }
 
 /// Asks the node what an image is; fails if a part of it is missing.

@@ -67,10 +67,14 @@ pub(super) async fn show(args: &ReleaseArgs, global: &Global) -> Result<Exit, Fa
         image.platforms.iter().enumerate().map(move |(at, platform)| {
             let name = if at == 0 { image.to_string() } else { String::new() };
             let of = platform.platform.clone().unwrap_or_else(|| "-".to_owned());
-            vec![name, of, platform.digest.clone(), show_bytes(platform.bytes)]
+            let patches = match platform.patches.len() {
+                0 => "-".to_owned(),
+                count => format!("from {}", output::counted(count as u64, "version", "versions")),
+            };
+            vec![name, of, platform.digest.clone(), show_bytes(platform.bytes), patches]
         })
     });
-    let table = output::table(&["IMAGE", "PLATFORM", "MANIFEST", "SIZE"], &[3], images.collect());
+    let table = output::table(&["IMAGE", "PLATFORM", "MANIFEST", "SIZE", "PATCHES"], &[3], images.collect());
     output::print(&format!("{}, published {}\n\n{table}", release.name(), show_time(release.published_unix_s)))?;
     Ok(Exit::Done)
 }
