@@ -34,6 +34,8 @@ INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
 MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
 LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar+gzip"
+TAR_TYPE = "application/vnd.oci.image.layer.v1.tar"
+"""Of a layer that is not compressed."""
 
 
 @dataclass(frozen=True)
@@ -132,8 +134,8 @@ def _platform(lab: Lab, scratch: Path, layout: Path, architecture: str) -> dict:
         shutil.rmtree(tree, ignore_errors=True)
         lab.run(["mmdebstrap", "--quiet", "--variant=extract", "--mode=root", f"--architectures={architecture}",
                  f"--include={','.join(packages)}", suite(), str(tree)], seconds=300, env=dict(os.environ))
-        found = _facts(tree)
-        added = [path for path, facts in found.items() if below.get(path) != facts]
+        found = facts(tree)
+        added = [path for path, fact in found.items() if below.get(path) != fact]
         layer, diff_id = put_layer(layout, lambda tar, added=added: [
             tar.add(tree / path, arcname=path, recursive=False) for path in added])
         layers.append(layer)
@@ -146,9 +148,9 @@ def _platform(lab: Lab, scratch: Path, layout: Path, architecture: str) -> dict:
     return put_platform(layout, architecture, list(zip(layers, diff_ids)))
 
 
-def _facts(tree: Path) -> dict[str, tuple]:
+def facts(tree: Path) -> dict[str, tuple]:
     """What tells whether a path changed between two trees of the same packages, by path, parents first."""
-    facts = {}
+    found = {}
     for directory, names, files in os.walk(tree):
         for name in sorted([*names, *files]):
             path = Path(directory) / name
@@ -156,8 +158,8 @@ def _facts(tree: Path) -> dict[str, tuple]:
             is_directory = path.is_dir() and not path.is_symlink()
             changing = () if is_directory else (status.st_size, int(status.st_mtime))
             target = os.readlink(path) if path.is_symlink() else ""
-            facts[str(path.relative_to(tree))] = (status.st_mode, status.st_uid, status.st_gid, target, *changing)
-    return facts
+            found[str(path.relative_to(tree))] = (status.st_mode, status.st_uid, status.st_gid, target, *changing)
+    return found
 
 
 def add_app(tar: tarfile.TarFile, greeting: str = GREETING) -> None:
@@ -169,7 +171,7 @@ def add_app(tar: tarfile.TarFile, greeting: str = GREETING) -> None:
 
 
 def put_platform(layout: Path, architecture: str, layers: list[tuple[Blob, str]],
-                 command: tuple[str, ...] = ("/app/hello",)) -> dict:
+                 command: tuple[str, ...] = ("/app/hello",), layer_type: str = LAYER_TYPE) -> dict:
     """Writes config and manifest of layers with the digests of the tars in them; returns the index's entry."""
     variant = {"variant": VARIANTS[architecture]} if architecture in VARIANTS else {}
     platform = {"architecture": architecture, "os": "linux", **variant}
@@ -177,7 +179,7 @@ def put_platform(layout: Path, architecture: str, layers: list[tuple[Blob, str]]
               "rootfs": {"type": "layers", "diff_ids": [diff_id for _, diff_id in layers]}}
     manifest = {"schemaVersion": 2, "mediaType": MANIFEST_TYPE,
                 "config": _described(_put_json(layout, config), CONFIG_TYPE),
-                "layers": [_described(layer, LAYER_TYPE) for layer, _ in layers]}
+                "layers": [_described(layer, layer_type) for layer, _ in layers]}
     return {**_described(_put_json(layout, manifest), MANIFEST_TYPE), "platform": platform}
 
 
@@ -205,6 +207,18 @@ def put_layer(layout: Path, fill: object, level: int = GZIP_LEVEL) -> tuple[Blob
     size = growing.stat().st_size
     growing.rename(layout / "blobs/sha256" / digest)
     return Blob(f"sha256:{digest}", size), f"sha256:{whole.hexdigest()}"
+
+
+def put_tar(layout: Path, fill: object) -> tuple[Blob, str]:
+    """Writes a layer that is not compressed; returns it as `put_layer` does."""
+    growing = layout / "growing"
+    with tarfile.open(growing, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        fill(tar)
+    with open(growing, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    size = growing.stat().st_size
+    growing.rename(layout / "blobs/sha256" / digest)
+    return Blob(f"sha256:{digest}", size), f"sha256:{digest}"
 
 
 def put_blob(layout: Path, content: bytes) -> Blob:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import secrets
 import shutil
@@ -68,8 +69,8 @@ def start(lab: Lab, site: Site, prepared: Path, anonymous: bool) -> Registry:
     return replace(serve(lab, site, prepared / "storage", anonymous), image=read(prepared / "layout"))
 
 
-def serve(lab: Lab, site: Site, storage: Path, anonymous: bool) -> Registry:
-    """Starts the registry in the WAN's namespace, on a storage that it may only read."""
+def serve(lab: Lab, site: Site, storage: Path, anonymous: bool, writable: bool = False) -> Registry:
+    """Starts the registry in the WAN's namespace, on a storage that it may only read unless it is `writable`."""
     directory = lab.dir / "registry"
     directory.mkdir(exist_ok=True)
     password = secrets.token_urlsafe(16)
@@ -78,7 +79,7 @@ def serve(lab: Lab, site: Site, storage: Path, anonymous: bool) -> Registry:
     (directory / "htpasswd").write_text(htpasswd.strip() + "\n", encoding="utf-8")
     _serve(lab, site.within(site.wan, []), "registry", {
         "storage": {"filesystem": {"rootdirectory": str(storage)},
-                    "maintenance": {"readonly": {"enabled": True}}},
+                    "maintenance": {"readonly": {"enabled": not writable}}},
         "auth": {} if anonymous else {"htpasswd": {"realm": HOST, "path": str(directory / "htpasswd")}},
         "http": {"addr": f"{WAN_IP}:443",
                  "tls": {"certificate": str(directory / "server.crt"), "key": str(directory / "server.key")}},
@@ -103,14 +104,28 @@ def restart(lab: Lab, site: Site) -> None:
     lab.spawn("registry", [*site.within(site.wan, []), "docker-registry", "serve", str(lab.dir / "registry.yml")])
 
 
-def push(lab: Lab, storage: Path, images: dict[str, Path]) -> None:
-    """Pushes OCI layouts into a registry's storage, by their names there; in a namespace where nothing else listens."""
+def logged_in(lab: Lab, served: Registry) -> dict[str, str]:
+    """The environment of a client that is logged in at the registry and trusts its certificate."""
+    config = lab.dir / "docker"
+    config.mkdir(exist_ok=True)
+    login = base64.b64encode(f"{USER}:{served.password}".encode()).decode()
+    (config / "config.json").write_text(json.dumps({"auths": {HOST: {"auth": login}}}), encoding="utf-8")
+    return lab.environment(DOCKER_CONFIG=str(config), SSL_CERT_FILE=str(served.ca_file))
+
+
+def push(lab: Lab, storage: Path, images: dict[str, Path], back: dict[str, Path] | None = None) -> None:
+    """Pushes OCI layouts into a registry's storage, by their names there; in a namespace where nothing else listens.
+
+    Layers that are not compressed are compressed on their way. `back` says where to copy what came of an image.
+    """
     loopback = ["unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
     config = _config(lab, "push", {"storage": {"filesystem": {"rootdirectory": str(storage)}},
                                    "http": {"addr": "127.0.0.1:5000"}})
-    copies = " && ".join(
-        f"skopeo copy --quiet --all --insecure-policy --dest-tls-verify=false --retry-times 3 "
-        f"oci:{layout} docker://127.0.0.1:5000/{name}" for name, layout in images.items())
+    copies = " && ".join([
+        *(f"skopeo copy --quiet --all --insecure-policy --dest-tls-verify=false --retry-times 3 "
+          f"oci:{layout} docker://127.0.0.1:5000/{name}" for name, layout in images.items()),
+        *(f"skopeo copy --quiet --all --insecure-policy --src-tls-verify=false docker://127.0.0.1:5000/{name} oci:{layout}"
+          for name, layout in (back or {}).items())])
     script = (f"docker-registry serve {config} & registry=$!; trap 'kill $registry' EXIT; "
               "curl --silent --output /dev/null --retry 9 --retry-connrefused --retry-delay 1 http://127.0.0.1:5000/v2/ "
               f"&& {copies}")
