@@ -8,15 +8,27 @@ use super::{Exit, Failure, Global, node, output};
 use crate::{admin::types::Tag, config::units::show_duration};
 
 pub(super) async fn run(global: &Global) -> Result<Exit, Failure> {
-    let tags = node::client(global)?.tags().await?;
+    let mut tags = node::client(global)?.tags().await?;
     if global.json {
         output::print_json_document(&tags)?;
-    } else if tags.is_empty() {
+        return Ok(Exit::Done);
+    }
+    // Those under which patches and signatures lie say nothing to people.
+    tags.retain(|tag| !names_referrers(&tag.tag));
+    if tags.is_empty() {
         output::print("no tags yet: pull an image through the mirror, or with `layermesh pull`\n")?;
     } else {
         output::print(&shown(tags))?;
     }
     Ok(Exit::Done)
+}
+
+/// Whether a tag stands for what refers to a manifest (distribution-spec, "Referrers Tag Schema").
+fn names_referrers(reference: &str) -> bool {
+    let tag = reference.rsplit(':').next().unwrap_or_default();
+    let hex = |text: &str, len| text.len() == len && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    tag.strip_prefix("sha256-").is_some_and(|rest| hex(rest, 64))
+        || tag.strip_prefix("sha512-").is_some_and(|rest| hex(rest, 128))
 }
 
 fn shown(tags: Vec<Tag>) -> String {
@@ -48,6 +60,13 @@ mod tests {
 
     use super::*;
     use crate::admin::testing::World;
+
+    #[test]
+    fn tags_of_what_refers_to_manifests_are_known() {
+        let of = |tag: &str| names_referrers(&format!("docker.io/library/debian:{tag}"));
+        assert!(of(&format!("sha256-{}", "a1".repeat(32))));
+        assert!(!of("12") && !of("sha256-12") && !of(&format!("sha256-{}", "xy".repeat(32))));
+    }
 
     #[tokio::test]
     async fn a_row_a_tag() {

@@ -24,6 +24,9 @@ const BUFFER_LEN: usize = 64 << 10;
 /// What applying takes beside what the header asks for: an encoder, an inflater, buffers, tables.
 const OVERHEAD: u64 = 3 << 20;
 
+/// Bytes that one byte of a deflate stream can stand for at most: matches of 258 bytes in two bits each (RFC 1951).
+const INFLATED_MAX: u64 = 1032;
+
 /// How much a patch may ask for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -38,6 +41,11 @@ impl Limits {
     pub const DEFAULT: Self = Self { memory: 32 << 20, tar_len: 32 << 30 };
     /// 12 MiB of memory, for devices that have little, and 32 GiB of tar.
     pub const TINY: Self = Self { memory: 12 << 20, ..Self::DEFAULT };
+
+    /// The same for a layer of which it is known how many bytes it has compressed: its tar can be so much longer and no more.
+    pub fn for_layer(self, size: u64) -> Self {
+        Self { tar_len: self.tar_len.min(size.saturating_mul(INFLATED_MAX)), ..self }
+    }
 
     /// Bytes of memory that the patches of these headers take, applied one after the other.
     pub fn needed<'a>(headers: impl IntoIterator<Item = &'a Header>) -> u64 {

@@ -253,7 +253,8 @@ impl Making {
             () = self.cancel.cancelled() => return Err(RebuildError::BrokeOff),
         };
         let (chunks, chunked) = mpsc::channel(CHUNKS);
-        let (content, limits, work) = (self.content, self.limits, Arc::clone(&self.work));
+        let (content, work) = (self.content, Arc::clone(&self.work));
+        let limits = self.limits.for_layer(way.entry.target_size);
         let old = Blocking::new(self.store.reader(base));
         let (first, patch) = (Blocking::new(self.store.reader(patch)), Blocking::new(self.store.reader(patch)));
         let making = tokio::task::spawn_blocking(move || {

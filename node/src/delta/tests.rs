@@ -174,9 +174,13 @@ fn a_hostile_header_gets_no_memory_and_no_work() {
     // Zeros for as long as the tar may be, of a few bytes: a bomb makes no more than was allowed.
     let mut counted = Counted(0);
     let bomb = with_header(&patch, |header| (header.tar_len, header.blob_len) = (64 << 20, 1 << 30));
-    let limits = Limits { tar_len: 16 << 20, ..Limits::DEFAULT };
-    assert!(matches!(apply(&old[..], &bomb[..], &mut counted, &limits), Err(ApplyError::TarLen { .. })));
-    assert_eq!(counted.0, 0);
+    // A layer of 16 KiB cannot have so long a tar.
+    let layers = [Limits { tar_len: 16 << 20, ..Limits::DEFAULT }, Limits::DEFAULT.for_layer(16 << 10)];
+    for limits in layers {
+        assert!(matches!(apply(&old[..], &bomb[..], &mut counted, &limits), Err(ApplyError::TarLen { .. })));
+        assert_eq!(counted.0, 0);
+    }
+    assert_eq!(Limits::DEFAULT.for_layer(u64::MAX), Limits::DEFAULT);
 }
 
 struct Counted(u64);

@@ -139,8 +139,8 @@ impl Ways {
         if missing.is_empty() || !self.known().look(*manifest, !patches.is_empty()) {
             return;
         }
-        let nobody = self.mesh.holders(missing.clone()).await;
-        let missing: Vec<_> =
+        let nobody = self.mesh.holders(missing.keys().copied().collect()).await;
+        let missing: BTreeMap<_, _> =
             missing.into_iter().zip(nobody).filter(|(_, holders)| holders.is_empty()).map(|(layer, _)| layer).collect();
         if missing.is_empty() || self.store.list().iter().all(|held| held.size < LAYER_BYTES_MIN) {
             return;
@@ -156,15 +156,15 @@ impl Ways {
         }
     }
 
-    /// The layers that a manifest names and that are worth a patch; `None` if it is no image's.
-    fn missing(&self, bytes: &[u8]) -> Option<Vec<ContentId>> {
+    /// The layers that a manifest names and that are worth a patch, with their sizes; `None` if it is no image's.
+    fn missing(&self, bytes: &[u8]) -> Option<BTreeMap<ContentId, u64>> {
         let layers = image_parts(bytes)?.into_iter().skip(1);
         let missing =
             layers.filter(|layer| layer.size >= LAYER_BYTES_MIN && self.store.size_of(&layer.content).is_none());
-        Some(missing.map(|layer| layer.content).collect())
+        Some(missing.map(|layer| (layer.content, layer.size)).collect())
     }
 
-    async fn find(&self, prepare: &Prepare, missing: &[ContentId]) -> Result<usize, String> {
+    async fn find(&self, prepare: &Prepare, missing: &BTreeMap<ContentId, u64>) -> Result<usize, String> {
         let (repository, urgency) = (&prepare.repository, prepare.urgency);
         let artifacts = match prepare.patches.as_slice() {
             [] => self.listed(prepare).await?,
@@ -174,7 +174,9 @@ impl Ways {
         for artifact in artifacts {
             let bytes = self.document(repository, artifact, urgency).await?;
             match artifact::entries(&bytes) {
-                Ok(all) => entries.extend(all.into_iter().filter(|entry| missing.contains(&entry.target))),
+                // What the image says of a layer counts, not what is said of it here.
+                Ok(all) => entries
+                    .extend(all.into_iter().filter(|entry| missing.get(&entry.target) == Some(&entry.target_size))),
                 Err(error) => tracing::warn!(%repository, %artifact, %error, "an artifact with patches is none"),
             }
         }
