@@ -17,7 +17,7 @@ use layermesh_proto::gzip::{Encoder, EncoderId, Header};
 /// Bytes of input, unless a file is named.
 const INPUT_LEN: usize = 16 << 20;
 /// The default level of each encoder, and the fastest and slowest of those that have other algorithms for them.
-const MEASURED: [&str; 9] = [
+const MEASURED: [&str; 14] = [
     "go-gzip/1:6",
     "go-gzip/1:1",
     "go-gzip/1:9",
@@ -27,6 +27,11 @@ const MEASURED: [&str; 9] = [
     "pgzip/1:5",
     "pgzip/2:5",
     "pgzip/3:5",
+    "zlib/1:6",
+    "zlib/1:9",
+    "zlib/1:1",
+    "gnu-gzip/1:6",
+    "pigz/1:6",
 ];
 /// Bytes of a write, as a tar is read.
 const WRITE_LEN: usize = 64 << 10;

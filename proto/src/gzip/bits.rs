@@ -6,6 +6,8 @@
 const FLUSH_AT_BITS: u32 = 48;
 /// The bytes of [`FLUSH_AT_BITS`].
 const FLUSH_BYTES: usize = 6;
+/// A block with the fixed codes and nothing but its end, not the last.
+const EMPTY_FIXED_BLOCK: u32 = 0b010;
 
 /// Where an encoder's bits go; the bytes are taken out with [`BitSink::drain_into`].
 #[derive(Debug, Default)]
@@ -43,6 +45,18 @@ impl BitSink {
         self.bytes.extend_from_slice(&(!len).to_le_bytes());
     }
 
+    /// Fills the last byte with as few empty blocks as it takes: fixed ones have ten bits, and a stored one ends at a
+    /// byte's border.
+    pub(super) fn pad_with_blocks(&mut self) {
+        if self.count % 2 == 1 {
+            self.stored_header(0, false);
+        }
+        while !self.count.is_multiple_of(8) {
+            self.put(EMPTY_FIXED_BLOCK, 10);
+        }
+        self.align();
+    }
+
     /// Writes bytes as they are, at a byte's border.
     pub(super) fn raw(&mut self, bytes: &[u8]) {
         debug_assert_eq!(self.count, 0, "raw bytes begin at a byte's border");
@@ -68,6 +82,22 @@ mod tests {
         sink.raw(b"ab");
         sink.drain_into(&mut out);
         assert_eq!(out, [0b0011_1101, 2, 0, 0xfd, 0xff, b'a', b'b']);
+    }
+
+    #[test]
+    fn empty_blocks_fill_bytes() {
+        let padded = |bits: u32| {
+            let (mut sink, mut out) = (BitSink::default(), Vec::new());
+            sink.put(0, bits);
+            sink.pad_with_blocks();
+            sink.drain_into(&mut out);
+            out
+        };
+        assert_eq!(padded(8), [0]);
+        assert_eq!(padded(6), [0b1000_0000, 0]);
+        assert_eq!(padded(4), [0b0010_0000, 0b1000_0000, 0]);
+        assert_eq!(padded(5), [0, 0, 0, 0xff, 0xff]);
+        assert_eq!(padded(7), [0, 0, 0, 0, 0xff, 0xff]);
     }
 
     #[test]

@@ -199,7 +199,7 @@ mod tests {
         let streams: Vec<_> = EncoderId::all().map(|id| (id, deflated(id, data))).collect();
         for (index, (id, stream)) in streams.iter().enumerate() {
             let first = streams.iter().find(|(_, other)| other == stream).map(|(first, _)| *first);
-            if index % 5 == 0 || first != Some(*id) {
+            if index % 9 == 0 || first != Some(*id) {
                 assert_eq!(identified(stream, 10_007).ok(), first, "{id} {}", data.len());
             }
         }

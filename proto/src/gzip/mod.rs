@@ -12,8 +12,11 @@
 //! | `pgzip/1:LEVEL` | github.com/klauspost/pgzip: buildah, podman, skopeo | klauspost/compress 1.15.11 to 1.18.0; levels 7 to 9: from 1.15.15 |
 //! | `pgzip/2:LEVEL` | the same | 1.18.2 to 1.20.3 |
 //! | `pgzip/3:LEVEL` | the same | from 1.20.4 on |
+//! | `zlib/1:LEVEL` | zlib: Python, bsdtar, and many others | 1.2.3 to 1.3.1 |
+//! | `gnu-gzip/1:LEVEL` | GNU gzip | 1.12 and 1.13 |
+//! | `pigz/1:LEVEL` | pigz with two threads or more | 2.6, with zlib from 1.2.6 on |
 //!
-//! An encoder holds 0.4 to 1.2 MB, whatever it compresses: a window or some blocks of history, hash tables, and the tokens
+//! An encoder holds 0.3 to 1.2 MB, whatever it compresses: a window or some blocks of history, hash tables, and the tokens
 //! of one block.
 //!
 //! The encoders are written anew to the published algorithms and checked against the tools themselves
@@ -33,6 +36,7 @@ mod tables;
 mod tally;
 #[cfg(test)]
 mod tests;
+mod zlib;
 
 use std::{fmt, str::FromStr};
 
@@ -41,6 +45,7 @@ use thiserror::Error;
 use go2::{Variant, pgzip::Pgzip};
 pub use header::{HEADER_MAX, Header, HeaderError};
 pub use identify::{Identifier, NoEncoder};
+use zlib::{Tool, Zlib, pigz::Pigz};
 
 /// Bytes of the checksum and the length at the end of a gzip stream.
 pub const TRAILER_LEN: usize = 8;
@@ -53,10 +58,14 @@ enum Family {
     Pgzip1,
     Pgzip2,
     Pgzip3,
+    Zlib1,
+    GnuGzip1,
+    Pigz1,
 }
 
 impl Family {
-    const ALL: [Self; 5] = [Self::Go1, Self::Go2, Self::Pgzip1, Self::Pgzip2, Self::Pgzip3];
+    const ALL: [Self; 8] =
+        [Self::Go1, Self::Go2, Self::Pgzip1, Self::Pgzip2, Self::Pgzip3, Self::Zlib1, Self::GnuGzip1, Self::Pigz1];
 
     const fn name(self) -> &'static str {
         match self {
@@ -65,6 +74,9 @@ impl Family {
             Self::Pgzip1 => "pgzip/1",
             Self::Pgzip2 => "pgzip/2",
             Self::Pgzip3 => "pgzip/3",
+            Self::Zlib1 => "zlib/1",
+            Self::GnuGzip1 => "gnu-gzip/1",
+            Self::Pigz1 => "pigz/1",
         }
     }
 
@@ -75,6 +87,18 @@ impl Family {
             Self::Pgzip1 => "pgzip with klauspost/compress 1.15.11 to 1.18.0",
             Self::Pgzip2 => "pgzip with klauspost/compress 1.18.2 to 1.20.3",
             Self::Pgzip3 => "pgzip with klauspost/compress from 1.20.4 on",
+            Self::Zlib1 => "zlib",
+            Self::GnuGzip1 => "GNU gzip",
+            Self::Pigz1 => "pigz",
+        }
+    }
+
+    /// Whether there is an encoder of this level.
+    const fn has(self, level: Level) -> bool {
+        match self {
+            Self::Go1 | Self::Go2 | Self::Pgzip1 | Self::Pgzip2 | Self::Pgzip3 => true,
+            // What zlib stores at level 0 depends on the room that its caller gives it.
+            Self::Zlib1 | Self::GnuGzip1 | Self::Pigz1 => level.number() > 0,
         }
     }
 }
@@ -86,6 +110,16 @@ enum Level {
     Huffman,
     /// 0 to 9.
     Number(u8),
+}
+
+impl Level {
+    /// Its number; zero without matches.
+    const fn number(self) -> u8 {
+        match self {
+            Self::Huffman => 0,
+            Self::Number(number) => number,
+        }
+    }
 }
 
 /// An encoder, by a name that stays: `go-gzip/1:6`.
@@ -108,7 +142,7 @@ impl EncoderId {
     pub fn all() -> impl Iterator<Item = Self> {
         // Defaults, then the extremes, then the others.
         let levels = [6, 9, 1, 5, 7, 8, 4, 3, 2, 0].map(Level::Number).into_iter().chain([Level::Huffman]);
-        levels.flat_map(|level| Family::ALL.map(|family| Self { family, level }))
+        levels.flat_map(|level| Family::ALL.map(|family| Self { family, level })).filter(|id| id.family.has(id.level))
     }
 }
 
@@ -164,7 +198,9 @@ pub struct Deflater(Inner);
 enum Inner {
     Go1(go1::Go1),
     Go2(go2::Go2),
-    Pgzip(go2::pgzip::Pgzip),
+    Pgzip(Pgzip),
+    Zlib(Zlib),
+    Pigz(Pigz),
 }
 
 impl Deflater {
@@ -176,6 +212,9 @@ impl Deflater {
             Family::Pgzip1 => Inner::Pgzip(Pgzip::new(id.level, Variant::FILLED)),
             Family::Pgzip2 => Inner::Pgzip(Pgzip::new(id.level, Variant::TRIMMED)),
             Family::Pgzip3 => Inner::Pgzip(Pgzip::new(id.level, Variant::BY_TREE)),
+            Family::Zlib1 => Inner::Zlib(Zlib::new(id.level, Tool::Zlib)),
+            Family::GnuGzip1 => Inner::Zlib(Zlib::new(id.level, Tool::Gnu)),
+            Family::Pigz1 => Inner::Pigz(Pigz::new(id.level)),
         })
     }
 
@@ -185,6 +224,8 @@ impl Deflater {
             Inner::Go1(go1) => go1.write(input, out),
             Inner::Go2(go2) => go2.write(input, out),
             Inner::Pgzip(pgzip) => pgzip.write(input, out),
+            Inner::Zlib(zlib) => zlib.write(input, out),
+            Inner::Pigz(pigz) => pigz.write(input, out),
         }
     }
 
@@ -194,6 +235,8 @@ impl Deflater {
             Inner::Go1(go1) => go1.finish(out),
             Inner::Go2(go2) => go2.finish(out),
             Inner::Pgzip(pgzip) => pgzip.finish(out),
+            Inner::Zlib(zlib) => zlib.finish(out),
+            Inner::Pigz(pigz) => pigz.finish(out),
         }
     }
 }

@@ -6,6 +6,7 @@ use super::{
     bits::BitSink,
     huffman::Codes,
     symbols::{DISTANCES, FIRST_LENGTH, LITERALS},
+    zlib::tree,
 };
 
 /// The alphabet of code lengths: 0 to 15 are lengths, the others repeat.
@@ -48,19 +49,33 @@ impl Tables {
     ) -> Self {
         let lengths = (0..literals).map(|symbol| literal_codes.len_of(symbol));
         let runs = runs(lengths.chain((0..distances).map(|symbol| distance_codes.len_of(symbol))));
-        let mut frequencies = [0_u32; LENGTHS];
-        for (symbol, _) in &runs {
-            frequencies[usize::from(*symbol)] += 1;
-        }
+        let frequencies = frequencies(&runs);
         let codes = if by_tree {
             Codes::by_tree(&frequencies, LENGTH_BITS_MAX)
         } else {
             Codes::of(&frequencies, LENGTH_BITS_MAX)
         };
-        let unused = ORDER.iter().rev().take_while(|symbol| frequencies[**symbol] == 0).count();
+        Self::with(literals, distances, runs, codes)
+    }
+
+    /// The header as zlib writes it: no run has lengths of both codes, and its own code is one of zlib's.
+    pub(super) fn apart(
+        literal_codes: &Codes<LITERALS>,
+        literals: usize,
+        distance_codes: &Codes<DISTANCES>,
+        distances: usize,
+    ) -> Self {
+        let mut both = runs((0..literals).map(|symbol| literal_codes.len_of(symbol)));
+        both.extend(runs((0..distances).map(|symbol| distance_codes.len_of(symbol))));
+        let (codes, _) = tree::code(&frequencies(&both), LENGTH_BITS_MAX);
+        Self::with(literals, distances, both, codes)
+    }
+
+    fn with(literals: usize, distances: usize, runs: Vec<(u8, u8)>, codes: Codes<LENGTHS>) -> Self {
+        let unused = ORDER.iter().rev().take_while(|symbol| codes.len_of(**symbol) == 0).count();
         let sent = (LENGTHS - unused).max(LENGTHS_SENT_MIN);
         let extra: u32 = runs.iter().map(|(symbol, _)| extra_bits(*symbol)).sum();
-        let bits = 3 + 5 + 5 + 4 + 3 * sent as u32 + codes.cost(&frequencies) + extra;
+        let bits = 3 + 5 + 5 + 4 + 3 * sent as u32 + codes.cost(&frequencies(&runs)) + extra;
         Self { literals, distances, runs, codes, sent, bits }
     }
 
@@ -69,9 +84,9 @@ impl Tables {
         self.bits
     }
 
-    /// Writes the header of a block that is not the last.
-    pub(super) fn put(&self, sink: &mut BitSink) {
-        sink.put(DYNAMIC << 1, 3);
+    /// Writes the header of a block.
+    pub(super) fn put(&self, last: bool, sink: &mut BitSink) {
+        sink.put(DYNAMIC << 1 | u32::from(last), 3);
         sink.put((self.literals - FIRST_LENGTH) as u32, 5);
         sink.put((self.distances - 1) as u32, 5);
         sink.put((self.sent - LENGTHS_SENT_MIN) as u32, 4);
@@ -83,6 +98,15 @@ impl Tables {
             sink.put(u32::from(*extra), extra_bits(*symbol));
         }
     }
+}
+
+/// How often each symbol occurs.
+fn frequencies(runs: &[(u8, u8)]) -> [u32; LENGTHS] {
+    let mut frequencies = [0; LENGTHS];
+    for (symbol, _) in runs {
+        frequencies[usize::from(*symbol)] += 1;
+    }
+    frequencies
 }
 
 const fn extra_bits(symbol: u8) -> u32 {

@@ -18,16 +18,20 @@ const LONG: [usize; 13] =
 /// One line a digest: encoder, kind of input, `short` or `long`, SHA-256 of the streams of all these lengths in a row.
 const GOLDEN: &str = include_str!("tests/golden.txt");
 
-/// The header that Go's tools write when they are told nothing.
+/// The header that the tools write when they are told nothing.
 fn header_of_tool(id: EncoderId) -> Header {
     let xfl = match id.level {
         Level::Number(1) => 4,
         Level::Number(9) => 2,
         Level::Number(_) | Level::Huffman => 0,
     };
-    // pgzip writes the year 1, which no time is, as it comes.
-    let mtime = if matches!(id.family, Family::Pgzip1 | Family::Pgzip2 | Family::Pgzip3) { 0x886e_0900 } else { 0 };
-    Header { xfl, mtime, os: 255, ..Header::default() }
+    let (mtime, os) = match id.family {
+        Family::Go1 | Family::Go2 => (0, 255),
+        // pgzip writes the year 1, which no time is, as it comes.
+        Family::Pgzip1 | Family::Pgzip2 | Family::Pgzip3 => (0x886e_0900, 255),
+        Family::Zlib1 | Family::GnuGzip1 | Family::Pigz1 => (0, 3),
+    };
+    Header { xfl, mtime, os, ..Header::default() }
 }
 
 /// The stream of `data` in writes of so many bytes.
@@ -103,6 +107,36 @@ fn pgzip_writes_the_same_at_length() {
 }
 
 #[test]
+fn zlib_writes_the_same() {
+    is_golden(Family::Zlib1, "short");
+}
+
+#[test]
+fn zlib_writes_the_same_at_length() {
+    is_golden(Family::Zlib1, "long");
+}
+
+#[test]
+fn gnu_gzip_writes_the_same() {
+    is_golden(Family::GnuGzip1, "short");
+}
+
+#[test]
+fn gnu_gzip_writes_the_same_at_length() {
+    is_golden(Family::GnuGzip1, "long");
+}
+
+#[test]
+fn pigz_writes_the_same() {
+    is_golden(Family::Pigz1, "short");
+}
+
+#[test]
+fn pigz_writes_the_same_at_length() {
+    is_golden(Family::Pigz1, "long");
+}
+
+#[test]
 fn every_encoder_has_a_name_of_its_own() {
     let names: Vec<String> = EncoderId::all().map(|id| id.to_string()).collect();
     for (id, name) in EncoderId::all().zip(&names) {
@@ -111,6 +145,7 @@ fn every_encoder_has_a_name_of_its_own() {
         assert!(GOLDEN.contains(&format!("{name} ")), "{name} has no golden digests");
     }
     assert_eq!(names[0], "go-gzip/1:6");
+    assert!(["zlib/1:0", "pigz/1:huffman"].iter().all(|name| name.parse::<EncoderId>().is_err()));
     let error = "go-gzip/9:6".parse::<EncoderId>().unwrap_err();
     assert_eq!(error.to_string(), "this version has no encoder \"go-gzip/9:6\"; a newer one may have it");
 }

@@ -42,7 +42,7 @@ impl Blocks {
         {
             self.stored(input);
         } else if dynamic < fixed {
-            tables.put(&mut self.sink);
+            tables.put(false, &mut self.sink);
             put_tokens(tokens, &codes, &mut self.sink);
             codes.put_end(&mut self.sink);
         } else {
@@ -60,7 +60,7 @@ impl Blocks {
         let tables = codes.tables(&tally, false);
         // Without the extra bits, too: that is what Go compares.
         if worth(tables.bits() + codes.cost(&tally), input) {
-            tables.put(&mut self.sink);
+            tables.put(false, &mut self.sink);
             put_tokens(tokens, &codes, &mut self.sink);
             codes.put_end(&mut self.sink);
         } else {
@@ -80,7 +80,7 @@ impl Blocks {
         let tables = Tables::new(&codes, END_OF_BLOCK + 1, &distances, 1, false);
         // The one bit is that of a distance which never comes.
         if worth(tables.bits() + codes.cost(&frequencies) + 1, input) {
-            tables.put(&mut self.sink);
+            tables.put(false, &mut self.sink);
             for byte in input {
                 codes.put(usize::from(*byte), &mut self.sink);
             }

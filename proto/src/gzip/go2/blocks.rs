@@ -115,7 +115,7 @@ impl Blocks {
             Some((input, stored)) if stored <= best => self.stored(input),
             _ if prefers_fixed => self.with_fixed(tokens),
             _ => {
-                tables.put(&mut self.sink);
+                tables.put(false, &mut self.sink);
                 self.open = Some(Open { codes, table_bits: tables.bits(), literals_only: false });
                 return true;
             }
@@ -151,7 +151,7 @@ impl Blocks {
         let open = self.open.get_or_insert_with(|| {
             let distances = Codes::of(&std::array::from_fn::<_, DISTANCES, _>(|symbol| u32::from(symbol == 0)), 1);
             let tables = Tables::new(&codes, END_OF_BLOCK + 1, &distances, 1, self.variant.by_tree);
-            tables.put(&mut self.sink);
+            tables.put(false, &mut self.sink);
             Open { codes: BlockCodes { literals: codes, distances }, table_bits: tables.bits(), literals_only: true }
         });
         for byte in input {
