@@ -149,6 +149,26 @@ async fn a_layer_is_made_of_an_older_one_and_its_patch_crosses_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_comes_later_gets_a_made_layer_from_the_site() {
+    let site = Site::new().await;
+    let (old, new) = (tar("version one"), tar("version two"));
+    put_image(&site.registry, "1", &old);
+    let (manifest, len, layer) = put_image(&site.registry, "2", &new);
+    put_patch(&site.registry, &old, &new, (manifest, len), true);
+    let a = site.node_with("a", &[], &METERED).await;
+    // The client has read the last piece, and wants nothing any more, before the layer is checked and in its place.
+    pull_image(&a, Naming::Query, REPOSITORY, "1").await;
+    pull_image(&a, Naming::Query, REPOSITORY, "2").await;
+    assert_eq!(sent(&site, &layer), 0, "{}", a.last_words());
+    site.registry.set_online(false).await.unwrap();
+    let late = site.node_with("late", &[a.address()], &METERED).await;
+    let pulled = pull_image(&late, Naming::Query, REPOSITORY, "2").await;
+    assert!(pulled.0.contains(&layer), "{}", late.last_words());
+    a.stop().await;
+    late.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_older_layer_is_found_by_its_tar_too() {
     the_patch_alone_crosses(false).await;
 }

@@ -203,16 +203,17 @@ impl Making {
             result = self.make() => result,
             never = self.report() => match never {},
         };
-        if self.cancel.is_cancelled() {
-            // The engine may have ordered it anew; it is not to take this for that one's end.
-            return;
-        }
+        let called_off = self.cancel.is_cancelled();
         self.cancel.cancel();
         match result {
+            // Also if it was called off at the last moment: a runtime that has read the last piece, and waits for nothing any
+            // more, may be sooner than this. It is there, and others want it.
             Ok(size) => {
                 tracing::info!(%content, size, "made a layer of one that is held, with a patch");
                 self.mesh.took_in(content, size).await;
             }
+            // The engine may have ordered it anew; it is not to take this for that one's end.
+            Err(_) if called_off => {}
             Err(error) => {
                 tracing::warn!(%content, %error, "a layer could not be made of one that is held; it is fetched");
                 self.mesh.rebuild_failed(content, error.for_engine()).await;
