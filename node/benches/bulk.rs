@@ -15,7 +15,7 @@ use bytes::Bytes;
 use futures::{AsyncReadExt as _, AsyncWriteExt as _, FutureExt as _, StreamExt as _};
 use layermesh::{
     counters::Counters,
-    exchange::{BlobRead, BlobSource, BulkClient, BulkServer},
+    exchange::{BlobRead, BlobSource, BulkClient, BulkServer, ServerLimits},
     fleet::{
         Fleet, FleetOptions,
         files::{self, FleetKey},
@@ -220,9 +220,15 @@ impl Bulk {
     async fn new(blob: &OneBlob, (of_server, of_client): (Ends, Ends)) -> Self {
         let keypair = of_server.keypair;
         let counters = Arc::<Counters>::default();
-        let server = BulkServer::bind(([127, 0, 0, 1], 0).into(), &keypair, &of_server.fleet, blob.clone(), counters)
-            .await
-            .unwrap();
+        let server = BulkServer::bind(
+            ([127, 0, 0, 1], 0).into(),
+            (&keypair, &of_server.fleet),
+            blob.clone(),
+            counters,
+            ServerLimits::default(),
+        )
+        .await
+        .unwrap();
         let (addr, stop) = (server.local_addr(), CancellationToken::new());
         tokio::spawn(server.run(stop.clone()));
         let node = layermesh::identity::node_id(&keypair).unwrap();

@@ -24,6 +24,7 @@ mod fleet;
 mod layer;
 mod local;
 mod paths;
+mod profile;
 mod reference;
 mod tags;
 pub mod units;
@@ -41,6 +42,7 @@ pub use effective::{Effective, effective};
 pub use layer::{ConfigError, ConfigErrors, Layer, Setting};
 pub use local::{AdminConfig, MirrorAccessConfig};
 pub use paths::{DataDirInputs, Environment, SYSTEM_CONFIG_FILE, SYSTEM_DATA_DIR, default_data_dir};
+pub use profile::{Means, Profile};
 pub use reference::commented_file;
 pub(crate) use validate::parse_registry;
 pub use validate::{find_admin_socket, find_data_dir, find_mirror, load};
@@ -65,6 +67,8 @@ pub const LOG_FILTER_DEFAULT: &str = "info,libp2p_gossipsub=error";
 /// Everything that a node is told, validated.
 #[derive(Debug, Clone)]
 pub struct Config {
+    /// What the device is like, and so what limits the node has.
+    pub profile: Profile,
     /// Identity, run file, admin socket and store live here.
     pub data_dir: PathBuf,
     /// Address of the registry mirror for container runtimes.

@@ -173,7 +173,7 @@ impl Node {
         let facts = Arc::new(node_facts(config, node, &listen, (addresses, releases, fleet)));
         let (store_view, mesh_view) = (store.clone(), mesh.clone());
         let view = NodeView { mesh: mesh_view, store: store_view, counters: counters.clone(), facts: facts.clone() };
-        let (limits, discovery) = (mirror::Limits::default(), Lists { origins, mesh: mesh.clone() });
+        let (limits, discovery) = (config.profile.means().mirror, Lists { origins, mesh: mesh.clone() });
         let state = MirrorState { node, mesh, store, discovery, counters, access, limits };
         fronts.spawn(mirror::serve(mirror_listener, state, fronts_stop.clone()));
         if let Some(bulk) = bulk {
@@ -225,6 +225,7 @@ async fn open_store(config: &Config) -> anyhow::Result<Opened> {
     let mut options = StoreOptions::new(config.data_dir.join("store"));
     options.free_bytes_min = config.store_free_bytes_min;
     options.quota = config.store_quota;
+    options.kept_bytes_max = config.profile.means().kept_bytes_max;
     let opened = Store::open(options).await?;
     for attached in &config.store_attached {
         opened.store.attach_when_there(&attached.path, attached.reuse).await?;
@@ -273,7 +274,8 @@ async fn bind_bulk(
     if fleet.is_alone() {
         return Ok(None);
     }
-    let bulk = BulkServer::bind(config.bulk, keypair, fleet, store.clone(), Arc::clone(counters))
+    let limits = config.profile.means().bulk;
+    let bulk = BulkServer::bind(config.bulk, (keypair, fleet), store.clone(), Arc::clone(counters), limits)
         .await
         .context("the bulk exchange cannot start; give another address with --bulk-addr")?;
     bulk.limit_rate(config.lan_bytes_per_s);
@@ -358,6 +360,7 @@ fn engine_config(config: &Config, bulk: Option<SocketAddr>) -> engine::config::C
         uplink: config.uplink.clone(),
         tags: config.tags.clone(),
         release_replicas: config.releases.as_ref().map_or(default.release_replicas, |releases| releases.replicas),
+        fetches_per_transfer: config.profile.means().fetches_per_transfer,
         window: if config.uplink_own { engine::config::WINDOW_OF_OWN_UPLINKS } else { default.window },
         ..default
     }

@@ -57,6 +57,8 @@ class Node:
         self.settings, self.reads_all = settings, reads_all
         self.environment: dict[str, str] = {}
         """Variables of the node's own, beside those of all processes of the run."""
+        self.prefix: list[str] = []
+        """Words before the command that starts it, as root."""
         self.name = f"{device}-{name}"
         self.dir = lab.dir / device / name
         self.data_dir = self.dir / "data"
@@ -78,7 +80,8 @@ class Node:
             unprivileged += ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
         hosts = self.registry.hosts if self.registry else None
         variables = [f"{name}={value}" for name, value in self.environment.items()]
-        self.lab.spawn(self.name, self.site.within(self.device, [*unprivileged, "env", *variables, *node], hosts))
+        within = self.site.within(self.device, [*unprivileged, "env", *variables, *node], hosts)
+        self.lab.spawn(self.name, [*self.prefix, *within])
 
     def wait_until_it_answers(self) -> None:
         """Waits for the first answer of a node that was started."""

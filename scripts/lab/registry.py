@@ -113,10 +113,12 @@ def logged_in(lab: Lab, served: Registry) -> dict[str, str]:
     return lab.environment(DOCKER_CONFIG=str(config), SSL_CERT_FILE=str(served.ca_file))
 
 
-def push(lab: Lab, storage: Path, images: dict[str, Path], back: dict[str, Path] | None = None) -> None:
+def push(lab: Lab, storage: Path, images: dict[str, Path], back: dict[str, Path] | None = None,
+         then: str = "true") -> None:
     """Pushes OCI layouts into a registry's storage, by their names there; in a namespace where nothing else listens.
 
-    Layers that are not compressed are compressed on their way. `back` says where to copy what came of an image.
+    Layers that are not compressed are compressed on their way. `back` says where to copy what came of an image, `then` is a
+    command of the shell that finds the registry at 127.0.0.1:5000, without TLS.
     """
     loopback = ["unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
     config = _config(lab, "push", {"storage": {"filesystem": {"rootdirectory": str(storage)}},
@@ -128,7 +130,7 @@ def push(lab: Lab, storage: Path, images: dict[str, Path], back: dict[str, Path]
           for name, layout in (back or {}).items())])
     script = (f"docker-registry serve {config} & registry=$!; trap 'kill $registry' EXIT; "
               "curl --silent --output /dev/null --retry 9 --retry-connrefused --retry-delay 1 http://127.0.0.1:5000/v2/ "
-              f"&& {copies}")
+              f"&& {copies} && {then}")
     lab.run([*loopback, "sh", "-c", script], seconds=180, log="push")
 
 

@@ -58,6 +58,9 @@ pub(super) struct RunArgs {
     /// Docker's configuration file with credentials [default: ~/.docker/config.json]
     #[arg(long, value_name = "FILE")]
     docker_config: Option<PathBuf>,
+    /// What the device is like: normal, or tiny, which has 64 MiB of memory [default: normal]
+    #[arg(long, value_name = "normal|tiny")]
+    profile: Option<String>,
     /// Leave at least this much of the disk free [default: 64MiB]
     #[arg(long, value_name = "SIZE")]
     free_bytes_min: Option<String>,
@@ -149,6 +152,7 @@ impl RunArgs {
         let path = |path: Option<PathBuf>| path.map(|path| path.to_string_lossy().into_owned());
         let mut layer = Layer::default();
         let flags = [
+            (Setting::Profile, self.profile),
             (Setting::DataDir, path(data_dir)),
             (Setting::DockerConfig, path(self.docker_config)),
             (Setting::Mirror, self.mirror_addr),

@@ -10,6 +10,8 @@ use std::{
 /// A setting that has one value. Lists (static peers, origins) are not among them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Setting {
+    /// What the device is like.
+    Profile,
     /// Directory of everything that the node keeps.
     DataDir,
     /// Docker's credentials file.
@@ -80,7 +82,8 @@ pub enum Setting {
 
 impl Setting {
     /// All of them.
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 34] = [
+        Self::Profile,
         Self::DataDir,
         Self::DockerConfig,
         Self::Mirror,
@@ -119,6 +122,7 @@ impl Setting {
     /// Table (empty for the top level) and key in `layermesh.toml`.
     pub const fn key(self) -> (&'static str, &'static str) {
         match self {
+            Self::Profile => ("", "profile"),
             Self::DataDir => ("", "data_dir"),
             Self::DockerConfig => ("", "docker_config"),
             Self::Mirror => ("listen", "mirror"),
@@ -158,6 +162,7 @@ impl Setting {
     /// Environment variable.
     pub const fn variable(self) -> &'static str {
         match self {
+            Self::Profile => "LAYERMESH_PROFILE",
             Self::DataDir => "LAYERMESH_DATA_DIR",
             Self::DockerConfig => "LAYERMESH_DOCKER_CONFIG",
             Self::Mirror => "LAYERMESH_MIRROR_ADDR",
@@ -197,6 +202,7 @@ impl Setting {
     /// Flag of `layermesh run`.
     pub const fn flag(self) -> &'static str {
         match self {
+            Self::Profile => "--profile",
             Self::DataDir => "--data-dir",
             Self::DockerConfig => "--docker-config",
             Self::Mirror => "--mirror-addr",
@@ -259,9 +265,14 @@ const PREFIX: &str = "LAYERMESH_";
 /// Where a word was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Place {
-    File { path: Arc<Path>, line: usize },
+    File {
+        path: Arc<Path>,
+        line: usize,
+    },
     Variable(&'static str),
     Flag(&'static str),
+    /// Nobody wrote it: the named profile's.
+    Profile(&'static str),
 }
 
 impl fmt::Display for Place {
@@ -269,6 +280,7 @@ impl fmt::Display for Place {
         match self {
             Self::File { path, line } => write!(f, "{}:{line}", path.display()),
             Self::Variable(name) | Self::Flag(name) => f.write_str(name),
+            Self::Profile(name) => write!(f, "profile {name}"),
         }
     }
 }

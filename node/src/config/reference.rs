@@ -61,7 +61,12 @@ const fn list(names: [&'static str; 4], said: &'static str, example: &'static st
 }
 
 /// All settings, in the order of the file's tables.
-pub(super) const ROWS: [Row; 38] = [
+pub(super) const ROWS: [Row; 39] = [
+    usual(
+        Setting::Profile,
+        "normal",
+        "what the device is like: `tiny` is for 64 MiB of memory ([limits](packaging.md#tiny-devices))",
+    ),
     other(
         Setting::DataDir,
         "`/var/lib/layermesh` if writable, else `~/.local/share/layermesh`",

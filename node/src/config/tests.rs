@@ -43,6 +43,18 @@ fn without_any_source_the_documented_defaults_hold() {
 }
 
 #[test]
+fn a_tiny_device_is_told_by_one_word_and_told_more_by_others() {
+    let tiny = with_file("profile = \"tiny\"\n", &[], Layer::default()).unwrap();
+    assert_eq!((tiny.profile, tiny.deltas), (Profile::Tiny, Deltas::Tiny));
+    let text = "profile = \"tiny\"\n[store]\ndeltas = \"off\"\n";
+    assert_eq!(with_file(text, &[], Layer::default()).unwrap().deltas, Deltas::Off, "the file says so");
+    let normal = with_file(text, &[("LAYERMESH_PROFILE", "normal")], Layer::default()).unwrap();
+    assert_eq!((normal.profile, normal.deltas), (Profile::Normal, Deltas::Off));
+    let said = "layermesh.toml:1: `small` is not what a device is like: write `normal` or `tiny`";
+    assert_eq!(mistakes("profile = \"small\"\n"), [said]);
+}
+
+#[test]
 fn flags_win_over_variables_and_those_over_the_file() {
     let text = r#"
         [listen]

@@ -16,8 +16,8 @@ use url::Url;
 
 use super::{
     AttachedConfig, BULK_DEFAULT, Config, Credentials, Deltas, Environment, FLEET_DEFAULT, FREE_BYTES_MIN_DEFAULT,
-    LOG_FILTER_DEFAULT, LogConfig, LogFormat, MIRROR_DEFAULT, OriginConfig, PEERS_DEFAULT, QUOTA_SHARE_PERCENT_DEFAULT,
-    Quota, ReleasesConfig, STATUS_DEFAULT, file,
+    LOG_FILTER_DEFAULT, LogConfig, LogFormat, MIRROR_DEFAULT, OriginConfig, PEERS_DEFAULT, Profile,
+    QUOTA_SHARE_PERCENT_DEFAULT, Quota, ReleasesConfig, STATUS_DEFAULT, file,
     layer::{ConfigError, ConfigErrors, Given, Layer, Place, RawOrigin, Setting},
     units::{parse_bytes, parse_rate},
     windows::parse_window,
@@ -69,7 +69,8 @@ pub(super) fn merged(flags: Layer, config_file: Option<&Path>, environment: &Env
     let mut errors = Vec::new();
     let layer = file_layer(config_file, environment, &mut errors)
         .overlaid(Layer::from_variables(&environment.variables, &mut errors))
-        .overlaid(flags);
+        .overlaid(flags)
+        .over_profile();
     (layer, errors)
 }
 
@@ -152,6 +153,7 @@ impl Validator {
         });
         let mirror = self.address(Setting::Mirror, MIRROR_DEFAULT);
         let config = Config {
+            profile: self.value(Setting::Profile, Profile::parse).unwrap_or_default(),
             data_dir,
             mirror,
             mirror_access: self.mirror_access(mirror),

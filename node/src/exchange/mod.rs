@@ -37,7 +37,7 @@ mod tls;
 mod uploads;
 
 pub use client::{BulkBody, BulkClient};
-pub use server::{BindError, BulkServer};
+pub use server::{BindError, BulkServer, ServerLimits};
 pub use source::{BlobRead, BlobSource};
 pub use tls::{TlsSetupError, gather_entropy};
 

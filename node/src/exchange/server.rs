@@ -40,7 +40,7 @@ use crate::{
     pace::Pace,
 };
 
-/// Connections in all. A busy one holds about half a MiB (a chunk, TLS and socket buffers).
+/// Connections in all, unless told otherwise. A busy one holds about half a MiB (a chunk, TLS and socket buffers).
 pub(super) const CONNECTIONS_MAX: usize = 100;
 /// Handshakes under way; whoever is at one is nobody yet, so they have no part in the connections of peers.
 pub(super) const HANDSHAKES_MAX: usize = 64;
@@ -98,6 +98,21 @@ pub(super) const DEADLINES: Deadlines = Deadlines {
     upload_wait: UPLOAD_WAIT_MAX,
 };
 
+/// How much a server does at once.
+#[derive(Debug, Clone, Copy)]
+pub struct ServerLimits {
+    /// Connections in all, each of which may hold half a MiB.
+    pub connections: usize,
+    /// Bodies that send at once.
+    pub uploads: usize,
+}
+
+impl Default for ServerLimits {
+    fn default() -> Self {
+        Self { connections: CONNECTIONS_MAX, uploads: uploads::LIMITS.slots }
+    }
+}
+
 /// Why the server cannot start.
 #[derive(Debug, Error)]
 pub enum BindError {
@@ -134,15 +149,16 @@ impl<S: BlobSource> BulkServer<S> {
     /// Listens on `addr`; port 0 takes a free one. `counters.to_peers` counts the blobs' bytes that are sent.
     ///
     /// # Errors
-    /// If the address cannot be listened on, or no certificate can be made for `keypair`.
+    /// If the address cannot be listened on, or no certificate can be made for the key pair.
     pub async fn bind(
         addr: SocketAddr,
-        keypair: &Keypair,
-        fleet: &Fleet,
+        own: (&Keypair, &Fleet),
         source: S,
         counters: Arc<Counters>,
+        limits: ServerLimits,
     ) -> Result<Self, BindError> {
-        Self::bind_with(addr, (keypair, fleet), source, counters, DEADLINES, uploads::LIMITS).await
+        let slots = slots::Limits { slots: limits.uploads, ..uploads::LIMITS };
+        Self::bind_with(addr, own, source, counters, DEADLINES, (limits.connections, slots)).await
     }
 
     pub(super) async fn bind_with(
@@ -151,7 +167,7 @@ impl<S: BlobSource> BulkServer<S> {
         source: S,
         counters: Arc<Counters>,
         deadlines: Deadlines,
-        limits: slots::Limits,
+        (connections_max, limits): (usize, slots::Limits),
     ) -> Result<Self, BindError> {
         let tls = TlsAcceptor::from(tls::server_config(keypair, fleet)?);
         let listen = |error| BindError::Listen { addr, error };
@@ -165,7 +181,7 @@ impl<S: BlobSource> BulkServer<S> {
             idle_min: HANDSHAKE_IDLE_MIN,
         });
         let connections = Crowd::new(Places {
-            all: CONNECTIONS_MAX,
+            all: connections_max,
             per_address: CONNECTIONS_PER_ADDRESS_MAX,
             idle_min: CONNECTION_IDLE_MIN,
         });

@@ -62,10 +62,16 @@ async fn server_of(deadlines: Deadlines, limits: Limits) -> Server {
 async fn server_in(keypair: Keypair, fleet: &Fleet, deadlines: Deadlines, limits: Limits) -> Server {
     let (source, counters, shutdown) = (MemorySource::default(), Arc::<Counters>::default(), CancellationToken::new());
     let loopback = ([127, 0, 0, 1], 0).into();
-    let server =
-        BulkServer::bind_with(loopback, (&keypair, fleet), source.clone(), Arc::clone(&counters), deadlines, limits)
-            .await
-            .unwrap();
+    let server = BulkServer::bind_with(
+        loopback,
+        (&keypair, fleet),
+        source.clone(),
+        Arc::clone(&counters),
+        deadlines,
+        (server::CONNECTIONS_MAX, limits),
+    )
+    .await
+    .unwrap();
     let (addr, peers, uploads) = (server.local_addr(), Box::new(server.count_peers()), server.uploads());
     let ended = tokio::spawn(server.run(shutdown.clone()));
     Server { peer: node_of(&keypair), addr, source, counters, peers, uploads, shutdown, ended }

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::{
     embedded::{Fault, FaultRule, Registry},
-    exchange::BulkServer,
+    exchange::{BulkServer, ServerLimits},
     fleet::Fleet,
     origin::OriginConfig,
     store::{Opened, StoreOptions},
@@ -392,10 +392,15 @@ async fn a_growing_blob_comes_from_a_peer_as_others_vouch_for_it() {
         soon(partial.write(index, piece(&bytes, index), None)).await.unwrap();
     }
     let keypair = Keypair::generate_ed25519();
-    let server =
-        BulkServer::bind(([127, 0, 0, 1], 0).into(), &keypair, &Fleet::open(), upstream.clone(), Arc::default())
-            .await
-            .unwrap();
+    let server = BulkServer::bind(
+        ([127, 0, 0, 1], 0).into(),
+        (&keypair, &Fleet::open()),
+        upstream.clone(),
+        Arc::default(),
+        ServerLimits::default(),
+    )
+    .await
+    .unwrap();
     let bulk = server.local_addr();
     let shutdown = CancellationToken::new();
     tokio::spawn(server.run(shutdown.clone()));

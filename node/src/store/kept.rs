@@ -1,7 +1,7 @@
 //! Pieces that readers keep between two reads, together within one limit.
 //!
 //! A piece is read and checked whole, but given out in parts. Invariant: all readers together keep at most
-//! [`KEPT_BYTES_MAX`] (or one piece, if that is more); beyond it the reader that has not read for longest loses its
+//! what they were allowed (or one piece, if that is more); beyond it the reader that has not read for longest loses its
 //! piece and reads it again should it go on. So clients that stop reading cost no memory, and those that read on are
 //! not slowed by them.
 
@@ -18,13 +18,14 @@ use layermesh_proto::PieceIndex;
 
 use super::lock;
 
-/// Bytes of pieces that all readers keep together: 32 of the largest pieces, or the readers of dozens of common
+/// Bytes of pieces that all readers keep together, unless told otherwise: 32 of the largest pieces, or the readers of dozens of common
 /// layers, whose pieces have 256 to 512 KiB.
-pub(super) const KEPT_BYTES_MAX: usize = 32 << 20;
+pub const KEPT_BYTES_MAX: usize = 32 << 20;
 
 /// The pieces, the one used last at the end.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct KeptPieces {
+    bytes_max: usize,
     pieces: Mutex<VecDeque<Kept>>,
     next_reader: AtomicU64,
 }
@@ -37,6 +38,11 @@ struct Kept {
 }
 
 impl KeptPieces {
+    /// None are kept; of so many bytes at most they will be.
+    pub(super) fn new(bytes_max: usize) -> Self {
+        Self { bytes_max, pieces: Mutex::default(), next_reader: AtomicU64::default() }
+    }
+
     /// A number for a new reader.
     pub(super) fn reader(&self) -> u64 {
         self.next_reader.fetch_add(1, Ordering::Relaxed)
@@ -57,7 +63,7 @@ impl KeptPieces {
         let mut pieces = lock(&self.pieces);
         pieces.retain(|kept| kept.reader != reader);
         let mut total: usize = pieces.iter().map(|kept| kept.bytes.len()).sum();
-        while total + bytes.len() > KEPT_BYTES_MAX
+        while total + bytes.len() > self.bytes_max
             && let Some(oldest) = pieces.pop_front()
         {
             total -= oldest.bytes.len();
@@ -77,8 +83,8 @@ mod tests {
 
     #[test]
     fn readers_that_stopped_lose_their_piece_first() {
-        let kept = KeptPieces::default();
-        let piece = Bytes::from(vec![0; KEPT_BYTES_MAX / 4]);
+        let kept = KeptPieces::new(1024);
+        let piece = Bytes::from(vec![0; 1024 / 4]);
         let readers: Vec<u64> = (0..4).map(|_| kept.reader()).collect();
         for reader in &readers {
             kept.keep(*reader, 0, piece.clone());

@@ -106,6 +106,7 @@ pub use self::{
         RoomError, WriteError,
     },
     flush::{Flushed, SYNC_BYTES, SYNC_INTERVAL, UNDURABLE_BYTES_MAX},
+    kept::KEPT_BYTES_MAX,
     partial::{Partial, Written},
     pins::PinOwner,
     reader::BlobReader,
@@ -144,12 +145,14 @@ pub struct StoreOptions {
     pub free_bytes_min: u64,
     /// How much it may hold.
     pub quota: Quota,
+    /// Bytes of pieces that all readers keep together between two reads.
+    pub kept_bytes_max: usize,
 }
 
 impl StoreOptions {
-    /// A store in `dir` with the default reserve and the disk for its quota.
+    /// A store in `dir` with the default reserve and buffers, and the disk for its quota.
     pub const fn new(dir: PathBuf) -> Self {
-        Self { dir, free_bytes_min: FREE_BYTES_MIN_DEFAULT, quota: Quota::UNLIMITED }
+        Self { dir, free_bytes_min: FREE_BYTES_MIN_DEFAULT, quota: Quota::UNLIMITED, kept_bytes_max: KEPT_BYTES_MAX }
     }
 }
 

@@ -101,7 +101,7 @@ fn open_blocking(options: StoreOptions, ops: Arc<dyn FileOps>) -> Result<(Opened
         holds: Mutex::default(),
         attached: Mutex::default(),
         partials: Mutex::new(partials.into_iter().map(|growing| (growing.content, Arc::new(growing))).collect()),
-        kept: KeptPieces::default(),
+        kept: KeptPieces::new(options.kept_bytes_max),
         pins: Mutex::new(meta.pins().map_err(in_meta)?),
         changed: watch::Sender::new(()),
         structure: Arc::default(),

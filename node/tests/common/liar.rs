@@ -12,7 +12,7 @@ use std::{
 use bytes::Bytes;
 use layermesh::{
     counters::Counters,
-    exchange::{BlobRead, BlobSource, BulkServer},
+    exchange::{BlobRead, BlobSource, BulkServer, ServerLimits},
     fleet::Fleet,
     swarm::{self, SwarmEvent, SwarmHandle, SwarmOptions},
 };
@@ -92,8 +92,15 @@ impl Liar {
             served: Arc::clone(&served),
         };
         let loopback = ([127, 0, 0, 1], 0).into();
-        let bulk =
-            BulkServer::bind(loopback, &keypair, &Fleet::open(), source, Arc::<Counters>::default()).await.unwrap();
+        let bulk = BulkServer::bind(
+            loopback,
+            (&keypair, &Fleet::open()),
+            source,
+            Arc::<Counters>::default(),
+            ServerLimits::default(),
+        )
+        .await
+        .unwrap();
         let bulk_port = bulk.local_addr().port();
         tokio::spawn(bulk.run(shutdown.clone()));
         let options = SwarmOptions {

@@ -42,7 +42,7 @@ async fn soon<T>(what: impl Future<Output = T>) -> T {
 }
 
 fn options(dir: &Path) -> StoreOptions {
-    StoreOptions { dir: dir.to_owned(), free_bytes_min: 0, quota: Quota::UNLIMITED }
+    StoreOptions { free_bytes_min: 0, ..StoreOptions::new(dir.to_owned()) }
 }
 
 async fn open(dir: &Path) -> Opened {
