@@ -179,7 +179,9 @@ impl Node {
         if let Some(bulk) = bulk {
             fronts.spawn(bulk.run(fronts_stop.clone()));
         }
-        fronts.spawn(status::run(status_listener, view.clone(), fronts_stop.clone()));
+        let site = status::Site::new(view.clone());
+        let more = more.merge(status::site_routes(site.clone()));
+        fronts.spawn(status::run(status_listener, view.clone(), site, fronts_stop.clone()));
         fronts.spawn(admin.run(view, more, fronts_stop.clone()));
         Ok(Self { facts, listen, fronts_stop, fronts, core_stop, core })
     }

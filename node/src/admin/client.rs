@@ -24,8 +24,8 @@ use tokio::{net::UnixStream, time::timeout};
 use super::types::{
     AttachRequest, Attached, Blob, CheckReport, CheckRequest, DetachRequest, GcReport, GcRequest, HandedReleases,
     InspectRequest, InspectedImage, NodeStatus, Peer, PinRequest, PinnedImage, PinsOfOwner, Problem, PullEvent,
-    PullRequest, SeedBlob, SeedNeed, SeedPlan, SeedPlanRequest, SeedRequest, SeedSummary, Tag, UnpinRequest,
-    VerifyEvent, VerifyRequest,
+    PullRequest, SeedBlob, SeedNeed, SeedPlan, SeedPlanRequest, SeedRequest, SeedSummary, SiteStatus, Tag,
+    UnpinRequest, VerifyEvent, VerifyRequest,
 };
 use crate::{
     fleet::routes::{FleetStatus, RecordText, RevocationsTaken},
@@ -87,6 +87,14 @@ impl AdminClient {
     /// If the node cannot be reached or its answer makes no sense.
     pub async fn status(&self) -> Result<NodeStatus, ClientError> {
         self.get("/v1/status").await
+    }
+
+    /// The site as the node sees it.
+    ///
+    /// # Errors
+    /// As [`Self::status`], or if the node is of a version that does not tell of it here.
+    pub async fn site(&self) -> Result<SiteStatus, ClientError> {
+        self.get("/v1/site").await
     }
 
     /// The connected peers.

@@ -34,7 +34,9 @@ mod setup;
 mod signals;
 mod status;
 mod tags;
+mod top;
 mod verify;
+mod words;
 
 pub use exit::Exit;
 use exit::Failure;
@@ -83,6 +85,8 @@ enum Command {
     Doctor(doctor::DoctorArgs),
     /// Show whether the node works, and what it did
     Status,
+    /// Show the site live: its devices, what is under way and where from, the uplink, and what is wrong
+    Top(top::TopArgs),
     /// List the nodes that this one is connected to
     Peers,
     /// List the blobs that this node holds
@@ -170,6 +174,7 @@ async fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         Command::Setup(args) => setup::run(args, &global).await,
         Command::Doctor(args) => doctor::run(args, &global).await,
         Command::Status => status::run(&global).await,
+        Command::Top(args) => Box::pin(top::run(args, &global)).await,
         Command::Peers => peers::run(&global).await,
         Command::Blobs => blobs::run(&global).await,
         Command::Tags => tags::run(&global).await,

@@ -1,4 +1,4 @@
-//! What people read: the only place that writes to standard output and standard error.
+//! What people read: the only place that writes to standard output and standard error, but for the screen of `top`.
 
 use std::io::{self, IsTerminal as _, Write as _};
 

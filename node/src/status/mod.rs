@@ -21,7 +21,7 @@ use axum::{
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use self::site::Site;
+pub use self::site::Site;
 use crate::admin::{Further, Limits, NodeView, StoreView, serve, types::NodeStatus};
 
 mod images;
@@ -50,13 +50,15 @@ fn public(mut status: NodeStatus) -> NodeStatus {
     status
 }
 
+/// The site as JSON, here and in the admin API.
+pub fn site_routes<S: StoreView>(site: Arc<Site<S>>) -> Router {
+    Router::new().route("/v1/site", get(serve_site::<S>)).with_state(site)
+}
+
 /// The routes, of a server that only this device reaches if it is on `loopback`.
-pub fn router<S: StoreView>(view: NodeView<S>, loopback: bool) -> Router {
-    let site = Site::new(view.clone());
-    let mut router = Router::new()
-        .route("/v1/site", get(serve_site::<S>))
-        .with_state(site)
-        .route("/v1/status", get(serve_status::<S>));
+pub fn router<S: StoreView>(view: NodeView<S>, site: Arc<Site<S>>, loopback: bool) -> Router {
+    let mut router = Router::new().route("/v1/status", get(serve_status::<S>)).with_state(view.clone());
+    router = router.merge(site_routes(site));
     for file in &page::FILES {
         router = router.route(file.path, get(async move || file));
     }
@@ -64,7 +66,8 @@ pub fn router<S: StoreView>(view: NodeView<S>, loopback: bool) -> Router {
         router = router.layer(middleware::from_fn(own_names_only));
     }
     // Monitoring is told of a device by whatever name it likes, and there is nothing in these that a page could use.
-    router.route("/healthz", get(async || "ok\n")).route("/metrics", get(serve_metrics::<S>)).with_state(view)
+    let monitoring = Router::new().route("/metrics", get(serve_metrics::<S>)).with_state(view);
+    router.route("/healthz", get(async || "ok\n")).merge(monitoring)
 }
 
 /// Whether a name in a request's head stands for this device wherever it is looked up: an address, or `localhost`.
@@ -93,9 +96,14 @@ async fn serve_site<S: StoreView>(State(site): State<Arc<Site<S>>>) -> Response 
 }
 
 /// Serves on `listener` until `shutdown`.
-pub async fn run<S: StoreView>(listener: TcpListener, view: NodeView<S>, shutdown: CancellationToken) {
+pub async fn run<S: StoreView>(
+    listener: TcpListener,
+    view: NodeView<S>,
+    site: Arc<Site<S>>,
+    shutdown: CancellationToken,
+) {
     let loopback = listener.local_addr().is_ok_and(|address| address.ip().is_loopback());
-    serve(listener, router(view, loopback), LIMITS, shutdown).await;
+    serve(listener, router(view, site, loopback), LIMITS, shutdown).await;
 }
 
 async fn serve_status<S: StoreView>(State(view): State<NodeView<S>>) -> Response {

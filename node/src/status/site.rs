@@ -1,4 +1,4 @@
-//! The site as one document, for the status page.
+//! The site as one document, for the status page and `layermesh top`.
 //!
 //! Invariant: however many ask, it is made at most once in [`FRESH`], one at a time, and each list in it is bounded.
 
@@ -29,12 +29,13 @@ const IMAGES_FRESH: Duration = Duration::from_secs(2);
 const BOUNDS: Bounds = Bounds { devices: 1000, under_way: 50, fetching: 8, held: 200, crossed: 64 };
 
 /// Makes the document.
-pub(super) struct Site<S> {
+#[derive(Debug)]
+pub struct Site<S> {
     view: NodeView<S>,
     made: Mutex<Made>,
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Made {
     document: Option<(Instant, Bytes)>,
     images: Images,
@@ -42,7 +43,8 @@ struct Made {
 }
 
 impl<S: StoreView> Site<S> {
-    pub(super) fn new(view: NodeView<S>) -> Arc<Self> {
+    /// Of this node. Nothing is made yet.
+    pub fn new(view: NodeView<S>) -> Arc<Self> {
         Arc::new(Self { view, made: Mutex::new(Made::default()) })
     }
 

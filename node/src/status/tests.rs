@@ -34,7 +34,8 @@ async fn ask(world: World, host: &str, paths: &[&str], headers: &str) -> Vec<Str
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let shutdown = CancellationToken::new();
-    let server = tokio::spawn(run(listener, node, shutdown.clone()));
+    let site = Site::new(node.clone());
+    let server = tokio::spawn(run(listener, node, site, shutdown.clone()));
     let mut answers = Vec::new();
     for path in paths {
         let mut stream = TcpStream::connect(address).await.unwrap();

@@ -42,7 +42,7 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 /// Instead of a flag: the node is told of no fleet, not even of an open one.
 pub const NO_FLEET: &str = "no fleet";
 /// Between two looks at something that is waited for.
-const LOOK_AGAIN: Duration = Duration::from_millis(10);
+pub const LOOK_AGAIN: Duration = Duration::from_millis(10);
 /// Lines of a node's log that a failure shows.
 const LAST_LINES: usize = 40;
 

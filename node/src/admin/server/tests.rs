@@ -6,9 +6,12 @@ use tempfile::TempDir;
 use tokio::{task::JoinHandle, time::timeout};
 
 use super::*;
-use crate::admin::{
-    client::{AdminClient, ClientError},
-    testing::World,
+use crate::{
+    admin::{
+        client::{AdminClient, ClientError},
+        testing::World,
+    },
+    status::{Site, site_routes},
 };
 
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -25,7 +28,9 @@ impl Running {
         let server = AdminServer::bind(&dir.path().join("admin.sock"), None).await.unwrap();
         let shutdown = CancellationToken::new();
         let client = AdminClient::new(&dir.path().join("admin.sock"));
-        let server = tokio::spawn(server.run(world.node(), Router::new(), shutdown.clone()));
+        let node = world.node();
+        let site = site_routes(Site::new(node.clone()));
+        let server = tokio::spawn(server.run(node, site, shutdown.clone()));
         (Self { dir, shutdown, server }, client)
     }
 
@@ -56,6 +61,8 @@ async fn status_peers_and_blobs_are_told() {
     assert_eq!((status.peers, status.blobs, status.pid), (1, 0, std::process::id()));
     assert_eq!(status.addresses, ["/ip4/10.0.0.1/tcp/2"]);
     assert_eq!(status.origins.iter().map(|origin| origin.reachable).collect::<Vec<_>>(), [true, false]);
+    let site = client.site().await.unwrap();
+    assert_eq!((site.node.peer_id, site.node.pid), (status.peer_id, status.pid));
     let peers = client.peers().await.unwrap();
     assert_eq!((peers[0].address.as_str(), peers[0].blobs), ("10.0.0.2", 3));
     assert!(client.blobs().await.unwrap().is_empty());

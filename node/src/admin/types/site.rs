@@ -1,11 +1,11 @@
-//! What the status page shows: the site as one node sees it. Free of secrets, and of paths of files.
+//! What the status page and `layermesh top` show: the site as one node sees it. Free of secrets, and of paths of files.
 
 use serde::{Deserialize, Serialize};
 
 use super::NodeStatus;
 use crate::release::status::DeviceRollout;
 
-/// The site as this node sees it: the answer to `GET /v1/site` at the status address. Lists are sorted and bounded; the
+/// The site as this node sees it: the answer to `GET /v1/site`, also at the status address. Lists are sorted and bounded; the
 /// `*_total` fields say how much there is.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SiteStatus {
