@@ -1,4 +1,4 @@
-//! `layermesh top` with a real node, on a terminal that this process holds the other end of.
+//! `layermesh top`, and how far commands are, with a real node, on a terminal that this process holds the other end of.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -8,10 +8,14 @@ use std::{
     fs::File,
     io::Read as _,
     process::{ExitStatus, Stdio},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU16, Ordering},
+    },
 };
 
 use common::{LOOK_AGAIN, Node, PATIENCE, Site, client::ask, content};
+use layermesh::embedded::image::{ImageSpec, make_image};
 use reqwest::Method;
 use rustix::{
     fd::OwnedFd,
@@ -34,6 +38,8 @@ struct Terminal {
     /// The end that programs get; open as long as this is, so that it keeps its settings.
     program: OwnedFd,
     written: Arc<Mutex<Vec<u8>>>,
+    /// Cells of a row: text goes on in the next one behind them.
+    columns: AtomicU16,
 }
 
 impl Terminal {
@@ -52,7 +58,7 @@ impl Terminal {
                 to.lock().unwrap().extend_from_slice(&buffer[..len]);
             }
         });
-        let terminal = Self { person, program, written };
+        let terminal = Self { person, program, written, columns: AtomicU16::new(columns) };
         terminal.resize(columns, rows);
         terminal
     }
@@ -60,13 +66,19 @@ impl Terminal {
     fn resize(&self, columns: u16, rows: u16) {
         let size = Winsize { ws_col: columns, ws_row: rows, ws_xpixel: 0, ws_ypixel: 0 };
         tcsetwinsize(&self.person, size).unwrap();
+        self.columns.store(columns, Ordering::Relaxed);
     }
 
     /// Runs `top` for a node on this terminal.
     fn top(&self, node: &Node, flags: &[&str]) -> Child {
+        self.run(node, "top", flags)
+    }
+
+    /// Runs a command for a node on this terminal.
+    fn run(&self, node: &Node, name: &str, arguments: &[&str]) -> Child {
         let end = || Stdio::from(self.program.try_clone().unwrap());
         let mut command = Command::new(env!("CARGO_BIN_EXE_layermesh"));
-        command.arg("--admin").arg(&node.run().admin).arg("top").args(flags);
+        command.arg("--admin").arg(&node.run().admin).arg(name).args(arguments);
         command.env("TERM", "xterm-256color").env_remove("NO_COLOR").kill_on_drop(true);
         command.stdin(end()).stdout(end()).stderr(end()).spawn().unwrap()
     }
@@ -84,8 +96,12 @@ impl Terminal {
     }
 
     async fn shows(&self, text: &str) {
-        let so = self.becomes(|written| screen(written).contains(text)).await;
-        assert!(so, "`{text}` is never on\n{}", screen(&self.written()));
+        let so = self.becomes(|_| self.screen().contains(text)).await;
+        assert!(so, "`{text}` is never on\n{}", self.screen());
+    }
+
+    fn screen(&self) -> String {
+        screen(&self.written(), usize::from(self.columns.load(Ordering::Relaxed)))
     }
 
     /// Whether this becomes so of all that was written, in time.
@@ -116,19 +132,28 @@ impl Terminal {
     }
 }
 
-/// What a terminal shows of what was written: its rows, one a line. It knows what `top` uses: places, erasing, and text of
-/// characters that are one cell wide.
-fn screen(written: &[u8]) -> String {
+/// What a terminal shows of what was written: its rows, one a line. It knows what `top` and rows of progress use: places,
+/// erasing, and text of characters that are one cell wide.
+fn screen(written: &[u8], columns: usize) -> String {
     let text = String::from_utf8_lossy(written);
     let mut grid = vec![vec![' '; GRID.0]; GRID.1];
     let (mut row, mut column) = (0, 0);
     let mut chars = text.chars().peekable();
     while let Some(char) = chars.next() {
-        if char != '\x1b' {
-            if !char.is_control() && row < GRID.1 && column < GRID.0 {
+        match char {
+            '\x1b' => {}
+            '\r' => column = 0,
+            '\n' => row = (row + 1).min(GRID.1 - 1),
+            char if !char.is_control() => {
+                if column >= columns {
+                    (row, column) = ((row + 1).min(GRID.1 - 1), 0);
+                }
                 grid[row][column] = char;
                 column += 1;
             }
+            _ => {}
+        }
+        if char != '\x1b' {
             continue;
         }
         if chars.next_if_eq(&'[').is_none() {
@@ -150,6 +175,8 @@ fn screen(written: &[u8]) -> String {
                 grid[row][column..].fill(' ');
                 grid[row + 1..].iter_mut().for_each(|row| row.fill(' '));
             }
+            'A' => row = row.saturating_sub(numbers.first().map_or(1, |up| *up)),
+            'K' if numbers.first() == Some(&2) => grid[row].fill(' '),
             'K' => grid[row][column..].fill(' '),
             _ => {}
         }
@@ -246,15 +273,45 @@ async fn without_a_terminal_or_a_node_it_says_what_to_do() {
     assert!(said.contains("not a terminal") && said.contains("`layermesh status --json`"), "{said}");
     assert!(output.stdout.is_empty());
 
-    let terminal = Terminal::open(80, 24);
+    let terminal = Terminal::open(160, 24);
     let mut top = terminal.top(&node, &["--json"]);
     assert_eq!(end_of(&mut top).await.code(), Some(2));
     terminal.shows("`layermesh status --json`").await;
 
     node.kill().await;
-    let terminal = Terminal::open(80, 24);
+    let terminal = Terminal::open(160, 24);
     let mut top = terminal.top(&node, &[]);
     assert_eq!(end_of(&mut top).await.code(), Some(3));
     terminal.shows("no node answers on").await;
     assert!(!String::from_utf8_lossy(&terminal.written()).contains("\x1b[?1049h"), "the screen is not taken over");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pull_says_on_a_terminal_how_far_it_is_and_elsewhere_nothing() {
+    let site = Site::new().await;
+    let spec = ImageSpec { size_bytes: 24 << 20, layers: 4, seed: 1, arm64: false };
+    let image = make_image(&spec, site.dir()).unwrap();
+    site.registry.add_image("library/app", "v1", &image).unwrap();
+    let node = site.node("node", &[]).await;
+    site.registry.set_rate(Some(2 << 20));
+    let terminal = Terminal::open(120, 30);
+    let mut pull = terminal.run(&node, "pull", &["reg.test/library/app:v1"]);
+    for text in ["says ", "total        [", "iB/s", " s left", "from registry reg.test"] {
+        terminal.shows(text).await;
+    }
+    site.registry.set_rate(None);
+    assert_eq!(end_of(&mut pull).await.code(), Some(0));
+    terminal.shows("pulled reg.test/library/app:v1").await;
+    let last = terminal.screen();
+    assert!(!last.contains("total        ["), "nothing of it stays:\n{last}");
+
+    // Of what is there already nothing is fetched, and what is written is not for people.
+    for json in [false, true] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_layermesh"));
+        command.arg("--admin").arg(&node.run().admin).args(["pull", "reg.test/library/app:v1"]).kill_on_drop(true);
+        command.args(json.then_some("--json"));
+        let output = timeout(PATIENCE, command.output()).await.unwrap().unwrap();
+        assert!(output.status.success() && output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(!output.stdout.contains(&b'\x1b'));
+    }
 }

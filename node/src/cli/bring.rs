@@ -15,7 +15,7 @@ use layermesh_proto::ContentId;
 use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
 use tokio_util::io::ReaderStream;
 
-use super::{output, pull::style};
+use super::progress::short_digest;
 use crate::{
     admin::{
         client::{AdminClient, ClientError},
@@ -43,18 +43,6 @@ pub(super) struct Brought {
     pub(super) left_out: Vec<String>,
 }
 
-/// How far things are, for people who watch; nobody sees it elsewhere.
-pub(super) fn progress(json: bool) -> ProgressBar {
-    if json || !output::is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let bar = ProgressBar::new(0);
-    bar.set_style(style(
-        "{prefix:<12} [{bar:30}] {percent:>3}% {binary_bytes:>11} {binary_bytes_per_sec:>13} ETA {eta}",
-    ));
-    bar
-}
-
 /// A blob to be sent.
 struct Item {
     content: ContentId,
@@ -73,7 +61,7 @@ pub(super) async fn bring(
     bar: &ProgressBar,
 ) -> anyhow::Result<Brought> {
     let root = image.root;
-    bar.set_prefix(root.hex().chars().take(12).collect::<String>());
+    bar.set_prefix(short_digest(&root.to_string()));
     let choice = platform.map_or(Ok(PlatformChoice::All), str::parse)?;
     let strict = platform.is_some();
     let (items, left_out) = tokio::task::spawn_blocking(move || items_of(&image, choice, strict)).await??;

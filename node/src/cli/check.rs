@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::{Exit, Failure, Global, node, output};
+use super::{Exit, Failure, Global, node, output, progress::Progress};
 use crate::{
     admin::types::{CheckReport, CheckRequest, CheckedPart, Completeness, Share},
     check::Check,
@@ -28,7 +28,12 @@ pub(super) async fn run(args: CheckArgs, global: &Global) -> Result<Exit, Failur
     let image = args.image.strip_prefix("docker://").unwrap_or(&args.image).to_owned();
     let request = CheckRequest { image, platform: args.platform };
     Check::parse(&request).map_err(Failure::usage)?;
-    let report = node::client(global)?.check(&request).await?;
+    let client = node::client(global)?;
+    let progress = Progress::new(global.json);
+    let row = progress.step(&format!("asking the site for {}", request.image));
+    let report = client.check(&request).await;
+    drop((row, progress));
+    let report = report?;
     if global.json {
         output::print_json_document(&report)?;
     } else {

@@ -7,10 +7,9 @@ use std::{fmt::Write as _, fs::File, path::PathBuf};
 
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
-use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
-use super::{Exit, Failure, Global, output};
+use super::{Exit, Failure, Global, output, progress::Progress};
 use crate::{
     config::units::show_bytes,
     delta::recipe::{Identified, NoRecipe, identify},
@@ -66,14 +65,12 @@ pub(super) async fn run(command: DeltaCommand, global: &Global) -> Result<Exit, 
 async fn recipe(RecipeArgs { file }: RecipeArgs, global: &Global) -> Result<Exit, Failure> {
     let source = File::open(&file).with_context(|| format!("cannot open {}", file.display()))?;
     let len = source.metadata().with_context(|| format!("cannot read {}", file.display()))?.len();
-    let bar = (!global.json && output::is_terminal()).then(|| progress(len));
-    let found = tokio::task::spawn_blocking(move || {
-        let found = identify(source, |passed| bar.iter().for_each(|bar| bar.set_position(passed)));
-        bar.iter().for_each(ProgressBar::finish_and_clear);
-        found
-    })
-    .await
-    .context("the search for the recipe broke off")?;
+    let progress = Progress::new(global.json);
+    let bar = progress.bytes("recipe", len, &format!("from {}", file.display()));
+    let found = tokio::task::spawn_blocking(move || identify(source, |passed| bar.set_position(passed)))
+        .await
+        .context("the search for the recipe broke off")?;
+    drop(progress);
     if global.json {
         output::print_json_document(&Shown::of(&found))?;
     }
@@ -87,13 +84,6 @@ async fn recipe(RecipeArgs { file }: RecipeArgs, global: &Global) -> Result<Exit
         Err(_) if global.json => Ok(Exit::Failed),
         Err(error) => Err(anyhow::anyhow!("{} has no recipe: {error}", file.display()).into()),
     }
-}
-
-fn progress(len: u64) -> ProgressBar {
-    let style = ProgressStyle::with_template(
-        "[{bar:30}] {percent:>3}% {binary_bytes:>11} {binary_bytes_per_sec:>13} ETA {eta}",
-    );
-    ProgressBar::new(len).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> "))
 }
 
 fn told(found: &Identified) -> String {

@@ -5,7 +5,7 @@ use std::{fmt::Write as _, path::PathBuf};
 use clap::Args;
 use serde::Serialize;
 
-use super::{Exit, Failure, Global, node, output};
+use super::{Exit, Failure, Global, node, output, progress::Progress};
 use crate::{
     config::{Environment, Layer, Setting, find_data_dir, load},
     doctor::{self, Finding, Outcome, gather::Sources},
@@ -52,10 +52,10 @@ pub(super) async fn run(args: DoctorArgs, global: &Global) -> Result<Exit, Failu
         client: node::client(by_config)?,
         pull: !args.no_pull,
     };
-    if !global.json && output::is_terminal() {
-        output::note("Looking; that takes up to a minute ...");
-    }
+    let progress = Progress::new(global.json);
+    let row = progress.step("looking at the node, its site and its runtimes, which takes up to a minute");
     let facts = Box::pin(doctor::gather::gather(&sources)).await;
+    drop((row, progress));
     let findings = doctor::diagnose(&facts);
     let outcome = doctor::worst(&findings);
     if global.json {

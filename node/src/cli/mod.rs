@@ -26,6 +26,7 @@ mod node;
 mod output;
 mod peers;
 mod pin;
+mod progress;
 mod pull;
 mod release;
 mod run;

@@ -1,11 +1,18 @@
 //! `layermesh pull`: an image into the node's store.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
 
 use clap::Args;
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 
-use super::{Exit, Failure, Global, node, output};
+use super::{
+    Exit, Failure, Global, node, output,
+    progress::{Progress, short_digest},
+    words,
+};
 use crate::{
     admin::{
         client::PullEvents,
@@ -38,7 +45,7 @@ pub(super) async fn run(args: PullArgs, global: &Global) -> Result<Exit, Failure
     Pull::parse(&request).map_err(Failure::usage)?;
     let events = node::client(global)?.pull(&request).await?;
     if global.json {
-        follow(events, Display::Json { print: true }).await?;
+        follow(events, Display::Json).await?;
     } else {
         let summary = follow(events, Display::for_people()).await?;
         output::print(&shown(&summary))?;
@@ -48,28 +55,20 @@ pub(super) async fn run(args: PullArgs, global: &Global) -> Result<Exit, Failure
 
 /// Follows a pull that is part of something else, shown to people who watch or not at all.
 pub(super) async fn in_passing(events: PullEvents, people: bool) -> Result<PullSummary, Failure> {
-    let bars = people && output::is_terminal();
-    follow(events, if bars { Display::Bars(Bars::new()) } else { Display::Json { print: false } }).await
+    follow(events, Display::Bars(Bars::new(Progress::new(!people)))).await
 }
 
 async fn follow(mut events: PullEvents, mut display: Display) -> Result<PullSummary, Failure> {
     while let Some(event) = events.next().await? {
-        if matches!(display, Display::Json { print: true }) {
+        if matches!(display, Display::Json) {
             output::print_json(&event)?;
         }
         match event {
-            PullEvent::Done(summary) => {
-                display.end();
-                return Ok(summary);
-            }
-            PullEvent::Error { message } => {
-                display.end();
-                return Err(anyhow::Error::msg(message).into());
-            }
+            PullEvent::Done(summary) => return Ok(summary),
+            PullEvent::Error { message } => return Err(anyhow::Error::msg(message).into()),
             event => display.show(event)?,
         }
     }
-    display.end();
     Err(anyhow::anyhow!("the node ended the pull without a word").into())
 }
 
@@ -93,18 +92,19 @@ enum Display {
     Bars(Bars),
     /// A line a blob, for logs; `waits` once it was said that a blob waits.
     Lines { waits: bool },
-    /// Not at all; the events themselves are printed if `print`.
-    Json { print: bool },
+    /// The events themselves.
+    Json,
 }
 
 impl Display {
     fn for_people() -> Self {
-        if output::is_terminal() { Self::Bars(Bars::new()) } else { Self::Lines { waits: false } }
+        let progress = Progress::new(false);
+        if progress.is_shown() { Self::Bars(Bars::new(progress)) } else { Self::Lines { waits: false } }
     }
 
     fn show(&mut self, event: PullEvent) -> anyhow::Result<()> {
         match (self, event) {
-            (Self::Bars(bars), event) => bars.show(event),
+            (Self::Bars(bars), event) => bars.show(event)?,
             (Self::Lines { .. }, PullEvent::Resolved { image, digest, said_by }) => {
                 output::print(&format!("{image} is {digest}, says {said_by}\n"))?;
             }
@@ -120,16 +120,10 @@ impl Display {
         }
         Ok(())
     }
-
-    fn end(&mut self) {
-        if let Self::Bars(bars) = self {
-            let _ = bars.all.clear();
-        }
-    }
 }
 
 struct Bars {
-    all: MultiProgress,
+    progress: Progress,
     total: ProgressBar,
     blobs: BTreeMap<String, Row>,
 }
@@ -141,25 +135,21 @@ struct Row {
 }
 
 impl Bars {
-    fn new() -> Self {
-        let all = MultiProgress::new();
-        let total = all.add(ProgressBar::new(0));
-        total.set_style(style(
-            "{prefix:<12} [{bar:30}] {percent:>3}% {binary_bytes:>11} {binary_bytes_per_sec:>13} ETA {eta} {msg}",
-        ));
-        total.set_prefix("total");
-        Self { all, total, blobs: BTreeMap::new() }
+    fn new(progress: Progress) -> Self {
+        let total = progress.bytes("total", 0, "");
+        Self { progress, total, blobs: BTreeMap::new() }
     }
 
-    fn show(&mut self, event: PullEvent) {
+    fn show(&mut self, event: PullEvent) -> anyhow::Result<()> {
         match event {
-            PullEvent::Resolved { image, digest, said_by } => {
-                let _ = self.all.println(format!("{image} is {digest}, says {said_by}"));
+            PullEvent::Resolved { image, digest, said_by } if self.progress.is_shown() => {
+                self.progress.aside(|| output::print(&format!("{image} is {digest}, says {said_by}\n")))?;
             }
+            PullEvent::Resolved { .. } => {}
             PullEvent::Blob { digest, size, held } => self.add(digest, size, held),
             PullEvent::Progress { blobs } => {
                 for blob in blobs {
-                    let waits = blob.waits_for.map(|what| format!("waits for {what}"));
+                    let waits = blob.waits_for.map(|what| format!("waits for {}", words::plain(&what)));
                     self.advance(&blob.digest, blob.bytes, from(&blob.sources).or(waits));
                 }
             }
@@ -170,6 +160,7 @@ impl Bars {
             }
             PullEvent::Done(_) | PullEvent::Error { .. } => {}
         }
+        Ok(())
     }
 
     fn add(&mut self, digest: String, size: u64, held: bool) {
@@ -177,15 +168,8 @@ impl Bars {
             return;
         }
         let shown = self.blobs.values().filter(|row| row.bar.is_some()).count();
-        let bar = (shown < BARS_MAX).then(|| {
-            let bar = self.all.insert_before(&self.total, ProgressBar::new(size));
-            bar.set_style(style(
-                "{prefix:<12} [{bar:30}] {percent:>3}% {binary_bytes:>11} {binary_bytes_per_sec:>13} {msg}",
-            ));
-            let hex = digest.split_once(':').map_or(digest.as_str(), |(_, hex)| hex);
-            bar.set_prefix(hex.chars().take(12).collect::<String>());
-            bar
-        });
+        let row = || self.progress.bytes_above(&self.total, &short_digest(&digest), size);
+        let bar = (shown < BARS_MAX).then(row);
         self.total.inc_length(size);
         self.blobs.insert(digest, Row { size, bytes: 0, bar });
     }
@@ -208,18 +192,15 @@ impl Bars {
     }
 }
 
-/// The templates are constants, so the fallback is never seen.
-pub(super) fn style(template: &str) -> ProgressStyle {
-    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> ")
-}
-
 /// Where bytes come from, for the end of a progress bar.
 fn from(sources: &[String]) -> Option<String> {
-    match sources {
-        [] => None,
-        [source] => Some(format!("from {source}")),
-        [first, others @ ..] => Some(format!("from {first} and {} more", others.len())),
-    }
+    let (first, others) = sources.split_first()?;
+    // Peers have no names here; what tells them from others is short.
+    let named = words::sources(std::slice::from_ref(first), &HashMap::new());
+    Some(match others.len() {
+        0 => format!("from {named}"),
+        more => format!("from {named} and {more} more"),
+    })
 }
 
 #[cfg(test)]
@@ -228,29 +209,31 @@ mod tests {
 
     #[test]
     fn bars_follow_the_events() {
-        let mut bars = Bars::new();
+        let mut bars = Bars::new(Progress::hidden());
         let blob = |digest: &str, size, held| PullEvent::Blob { digest: digest.to_owned(), size, held };
-        bars.show(blob("sha256:aa", 100, false));
-        bars.show(blob("sha256:bb", 50, false));
-        bars.show(blob("sha256:cc", 7, true));
+        bars.show(blob("sha256:aa", 100, false)).unwrap();
+        bars.show(blob("sha256:bb", 50, false)).unwrap();
+        bars.show(blob("sha256:cc", 7, true)).unwrap();
         assert_eq!(bars.total.length(), Some(150), "what is here is not waited for");
         let progress = crate::admin::types::TransferStatus {
             digest: "sha256:aa".to_owned(),
             size: Some(100),
             bytes: 40,
-            sources: vec!["origin".to_owned()],
+            sources: vec!["peer 12D3KooWabcdef".to_owned(), "origin ghcr.io".to_owned()],
             quiet_s: 0,
             waits_for: None,
         };
-        bars.show(PullEvent::Progress { blobs: vec![progress] });
+        bars.show(PullEvent::Progress { blobs: vec![progress] }).unwrap();
         assert_eq!(bars.total.position(), 40);
-        bars.show(PullEvent::Landed { digest: "sha256:aa".to_owned() });
-        bars.show(PullEvent::Landed { digest: "sha256:unknown".to_owned() });
+        let row = bars.blobs["sha256:aa"].bar.clone().unwrap();
+        assert_eq!((row.prefix().as_str(), row.message().as_str()), ("aa", "from …abcdef and 1 more"));
+        bars.show(PullEvent::Landed { digest: "sha256:aa".to_owned() }).unwrap();
+        bars.show(PullEvent::Landed { digest: "sha256:unknown".to_owned() }).unwrap();
         assert_eq!(bars.total.position(), 100);
         for (index, digest) in
             ('d'..='z').map(|letter| format!("sha256:{letter}")).chain((0..9).map(|n| n.to_string())).enumerate()
         {
-            bars.show(blob(&digest, index as u64, false));
+            bars.show(blob(&digest, index as u64, false)).unwrap();
         }
         assert_eq!(bars.blobs.values().filter(|row| row.bar.is_some()).count(), BARS_MAX);
     }

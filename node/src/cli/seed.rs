@@ -9,7 +9,9 @@ use serde::Serialize;
 use super::{
     Exit, Failure, Global,
     bring::{self, Brought},
-    node, output, pull,
+    node, output,
+    progress::Progress,
+    pull,
 };
 use crate::{
     admin::{
@@ -115,9 +117,10 @@ async fn from_files(
         None => name_of(&text, &image)?,
     };
     let converted = image.converted;
-    let bar = bring::progress(json);
+    let progress = Progress::new(json);
+    let bar = progress.bytes("", 0, &format!("from {text}"));
     let brought = bring::bring(client, image, &name, platform, true, &bar).await;
-    bar.finish_and_clear();
+    drop(progress);
     let Brought { summary, bytes_held, left_out, .. } = brought.map_err(|error| error.context(text.clone()))?;
     Ok(Seeded { source: text, summary, bytes_held: Some(bytes_held), converted, left_out })
 }

@@ -3,9 +3,9 @@
 use std::{fmt::Write as _, time::Duration};
 
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 
-use super::{Exit, Failure, Global, node, output};
+use super::{Exit, Failure, Global, node, output, progress::Progress};
 use crate::{
     admin::types::{VerifyEvent, VerifyRequest, VerifySummary},
     config::units::{parse_bytes, show_bytes, show_duration},
@@ -26,20 +26,16 @@ pub(super) async fn run(args: VerifyArgs, global: &Global) -> Result<Exit, Failu
     });
     let bytes_per_s = rate.transpose().map_err(|error| Failure::usage(anyhow::anyhow!("--rate: {error}")))?;
     let mut events = node::client(global)?.verify(&VerifyRequest { bytes_per_s }).await?;
-    let bar = (!global.json && output::is_terminal()).then(progress);
+    let progress = Progress::new(global.json);
+    let bar = progress.bytes("verified", 0, "from this device's store");
     while let Some(event) = events.next().await? {
         if global.json {
             output::print_json(&event)?;
-        } else if let Some(line) = told(&event, bar.as_ref()) {
-            match &bar {
-                Some(bar) => bar.suspend(|| output::print(&line))?,
-                None => output::print(&line)?,
-            }
+        } else if let Some(line) = told(&event, &bar) {
+            progress.aside(|| output::print(&line))?;
         }
         if let VerifyEvent::Done(summary) = event {
-            if let Some(bar) = bar {
-                bar.finish_and_clear();
-            }
+            drop(progress);
             if !global.json {
                 output::print(&shown(&summary))?;
             }
@@ -50,22 +46,15 @@ pub(super) async fn run(args: VerifyArgs, global: &Global) -> Result<Exit, Failu
     Err(anyhow::anyhow!("the node ended the verification without a word").into())
 }
 
-fn progress() -> ProgressBar {
-    let style = ProgressStyle::with_template(
-        "[{bar:30}] {percent:>3}% {binary_bytes:>11} {binary_bytes_per_sec:>13} ETA {eta}",
-    );
-    ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> "))
-}
-
 /// A line about an event, for those that have one.
-fn told(event: &VerifyEvent, bar: Option<&ProgressBar>) -> Option<String> {
+fn told(event: &VerifyEvent, bar: &ProgressBar) -> Option<String> {
     match event {
         VerifyEvent::Started { bytes, .. } => {
-            bar?.set_length(*bytes);
+            bar.set_length(*bytes);
             None
         }
         VerifyEvent::Progress { bytes, .. } => {
-            bar?.set_position(*bytes);
+            bar.set_position(*bytes);
             None
         }
         VerifyEvent::Damaged { digest } => Some(format!("{digest} is damaged and has been withdrawn\n")),

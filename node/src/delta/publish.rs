@@ -5,9 +5,9 @@
 //! refers to the image already stays.
 
 use std::{
-    fmt,
     fs::File,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use bytes::Bytes;
@@ -20,10 +20,11 @@ use oci_client::{
 };
 use reqwest::header::HeaderValue;
 use thiserror::Error;
+use tokio_util::io::InspectWriter;
 
 use super::{
     artifact::{self, ArtifactError, Entry, LAYER_BYTES_MIN},
-    make::{MakeError, Options, make},
+    make::{MakeError, Options, Phase, make},
 };
 use crate::{
     contents::{self, Document, DocumentError, Platform},
@@ -64,6 +65,8 @@ pub enum Step {
         layer: ContentId,
         /// Its bytes.
         size: u64,
+        /// The registry.
+        from: String,
     },
     /// A patch is made to a layer.
     Making {
@@ -72,18 +75,17 @@ pub enum Step {
         /// Its bytes.
         size: u64,
     },
-    /// Everything is pushed.
-    Pushing,
-}
-
-impl fmt::Display for Step {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Fetching { layer, .. } => write!(f, "fetching layer {}", short(layer)),
-            Self::Making { layer, .. } => write!(f, "making the patch to layer {}", short(layer)),
-            Self::Pushing => f.write_str("pushing"),
-        }
-    }
+    /// The patches of a platform are pushed.
+    Pushing {
+        /// Their bytes.
+        size: u64,
+        /// The registry.
+        to: String,
+    },
+    /// So many more bytes of what is fetched or pushed passed.
+    Passed(u64),
+    /// The patch that is made is so far: a phase, and how much of it is done, of 1000.
+    Made(Phase, u64),
 }
 
 /// The beginning of a digest, for people.
@@ -180,17 +182,24 @@ struct Variant {
 struct Registries {
     client: Client,
     publishing: Publishing,
+    say: Say,
 }
+
+/// Who is told what happens.
+type Say = Arc<dyn Fn(Step) + Send + Sync>;
 
 /// Makes patches and pushes them. `say` is told what happens.
 ///
 /// # Errors
 /// If a registry does not answer or refuses, an image is none, or the work fails; nothing was pushed then but blobs that nothing
 /// refers to.
-pub async fn publish(publishing: Publishing, say: impl Fn(Step)) -> Result<Published, PublishError> {
+pub async fn publish(
+    publishing: Publishing,
+    say: impl Fn(Step) + Send + Sync + 'static,
+) -> Result<Published, PublishError> {
     let protocol = if publishing.plain_http { ClientProtocol::Http } else { ClientProtocol::Https };
     let client = Client::new(ClientConfig { protocol, ..ClientConfig::default() });
-    let registries = Registries { client, publishing };
+    let registries = Registries { client, publishing, say: Arc::new(say) };
     let (old, new) = (&registries.publishing.old, &registries.publishing.new);
     let (old_variants, new_variants) = (registries.variants(old).await?, registries.variants(new).await?);
     let mut published = Published::default();
@@ -200,10 +209,9 @@ pub async fn publish(publishing: Publishing, say: impl Fn(Step)) -> Result<Publi
         let single = (old_variants.len() == 1 && new_variants.len() == 1).then(|| old_variants.first()).flatten();
         let Some(base) = old_variants.iter().find(fits).or(single) else { continue };
         matched = true;
-        let (outcomes, entries) = registries.patches(base, variant, &say).await?;
+        let (outcomes, entries) = registries.patches(base, variant).await?;
         published.layers.extend(outcomes);
         if !entries.is_empty() && !registries.publishing.dry_run {
-            say(Step::Pushing);
             published.artifacts.push((registries.push(variant, &entries).await?, variant.manifest));
         }
     }
@@ -270,19 +278,17 @@ impl Registries {
         &self,
         old: &Variant,
         new: &Variant,
-        say: &impl Fn(Step),
     ) -> Result<(Vec<Outcome>, Vec<(Entry, PathBuf)>), PublishError> {
         let (mut outcomes, mut entries) = (Vec::new(), Vec::new());
         for ((layer, size), (base, base_size)) in pairs(&old.layers, &new.layers) {
             let outcome =
                 |patch| Outcome { platform: new.platform.as_ref().map(ToString::to_string), layer, size, patch };
-            say(Step::Fetching { layer: base, size: base_size });
             let base_file = self.fetch(&self.publishing.old, &base, base_size).await?;
-            say(Step::Fetching { layer, size });
             let file = self.fetch(&self.publishing.new, &layer, size).await?;
-            say(Step::Making { layer, size });
+            (self.say)(Step::Making { layer, size });
             let patch = self.publishing.work_dir.join(format!("patch-{}", layer.to_string().replace(':', "-")));
-            let made = make_one(base_file, file, patch.clone(), (layer, self.publishing.sizes)).await?;
+            let made =
+                make_one((base_file, file, patch.clone()), (layer, self.publishing.sizes), self.say.clone()).await?;
             let outcome = match made {
                 Err(reason) => outcome(Err(reason)),
                 Ok(entry) if entry.patch_size * 100 > size * PATCH_PERCENT_MAX => {
@@ -306,7 +312,9 @@ impl Registries {
             return Ok(path);
         }
         let no_file = |error| PublishError::File { path: path.clone(), error };
-        let mut file = tokio::fs::File::create(&path).await.map_err(no_file)?;
+        let file = tokio::fs::File::create(&path).await.map_err(no_file)?;
+        (self.say)(Step::Fetching { layer: *layer, size, from: image.registry().to_owned() });
+        let mut file = InspectWriter::new(file, |bytes| (self.say)(Step::Passed(bytes.len() as u64)));
         // Checks the digest.
         self.client.pull_blob(image, layer.to_string().as_str(), &mut file).await.map_err(Self::error(image))?;
         tokio::io::AsyncWriteExt::flush(&mut file).await.map_err(no_file)?;
@@ -317,11 +325,14 @@ impl Registries {
     async fn push(&self, variant: &Variant, entries: &[(Entry, PathBuf)]) -> Result<ContentId, PublishError> {
         let new = &self.publishing.new;
         let failed = || Self::error(new);
+        let size = entries.iter().map(|(entry, _)| entry.patch_size).sum();
+        (self.say)(Step::Pushing { size, to: new.registry().to_owned() });
         self.client.auth(new, &self.auth(new), oci_client::RegistryOperation::Push).await.map_err(failed())?;
         for (entry, path) in entries {
             let bytes =
                 tokio::fs::read(path).await.map_err(|error| PublishError::File { path: path.clone(), error })?;
             self.client.push_blob(new, bytes, &entry.patch.to_string()).await.map_err(failed())?;
+            (self.say)(Step::Passed(entry.patch_size));
         }
         let id = ContentId::of(Algorithm::Sha256, artifact::EMPTY);
         self.client.push_blob(new, Bytes::from_static(artifact::EMPTY), &id.to_string()).await.map_err(failed())?;
@@ -386,12 +397,12 @@ fn is_absent(error: &OciDistributionError) -> bool {
 
 /// Makes a patch, which is applied once to see that it makes the layer. `Err` inside is why there is none for this layer.
 async fn make_one(
-    base: PathBuf,
-    file: PathBuf,
-    patch: PathBuf,
+    (base, file, patch): (PathBuf, PathBuf, PathBuf),
     (layer, sizes): (ContentId, Sizes),
+    say: Say,
 ) -> Result<Result<Entry, String>, PublishError> {
-    tokio::task::spawn_blocking(move || make_and_write(&base, &file, &patch, (layer, sizes)))
+    let made = move |phase, done| say(Step::Made(phase, done));
+    tokio::task::spawn_blocking(move || make_and_write(&base, &file, &patch, (layer, sizes), made))
         .await
         .map_err(|_| PublishError::BrokeOff)?
 }
@@ -401,9 +412,10 @@ fn make_and_write(
     file: &Path,
     patch: &Path,
     (layer, sizes): (ContentId, Sizes),
+    progress: impl FnMut(Phase, u64),
 ) -> Result<Result<Entry, String>, PublishError> {
     let open = |path: &Path| File::open(path).map_err(|error| PublishError::File { path: path.to_owned(), error });
-    let made = match make(open(base)?, open(file)?, &Options { sizes }, |_, _| ()) {
+    let made = match make(open(base)?, open(file)?, &Options { sizes }, progress) {
         Ok(made) => made,
         Err(error @ (MakeError::Zstd | MakeError::NoRecipe(_) | MakeError::Long { .. })) => {
             return Ok(Err(error.to_string()));

@@ -18,7 +18,7 @@ use serde::Serialize;
 use tokio::runtime::Handle;
 
 use super::{
-    super::{Exit, Failure, Global, bring, node, output, pull, release::DIR_VARIABLE},
+    super::{Exit, Failure, Global, node, output, progress::Progress, pull, release::DIR_VARIABLE},
     RELEASES_KEY,
 };
 use crate::{
@@ -113,12 +113,13 @@ pub(super) async fn run(args: ExportArgs, global: &Global) -> Result<Exit, Failu
         ExportedImage { image, digest }
     });
     let (images, blobs, releases) = (images.collect(), bundle.blobs.len(), bundle.releases.iter().cloned().collect());
-    let bar = bring::progress(global.json);
-    bar.set_length(bundle.blobs.values().map(|blob| blob.size).sum());
+    let progress = Progress::new(global.json);
+    let all = bundle.blobs.values().map(|blob| blob.size).sum();
+    let bar = progress.bytes("bundle", all, "from this device's node");
     let (file, shown, runtime) = (args.file.clone(), bar.clone(), Handle::current());
     let write = move || bundle.write(&client, &file, args.force, &runtime, &shown);
     let written = tokio::task::spawn_blocking(write).await.map_err(anyhow::Error::new)?;
-    bar.finish_and_clear();
+    drop(progress);
     written?;
     let bytes = std::fs::metadata(&args.file).map_err(anyhow::Error::new)?.len();
     let exported = Exported { file: args.file, bytes, blobs, images, releases };

@@ -17,7 +17,9 @@ use super::{
     super::{
         Exit, Failure, Global,
         bring::{self, Brought},
-        node, output, seed,
+        node, output,
+        progress::Progress,
+        seed,
     },
     RELEASES_KEY,
 };
@@ -110,9 +112,10 @@ async fn bring_image(
             return Err(anyhow!("{name} is there twice, with different images"));
         }
         let bind = said.binds(&name.to_string(), &image.root.to_string())?;
-        let bar = bring::progress(json);
+        let progress = Progress::new(json);
+        let bar = progress.bytes("", 0, &format!("from {source}"));
         let brought = bring::bring(client, image.clone(), &name, None, bind, &bar).await;
-        bar.finish_and_clear();
+        drop(progress);
         print(brought?, json)?;
     }
     Ok(())

@@ -9,7 +9,6 @@ use std::{
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
-use indicatif::ProgressBar;
 use layermesh_proto::{
     ContentId, Verifier,
     patch::{Header, Sizes},
@@ -17,9 +16,11 @@ use layermesh_proto::{
 use serde::Serialize;
 use tempfile::NamedTempFile;
 
-use super::progress;
 use crate::{
-    cli::{Exit, Failure, Global, output},
+    cli::{
+        Exit, Failure, Global, output,
+        progress::{Progress, WHOLE},
+    },
     config::units::{parse_bytes, show_bytes},
     delta::{
         apply::{ApplyError, Limits, apply_chain, read_header},
@@ -144,17 +145,18 @@ impl Shown {
 pub(in crate::cli) async fn make(arguments: MakeArgs, global: &Global) -> Result<Exit, Failure> {
     let MakeArgs { old, new, output: to, devices } = arguments;
     let (old_file, new_file) = (open(&old)?, open(&new)?);
-    let bar = (!global.json && output::is_terminal()).then(|| progress(1000));
+    let progress = Progress::new(global.json);
+    let bar = progress.parts("patch", "");
     let options = Options { sizes: devices.sizes() };
     let made = blocking(move || {
-        let made = make_patch(old_file, new_file, &options, |phase, done| {
-            bar.iter().for_each(|bar| bar.set_position(over_all(phase, done)));
-        });
-        bar.iter().for_each(ProgressBar::finish_and_clear);
-        made
+        make_patch(old_file, new_file, &options, |phase, done| {
+            bar.set_message(doing(phase));
+            bar.set_position(over_all(phase, done));
+        })
     })
-    .await?
-    .with_context(|| format!("no patch from {} to {}", old.display(), new.display()))?;
+    .await;
+    drop(progress);
+    let made = made?.with_context(|| format!("no patch from {} to {}", old.display(), new.display()))?;
     let Made { header, patch, aligned, matched, literal } = made;
     let mut file = beside(&to)?;
     file.write_all(&patch).with_context(|| format!("cannot write {}", to.display()))?;
@@ -171,15 +173,25 @@ pub(in crate::cli) async fn make(arguments: MakeArgs, global: &Global) -> Result
     Ok(Exit::Done)
 }
 
-/// How much of all is done, of 1000, by what the phases take, about.
-const fn over_all(phase: Phase, done: u64) -> u64 {
+/// How much of all is done, of [`WHOLE`], by what the phases take, about.
+pub(super) const fn over_all(phase: Phase, done: u64) -> u64 {
     let (begin, end) = match phase {
         Phase::Read => (0, 200),
         Phase::Compare => (200, 800),
         Phase::Write => (800, 900),
-        Phase::Check => (900, 1000),
+        Phase::Check => (900, WHOLE),
     };
     begin + (end - begin) * done / 1000
+}
+
+/// What is done in a phase, for people.
+pub(super) const fn doing(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Read => "reading both layers",
+        Phase::Compare => "comparing",
+        Phase::Write => "writing",
+        Phase::Check => "applying it once",
+    }
 }
 
 pub(in crate::cli) async fn apply(arguments: ApplyArgs, global: &Global) -> Result<Exit, Failure> {
@@ -188,22 +200,19 @@ pub(in crate::cli) async fn apply(arguments: ApplyArgs, global: &Global) -> Resu
     let sizes = files.iter().map(|file| file.metadata().map(|metadata| metadata.len())).sum::<io::Result<u64>>();
     let base = open(&old)?;
     let len = base.metadata().with_context(|| format!("cannot read {}", old.display()))?.len();
-    let bar = (!global.json && output::is_terminal()).then(|| progress(len));
+    let progress = Progress::new(global.json);
+    let bar = progress.bytes("layer", len, &format!("from {} and a patch", old.display()));
     let limits = Limits { memory, ..Limits::DEFAULT };
     let last = patches.last().map(|patch| open(patch)).transpose()?;
     let mut file = beside(&to)?;
-    let (header, file) = blocking(move || {
+    let written = blocking(move || {
         let wanted = last.map(read_header).transpose()?.map(|header| header.blob);
-        let base: Box<dyn Read> = match &bar {
-            Some(bar) => Box::new(bar.wrap_read(base)),
-            None => Box::new(base),
-        };
-        let written = write_new(base, files, &mut file, &limits, wanted);
-        bar.iter().for_each(ProgressBar::finish_and_clear);
+        let written = write_new(bar.wrap_read(base), files, &mut file, &limits, wanted);
         written.map(|header| (header, file))
     })
-    .await?
-    .map_err(with_advice)?;
+    .await;
+    drop(progress);
+    let (header, file) = written?.map_err(with_advice)?;
     keep(file, &to)?;
     let shown = Shown::of(&header, sizes.context("cannot read the patches")?);
     if global.json {

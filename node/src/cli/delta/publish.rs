@@ -1,16 +1,22 @@
 //! `layermesh delta publish`, and the same as a part of `layermesh release publish`.
 
-use std::path::PathBuf;
+use std::{
+    path::PathBuf,
+    sync::{Mutex, PoisonError},
+};
 
 use anyhow::Context as _;
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use oci_client::Reference;
 use serde::Serialize;
 
 use super::{
-    super::{Exit, Failure, Global, output},
-    patches::Devices,
+    super::{
+        Exit, Failure, Global, output,
+        progress::{Progress, short_digest},
+    },
+    patches::{Devices, doing, over_all},
 };
 use crate::{
     config::units::show_bytes,
@@ -71,10 +77,8 @@ impl Making {
             sizes: self.devices.sizes(),
             dry_run,
         };
-        let bar = (!global.json && output::is_terminal()).then(spinner);
-        let published =
-            publish(publishing, |step: Step| bar.iter().for_each(|bar| bar.set_message(step.to_string()))).await;
-        bar.iter().for_each(ProgressBar::finish_and_clear);
+        let rows = Rows { progress: Progress::new(global.json), row: Mutex::default() };
+        let published = publish(publishing, move |step| rows.show(&step)).await;
         Ok(published.map_err(anyhow::Error::from)?)
     }
 }
@@ -119,11 +123,38 @@ pub(super) async fn run(args: PublishArgs, global: &Global) -> Result<Exit, Fail
     Ok(if without { Exit::Failed } else { Exit::Done })
 }
 
-fn spinner() -> ProgressBar {
-    let style = ProgressStyle::with_template("{spinner} {msg} {elapsed}");
-    let bar = ProgressBar::new_spinner().with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
-    bar.enable_steady_tick(std::time::Duration::from_millis(200));
-    bar
+/// A row for what is done now.
+struct Rows {
+    progress: Progress,
+    row: Mutex<Option<ProgressBar>>,
+}
+
+impl Rows {
+    fn show(&self, step: &Step) {
+        let row = match step {
+            Step::Fetching { layer, size, from } => {
+                self.progress.bytes(&short_digest(&layer.to_string()), *size, &format!("from registry {from}"))
+            }
+            Step::Making { layer, .. } => self.progress.parts(&short_digest(&layer.to_string()), "making its patch"),
+            Step::Pushing { size, to } => self.progress.bytes("patches", *size, &format!("to registry {to}")),
+            Step::Passed(_) | Step::Made(..) => return self.advance(step),
+        };
+        let before = self.row.lock().unwrap_or_else(PoisonError::into_inner).replace(row);
+        before.iter().for_each(ProgressBar::finish_and_clear);
+    }
+
+    fn advance(&self, step: &Step) {
+        let row = self.row.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(row) = row.as_ref() else { return };
+        match step {
+            Step::Passed(bytes) => row.inc(*bytes),
+            Step::Made(phase, done) => {
+                row.set_message(doing(*phase));
+                row.set_position(over_all(*phase, *done));
+            }
+            Step::Fetching { .. } | Step::Making { .. } | Step::Pushing { .. } => {}
+        }
+    }
 }
 
 fn image(image: &str) -> Result<ImageReference, Failure> {
@@ -190,5 +221,34 @@ impl Shown {
             layers: published.layers.iter().map(layer).collect(),
             artifacts: published.artifacts.iter().map(artifact).collect(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use layermesh_proto::Algorithm;
+
+    use super::*;
+    use crate::delta::make::Phase;
+
+    #[test]
+    fn each_step_has_a_row_of_its_own_that_follows_it() {
+        let rows = Rows { progress: Progress::hidden(), row: Mutex::default() };
+        let now = || {
+            let row = rows.row.lock().unwrap().clone().unwrap();
+            (row.position(), row.length().unwrap(), row.message())
+        };
+        let layer = layermesh_proto::ContentId::of(Algorithm::Sha256, b"a layer");
+        rows.show(&Step::Passed(7));
+        rows.show(&Step::Fetching { layer, size: 100, from: "ghcr.io".to_owned() });
+        rows.show(&Step::Passed(30));
+        rows.show(&Step::Passed(10));
+        assert_eq!(now(), (40, 100, "from registry ghcr.io".to_owned()));
+        rows.show(&Step::Making { layer, size: 100 });
+        rows.show(&Step::Made(Phase::Compare, 500));
+        assert_eq!(now(), (500, 1000, "comparing".to_owned()));
+        rows.show(&Step::Pushing { size: 5, to: "ghcr.io".to_owned() });
+        rows.show(&Step::Passed(5));
+        assert_eq!(now(), (5, 5, "to registry ghcr.io".to_owned()));
     }
 }

@@ -7,7 +7,11 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use super::{device::Device, puller::Progress};
-use crate::{admin::types::NodeStatus, cli::output, config::units::show_bytes};
+use crate::{
+    admin::types::NodeStatus,
+    cli::{output, progress, words},
+    config::units::show_bytes,
+};
 
 /// How often a row is drawn, and a node asked where its bytes came from.
 const INTERVAL: Duration = Duration::from_millis(200);
@@ -25,7 +29,7 @@ impl Display {
         if json {
             return Self::Nothing;
         }
-        if !output::is_terminal() {
+        if !progress::Progress::new(json).is_shown() {
             return Self::Lines;
         }
         let all = MultiProgress::new();
@@ -71,7 +75,8 @@ impl Display {
             if let Some(bar) = bar {
                 bar.set_length(progress.total().max(1));
                 bar.set_position(progress.bytes());
-                bar.set_message(row(&device.status().await.ok(), progress.bytes(), bar.elapsed()));
+                let counts = (progress.bytes(), progress.total());
+                bar.set_message(row(&device.status().await.ok(), counts, bar.elapsed()));
             }
             if over {
                 break;
@@ -95,9 +100,13 @@ impl Display {
     }
 }
 
-fn row(status: &Option<NodeStatus>, bytes: u64, elapsed: Duration) -> String {
+fn row(status: &Option<NodeStatus>, (bytes, total): (u64, u64), elapsed: Duration) -> String {
     let rate = (bytes as f64 / elapsed.as_secs_f64().max(0.001)) as u64;
-    format!("{:>10}/s  {}", show_bytes(rate), sources(status))
+    let left = match words::left(total.saturating_sub(bytes), rate) {
+        Some(left) if bytes < total => format!("  {} left", words::show_left(Some(left))),
+        _ => String::new(),
+    };
+    format!("{:>12}{left}  {}", words::rate(rate), sources(status))
 }
 
 fn sources(status: &Option<NodeStatus>) -> String {

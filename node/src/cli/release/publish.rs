@@ -12,6 +12,7 @@ use crate::{
         client::AdminClient,
         types::{InspectRequest, InspectedImage},
     },
+    cli::progress::Progress,
     config::units::show_bytes,
     image::ImageReference,
     release::{
@@ -65,8 +66,17 @@ pub(super) async fn run(args: PublishArgs, global: &Global) -> Result<Exit, Fail
     let ring = args.signing.ring(&args.place)?;
     let client = node::client(global)?;
     let mut inspected = Vec::new();
-    for image in &images {
-        inspected.push(inspect(&client, image, global).await?);
+    for (index, image) in images.iter().enumerate() {
+        let progress = Progress::new(global.json);
+        let row =
+            progress.step(&format!("asking the site and the registry for {image} ({} of {})", index + 1, images.len()));
+        let found = inspect(&client, image).await;
+        drop((row, progress));
+        let found = found?;
+        if !global.json {
+            output::print(&described(image, &found))?;
+        }
+        inspected.push(found);
     }
     let mut release = Release {
         channel: args.channel,
@@ -113,7 +123,7 @@ async fn patch(making: &Making, base: &Release, release: &mut Release, global: &
 }
 
 /// Asks the node what an image is; fails if a part of it is missing.
-async fn inspect(client: &AdminClient, image: &ImageReference, global: &Global) -> Result<InspectedImage, Failure> {
+async fn inspect(client: &AdminClient, image: &ImageReference) -> Result<InspectedImage, Failure> {
     let inspected = client.inspect(&InspectRequest { image: image.to_string() }).await?;
     if !inspected.missing.is_empty() {
         return Err(anyhow!(
@@ -122,17 +132,19 @@ async fn inspect(client: &AdminClient, image: &ImageReference, global: &Global) 
         )
         .into());
     }
-    if !global.json {
-        let platforms: Vec<&str> =
-            inspected.image.platforms.iter().filter_map(|platform| platform.platform.as_deref()).collect();
-        let platforms = if platforms.is_empty() { "one platform".to_owned() } else { platforms.join(", ") };
-        output::print(&format!(
-            "{image} is {}, says {}\n  {platforms}; {}, {}\n",
-            inspected.image.digest,
-            inspected.said_by,
-            output::counted(inspected.blobs as u64, "blob", "blobs"),
-            show_bytes(inspected.bytes),
-        ))?;
-    }
     Ok(inspected)
+}
+
+/// What an image is, for people.
+fn described(image: &ImageReference, inspected: &InspectedImage) -> String {
+    let platforms: Vec<&str> =
+        inspected.image.platforms.iter().filter_map(|platform| platform.platform.as_deref()).collect();
+    let platforms = if platforms.is_empty() { "one platform".to_owned() } else { platforms.join(", ") };
+    format!(
+        "{image} is {}, says {}\n  {platforms}; {}, {}\n",
+        inspected.image.digest,
+        inspected.said_by,
+        output::counted(inspected.blobs as u64, "blob", "blobs"),
+        show_bytes(inspected.bytes),
+    )
 }

@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::{Exit, Failure, Global, ListArgs, Place, ReleaseArgs, failure, node, now, output};
 use crate::{
     admin::types::InspectRequest,
+    cli::progress::Progress,
     config::units::show_bytes,
     release::{
         Release, Trusted,
@@ -132,8 +133,11 @@ pub(super) async fn verify(args: VerifyArgs, global: &Global) -> Result<Exit, Fa
 async fn missing(publisher: &Publisher, global: &Global) -> Result<Vec<String>, Failure> {
     let client = node::client(global)?;
     let mut missing = Vec::new();
+    let progress = Progress::new(global.json);
+    let row = progress.step("");
     for release in &publisher.verified().releases {
         for image in &release.images {
+            row.set_message(format!("asking the site and the registry for {image} of {}", release.name()));
             // By digest: the tag may stand for something newer by now.
             let request = InspectRequest { image: format!("{}@{}", image.name, image.digest) };
             match client.inspect(&request).await {
