@@ -162,6 +162,7 @@ async fn who_comes_later_gets_a_made_layer_from_the_site() {
     assert_eq!(sent(&site, &layer), 0, "{}", a.last_words());
     site.registry.set_online(false).await.unwrap();
     let late = site.node_with("late", &[a.address()], &METERED).await;
+    late.wait_until("knows what the other has", async || late.peers().await.iter().any(|peer| peer.blobs > 0)).await;
     let pulled = pull_image(&late, Naming::Query, REPOSITORY, "2").await;
     assert!(pulled.0.contains(&layer), "{}", late.last_words());
     a.stop().await;
