@@ -67,3 +67,15 @@ def resident(pid: int) -> Resident:
 def forget_peak(pid: int) -> None:
     """Lets the kernel count a process's highest resident memory anew from now on (proc_pid_clear_refs(5))."""
     Path(f"/proc/{pid}/clear_refs").write_text("5", encoding="utf-8")
+
+
+def written(pid: int) -> int:
+    """Bytes that a process has caused to be written to storage, so far (proc_pid_io(5)): to a disk, not to memory."""
+    lines = Path(f"/proc/{pid}/io").read_text(encoding="utf-8").splitlines()
+    return int(dict(line.split(": ", 1) for line in lines)["write_bytes"])
+
+
+def cpu_seconds(pid: int) -> float:
+    """Processor time of a process so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
