@@ -16,7 +16,7 @@ const PROBE_LEN: usize = 256 << 10;
 /// How far an encoder's stream may be ahead of what was read, in bytes. The right one has at most the end of a block
 /// and a flush more than what was needed to inflate its input.
 const AHEAD_MAX: usize = 4 << 10;
-/// How far an encoder's stream may be behind what was read, in bytes. The right one is behind by its block (16384
+/// How far an encoder's stream may be behind what was read, in bytes. The right one is behind by its block (32767
 /// matches of at most 48 bits, or 64 KiB) and by what it looks ahead.
 const BEHIND_MAX: usize = 1 << 20;
 
