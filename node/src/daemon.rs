@@ -205,7 +205,16 @@ impl Node {
             status: self.listen.status,
             admin: admin_socket(config),
         };
-        run_file.write(&config.data_dir).context("cannot write run.json into the data directory")?;
+        match run_file.write(&config.data_dir) {
+            Ok(()) => {}
+            Err(error) if RunFile::is_dispensable(&error) => {
+                // One of an earlier start would lead astray.
+                RunFile::remove(&config.data_dir);
+                let admin = run_file.admin.display();
+                tracing::warn!(%error, %admin, "cannot write run.json; commands that do not find the node need --admin");
+            }
+            Err(error) => return Err(error).context("cannot write run.json into the data directory"),
+        }
         // Without a supervisor that listens this does nothing.
         let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Ready]);
         Ok(run_file)

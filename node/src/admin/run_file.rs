@@ -50,6 +50,13 @@ impl RunFile {
         Ok(())
     }
 
+    /// Whether a node can do without the file, if this is why it could not be written: a device whose disk is full, or has
+    /// turned read-only, needs its node as much as any other, and commands look for its socket at the usual place, too.
+    pub fn is_dispensable(error: &io::Error) -> bool {
+        use io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+        matches!(error.kind(), StorageFull | QuotaExceeded | ReadOnlyFilesystem)
+    }
+
     /// Reads the file of `data_dir`.
     ///
     /// # Errors
@@ -89,5 +96,14 @@ mod tests {
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "nothing is left beside it");
         RunFile::remove(dir.path());
         assert!(RunFile::read(dir.path()).is_err());
+    }
+
+    #[test]
+    fn a_full_disk_keeps_no_node_from_running() {
+        let full = io::Error::from_raw_os_error(rustix::io::Errno::NOSPC.raw_os_error());
+        assert!(RunFile::is_dispensable(&full));
+        // As the file beside is made, with its path in the error.
+        assert!(RunFile::is_dispensable(&io::Error::new(full.kind(), "at path")));
+        assert!(!RunFile::is_dispensable(&io::ErrorKind::PermissionDenied.into()));
     }
 }
