@@ -76,6 +76,14 @@ pub struct ImageReference {
 }
 
 impl ImageReference {
+    /// The image that people name in a command, as they would for a runtime or for skopeo (`docker://...`).
+    ///
+    /// # Errors
+    /// If the text names no image.
+    pub fn named(text: &str) -> Result<Self, ImageError> {
+        text.strip_prefix("docker://").unwrap_or(text).parse()
+    }
+
     /// The repository.
     pub fn repository(&self) -> &Repository {
         &self.repository

@@ -36,7 +36,7 @@ impl FromStr for Target {
     fn from_str(text: &str) -> Result<Self, ImageError> {
         match text.parse() {
             Ok(content) => Ok(Self::Content(content)),
-            Err(_) => Ok(Self::Image(text.strip_prefix("docker://").unwrap_or(text).parse()?)),
+            Err(_) => Ok(Self::Image(ImageReference::named(text)?)),
         }
     }
 }

@@ -104,13 +104,14 @@ def restart(lab: Lab, site: Site) -> None:
     lab.spawn("registry", [*site.within(site.wan, []), "docker-registry", "serve", str(lab.dir / "registry.yml")])
 
 
-def logged_in(lab: Lab, served: Registry) -> dict[str, str]:
-    """The environment of a client that is logged in at the registry and trusts its certificate."""
+def run_logged_in(lab: Lab, site: Site, served: Registry, ns: str, argv: list[str], seconds: float) -> str:
+    """Runs a client in a namespace that is logged in at the registry and trusts its certificate; returns what it prints."""
     config = lab.dir / "docker"
     config.mkdir(exist_ok=True)
     login = base64.b64encode(f"{USER}:{served.password}".encode()).decode()
     (config / "config.json").write_text(json.dumps({"auths": {HOST: {"auth": login}}}), encoding="utf-8")
-    return lab.environment(DOCKER_CONFIG=str(config), SSL_CERT_FILE=str(served.ca_file))
+    env = lab.environment(DOCKER_CONFIG=str(config), SSL_CERT_FILE=str(served.ca_file))
+    return lab.run(site.within(ns, argv, served.hosts), seconds=seconds, log="push", env=env)
 
 
 def push(lab: Lab, storage: Path, images: dict[str, Path], back: dict[str, Path] | None = None,

@@ -34,6 +34,11 @@ class Versions:
     """The registry's, which whoever writes to it has to copy."""
     images: tuple[image.Image, image.Image]
 
+    def changed_bytes(self) -> int:
+        """Bytes of layers that the second has and the first has not."""
+        old, new = (one.platforms[image.native_architecture()].layers for one in self.images)
+        return sum(layer.size for layer in set(new) - set(old))
+
 
 def prepare(lab: Lab, cache: Path) -> Versions:
     """Both versions in a registry's storage; made once, then cached."""

@@ -66,7 +66,7 @@ impl FromStr for What {
 
     fn from_str(text: &str) -> anyhow::Result<Self> {
         let Some(name) = text.strip_prefix("release:") else {
-            return Ok(Self::Image(text.strip_prefix("docker://").unwrap_or(text).parse()?));
+            return Ok(Self::Image(ImageReference::named(text)?));
         };
         let (channel, version) = name
             .split_once('/')

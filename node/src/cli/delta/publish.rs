@@ -158,7 +158,7 @@ impl Rows {
 }
 
 fn image(image: &str) -> Result<ImageReference, Failure> {
-    image.strip_prefix("docker://").unwrap_or(image).parse().map_err(Failure::usage)
+    ImageReference::named(image).map_err(Failure::usage)
 }
 
 fn reference(image: &ImageReference) -> Reference {

@@ -51,7 +51,7 @@ pub(super) async fn run(args: PublishArgs, global: &Global) -> Result<Exit, Fail
     }
     let mut images: Vec<ImageReference> = Vec::new();
     for image in &args.images {
-        let image = image.strip_prefix("docker://").unwrap_or(image).parse().map_err(Failure::usage)?;
+        let image = ImageReference::named(image).map_err(Failure::usage)?;
         if images.contains(&image) {
             return Err(Failure::usage(anyhow!("{image} is given twice")));
         }
